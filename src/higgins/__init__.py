@@ -1,0 +1,3 @@
+"""Higgins: the container service for OpenStack clouds."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,77 @@
+"""What Higgins asks of a network driver on a host: plug a sandbox's namespace into its ports, and filter.
+
+Addresses are chosen by the control plane and stored there; a driver puts them where they belong. Example::
+
+    await network.setup()
+    await network.plug("/proc/42/ns/net", workload, [PortWire(uuid=p, network=n, address="10.88.0.5", ...)])
+    await network.apply(RuleSet(ports=...))
+    await network.unplug(workload, [p])
+"""
+
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class PortWire(Struct, frozen=True, kw_only=True):
+    """A port as a host must wire it. ``name`` is the interface inside (eth0 …); ``cidr`` the network's subnet."""
+
+    uuid: str
+    network: str
+    project_id: str
+    name: str
+    mac: str
+    address: str
+    cidr: str
+    gateway: str
+    mtu: int = 1500
+    default_route: bool = True
+
+
+class Rule(Struct, frozen=True, kw_only=True):
+    """Traffic let in to a port. ``remote`` a CIDR or None for any; ``protocol`` tcp, udp, icmp or None for any."""
+
+    protocol: str | None = None
+    port_min: int | None = None
+    port_max: int | None = None
+    remote: str | None = None
+
+
+class PortFilter(Struct, frozen=True, kw_only=True):
+    """What may reach a port: from its own project's networks when ``project_open``, and by the rules."""
+
+    uuid: str
+    address: str
+    network: str
+    project_id: str
+    project_open: bool = True
+    rules: tuple[Rule, ...] = ()
+
+
+class Plugged(Struct, frozen=True):
+    """What is found wired on the host."""
+
+    workload: str
+    port: str
+
+
+class Network(Protocol):
+    """A network driver's half on the host. Every verb may be done twice; raises ``EngineError`` with a reason."""
+
+    async def setup(self) -> None:
+        """Make what all ports need: forwarding, the rule table."""
+
+    async def plug(self, netns: str, workload: str, ports: list[PortWire]) -> None:
+        """Wire the ports into the namespace: addresses, routes, up. Those wired already stay."""
+
+    async def unplug(self, workload: str, ports: list[str]) -> None:
+        """Take the ports away; bridges that nobody uses go too. Gone already is done."""
+
+    async def plugged(self) -> list[Plugged]:
+        """All that is wired now, for recovery and for finding what has no owner."""
+
+    async def apply(self, filters: list[PortFilter]) -> None:
+        """Make these the filters of this host, all at once."""
+
+    async def teardown(self) -> None:
+        """Remove everything of ours: bridges, rules."""

@@ -1,0 +1,1 @@
+"""The container engines of a host, behind one interface."""

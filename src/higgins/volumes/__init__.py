@@ -1,0 +1,1 @@
+"""Storage that outlives a container, and files put into it."""

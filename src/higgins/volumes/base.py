@@ -1,0 +1,37 @@
+"""What Higgins asks of a volume driver on a host. Example::
+
+    path = await volumes.attach(VolumeWire(uuid=v, driver="local", size=1))   # a directory to bind
+    await volumes.detach(v)
+    await volumes.delete(v)
+"""
+
+from typing import Protocol
+
+from msgspec import Struct
+
+
+class VolumeWire(Struct, frozen=True, kw_only=True):
+    """A volume as a host must provide it. ``size`` in GiB; ``content`` makes it a single file (base64)."""
+
+    uuid: str
+    size: int = 0
+    content: str | None = None
+
+
+class Volumes(Protocol):
+    """A volume driver's half on the host. Every verb may be done twice; raises ``EngineError`` with a reason."""
+
+    async def attach(self, volume: VolumeWire) -> str:
+        """Make the volume's data be at a path of this host, made and formatted when it never was; the path."""
+
+    async def detach(self, uuid: str) -> None:
+        """Nobody on this host uses it any more. Its data stays."""
+
+    async def delete(self, uuid: str) -> None:
+        """Its data is gone for good."""
+
+    async def attached(self) -> list[str]:
+        """The volumes that are attached here now."""
+
+    async def held(self) -> list[str]:
+        """All volumes whose data lies on this host."""
