@@ -1,0 +1,12 @@
+"""What every tier of tests shares."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def own_namespaces() -> None:
+    """Engines, bridges and mounts are made only where they end with the test run: see ``scripts/test``."""
+    if os.environ.get("HIGGINS_TEST_NAMESPACE") != "1":
+        pytest.fail("this test makes bridges and mounts: run it with scripts/test")
