@@ -1,5 +1,6 @@
 """Real container engines for tests: private ones, with their own root, socket and log, that end with the session."""
 
+import os
 import shutil
 import subprocess
 import time
@@ -53,6 +54,17 @@ def wait_until(answers: Callable[[], bool], what: str) -> None:
         if time.monotonic() > end:
             raise TimeoutError(what)
         time.sleep(0.05)
+
+
+def reap(pid: int) -> None:
+    """Wait until a process is gone that was started by another, which died.
+
+    Where pytest is the first process of its namespace, such orphans are its own to collect; until then they look alive.
+    """
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        wait_until(lambda: not Path(f"/proc/{pid}").exists(), f"process {pid} does not end")
 
 
 class Daemon:

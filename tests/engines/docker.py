@@ -10,7 +10,7 @@ import pytest
 
 from higgins.runtimes.base import Runtime
 from higgins.runtimes.docker import open_docker
-from tests.engines import Daemon, need, wait_until
+from tests.engines import Daemon, need, reap, wait_until
 from tests.engines.images import BUSYBOX
 
 
@@ -24,6 +24,7 @@ class DockerEngine:
     def __init__(self, root: Path) -> None:
         self.url = f"unix://{root}/docker.sock"
         self._pidfile = root / "docker.pid"
+        self._containerd = root / "exec" / "containerd" / "containerd.pid"
         command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
         command += ["--pidfile", str(self._pidfile), "--host", self.url]
         command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"]
@@ -55,6 +56,9 @@ class DockerEngine:
 
     def kill(self) -> None:
         self._daemon.kill()
+        if self._containerd.exists():  # it dies with dockerd
+            reap(int(self._containerd.read_text()))
+            self._containerd.unlink()
         # A killed engine leaves the file, and its pid may belong to another process by now.
         self._pidfile.unlink(missing_ok=True)
 
