@@ -14,7 +14,6 @@ from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, 
 from higgins.runtimes.base import LogChunk, LogOptions, RegistryAuth
 from higgins.runtimes.docker import archive, client, errors, images, streams
 
-
 quick_or_not = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
