@@ -77,6 +77,7 @@ async def test_a_link_is_described_as_one(runtime: Runtime, box: str, place: str
     assert stat.link_target == "/etc/passwd"
 
 
+@pytest.mark.needs("modes in archives")
 async def test_what_is_put_in_comes_out(runtime: Runtime, box: str, place: str) -> None:
     data = tar_of(
         (entry("sub", tarfile.DIRTYPE, mode=0o750), b""),

@@ -49,6 +49,12 @@ def test_what_is_not_asked_for_is_left_to_the_image() -> None:
     assert not {"Cmd", "Entrypoint", "WorkingDir", "Hostname"} & set(body())
 
 
+def test_only_podman_is_told_the_hostname_of_a_member() -> None:
+    container = EngineContainer(uuid="c", incarnation=1, sandbox="s", image="busybox", hostname="h")
+    assert "Hostname" not in config.container_body(container)
+    assert config.container_body(container, podman=True)["Hostname"] == "h"
+
+
 def test_an_empty_entrypoint_clears_the_images() -> None:
     assert body(entrypoint=())["Entrypoint"] == [""]
     assert body(entrypoint=("a", "b"), command=("c",))["Entrypoint"] == ["a", "b"]

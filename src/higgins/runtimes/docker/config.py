@@ -135,8 +135,11 @@ def host_config(container: EngineContainer) -> dict[str, Any]:
     return host
 
 
-def container_body(container: EngineContainer) -> dict[str, Any]:
-    """No hostname here: a container that joins another's network takes that one's, and the engine refuses a second."""
+def container_body(container: EngineContainer, *, podman: bool = False) -> dict[str, Any]:
+    """What the engine's create call is sent.
+
+    Docker gives a container that joins another's network that one's hostname, and refuses a second; Podman does not.
+    """
     body: dict[str, Any] = {
         "Image": container.image,
         "Env": [f"{key}={value}" for key, value in container.environment.items()],
@@ -147,6 +150,8 @@ def container_body(container: EngineContainer) -> dict[str, Any]:
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": host_config(container),
     }
+    if podman and container.hostname:
+        body["Hostname"] = container.hostname
     if container.command:
         body["Cmd"] = list(container.command)
     if container.entrypoint is not None:
