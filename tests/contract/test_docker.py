@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from higgins.runtimes.base import Runtime
-from tests.contract.workloads import Workloads
+from tests.contract.workloads import Workloads, output
 from tests.engines.docker import DockerEngine
 
 
@@ -28,6 +28,15 @@ async def test_the_engine_tells_what_it_is(runtime: Runtime) -> None:
     assert info.engine == "docker"
     assert info.version.startswith("20.10") or int(info.version.split(".")[0]) > 20
     assert "runc" in info.classes
+
+
+async def test_a_runtime_class_has_a_kernel_of_its_own(runtime: Runtime, workloads: Workloads) -> None:
+    if "runsc" not in (await runtime.info()).classes:
+        pytest.skip("gVisor is not installed")
+    sandbox = await workloads.sandbox(runtime="runsc")
+    seen = await workloads.finish("dmesg", sandbox=sandbox, runtime="runsc")
+    assert b"gVisor" in (await output(runtime, seen.uuid))[0]
+    assert (await runtime.list(sandbox)).sandboxes[0].ready
 
 
 async def test_removal_leaves_no_directory_of_logs_or_files(

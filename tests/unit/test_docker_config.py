@@ -78,7 +78,8 @@ def test_a_tenants_label_under_our_prefix_is_dropped() -> None:
 
 
 def test_a_sandbox_has_no_network_and_may_do_nothing() -> None:
-    made = config.sandbox_body(SandboxSpec(uuid="s", project_id="p", hostname="h", dns=("10.0.0.2",)), "pause:1")
+    spec = SandboxSpec(uuid="s", project_id="p", hostname="h", dns=("10.0.0.2",), runtime="runsc")
+    made = config.sandbox_body(spec, "pause:1")
     host = made["HostConfig"]
     assert (host["NetworkMode"], host["IpcMode"], host["CapDrop"]) == ("none", "shareable", ["ALL"])
     assert (host["Dns"], made["Hostname"], "Runtime" in host) == (["10.0.0.2"], "h", False)

@@ -65,7 +65,11 @@ def labels(container: EngineContainer) -> dict[str, str]:
 
 
 def sandbox_body(spec: SandboxSpec, image: str) -> dict[str, Any]:
-    """A container that only holds the namespaces: no network but ``lo``, nothing it may do."""
+    """A container that only holds the namespaces: no network but ``lo``, nothing it may do.
+
+    It runs with the engine's default runtime whatever class its members have: each container of a class with a kernel
+    of its own has one for itself on this engine, and that of the sandbox would only take the network's addresses away.
+    """
     host: dict[str, Any] = {
         "NetworkMode": "none",
         "IpcMode": "shareable",
@@ -77,8 +81,6 @@ def sandbox_body(spec: SandboxSpec, image: str) -> dict[str, Any]:
     }
     if spec.dns:
         host["Dns"] = list(spec.dns)
-    if spec.runtime:
-        host["Runtime"] = spec.runtime
     return {
         "Image": image,
         "Hostname": spec.hostname,
