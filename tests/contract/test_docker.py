@@ -42,6 +42,7 @@ async def test_a_runtime_class_has_a_kernel_of_its_own(runtime: Runtime, workloa
 async def test_removal_leaves_no_directory_of_logs_or_files(
     engine: DockerEngine, runtime: Runtime, workloads: Workloads
 ) -> None:
+    await runtime.remove_sandbox(await workloads.sandbox())  # the first one leaves the image that sandboxes run
     before = engine.directories()
     uuid = await workloads.start("echo", "logged")
     assert engine.directories() > before
