@@ -7,6 +7,7 @@ from cryptography.fernet import Fernet
 from msgspec import Struct, field
 
 from higgins.control.link import HostStreams
+from higgins.control.terminals import OpenTerminals
 from higgins.model.errors import HostUnavailable
 from higgins.store.database import Store
 
@@ -60,6 +61,7 @@ class Cloud:
         self.store = store
         self.settings = settings or Settings()
         self.secrets = Fernet(secret)
+        self.consoles = OpenTerminals()
         self._hosts: dict[str, HostStreams] = {}
         self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
 
