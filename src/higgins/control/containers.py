@@ -1,6 +1,7 @@
 """What one can do to a container. Every verb writes what is wanted, raises the generation, and is answered at once."""
 
 import asyncio
+import signal as signals
 from typing import Any
 
 import msgspec
@@ -37,9 +38,6 @@ __all__ = [
     "Draft", "NetRequest", "create", "delete", "dry_run", "find", "get", "kill", "network_attach", "network_detach",
     "network_list", "pause", "reboot", "rebuild", "rename", "start", "stop", "unpause", "update", "wait",
 ]  # fmt: skip
-
-#: The signal that surely ends a process: after it the restart policy stays quiet, as an engine's does.
-_ENDING = frozenset({"SIGKILL", "KILL", "9"})
 
 
 async def get(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = False) -> Container:
@@ -155,6 +153,9 @@ async def start(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = 
     def work(conn: Connection) -> None:
         row = _target(conn, actor, ident, "start")
         values: dict[str, Any] = {"goal": Goal.RUNNING, "task_state": TaskState.STARTING, "status_reason": None}
+        if row.status != Status.CREATED:
+            # An order, since a container that ended is not started for the goal alone: its restart policy may forbid.
+            values["orders"] = to_json(Order(seq=_seq(row), verb="restart", timeout=0))
         if row.host_id is None:
             values |= _place_again(conn, cloud, row)
         elif known_of(row).state == "gone":
@@ -174,7 +175,7 @@ async def stop(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10, a
         lambda row: {
             "goal": Goal.STOPPED,
             "task_state": TaskState.STOPPING,
-            "orders": to_json(Order(seq=known_of(row).order_done, verb="stop", timeout=timeout)),
+            "orders": to_json(Order(seq=_seq(row), verb="stop", timeout=timeout)),
         },
     )
 
@@ -209,14 +210,25 @@ async def kill(
     cloud: Cloud, actor: Actor, ident: str, *, signal: str | None = None, all_projects: bool = False
 ) -> None:
     """Send a signal, SIGKILL unless told. One that ends processes means that it shall stay ended."""
-    name = signal or "SIGKILL"
+    name = signal_name(signal or "SIGKILL")
 
     def values(row: Row[Any]) -> dict[str, Any]:
         order = Order(seq=_seq(row), verb="kill", signal=name)
-        ends = {"goal": Goal.STOPPED} if name.upper() in _ENDING else {}
+        ends = {"goal": Goal.STOPPED} if name == "SIGKILL" else {}
         return {"task_state": TaskState.KILLING, "orders": to_json(order), **ends}
 
     await _simple(cloud, actor, ident, "kill", values)
+
+
+def signal_name(text: str) -> str:
+    """``SIGTERM`` of SIGTERM, term or 15; raises Invalid for what is no signal."""
+    bare = text.upper().removeprefix("SIG")
+    try:
+        return (
+            signals.Signals(int(bare)).name if bare.isascii() and bare.isdigit() else signals.Signals[f"SIG{bare}"].name
+        )
+    except (KeyError, ValueError):
+        raise Invalid(f"signal: {text} is not the name or number of a signal.") from None
 
 
 async def rebuild(
@@ -289,7 +301,11 @@ async def delete(
             actor,
             row,
             "delete",
-            {"goal": Goal.DELETED, "status": Status.DELETING, "task_state": TaskState.DELETING},
+            {
+                "goal": Goal.STOPPED if stop and not force else Goal.DELETED,
+                "status": Status.DELETING,
+                "task_state": TaskState.DELETING,
+            },
         )
 
     await cloud.store.write(work)

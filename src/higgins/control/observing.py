@@ -10,8 +10,8 @@ from sqlalchemy.engine import Connection
 from higgins.control import containers, recording
 from higgins.control.cloud import Cloud
 from higgins.control.link import Known, Observation
-from higgins.control.rows import known_decoder, spec_decoder, to_json
-from higgins.model.container import Goal, RestartPolicy, Status
+from higgins.control.rows import known_decoder, to_json
+from higgins.model.container import Goal, Status
 from higgins.store.database import touch_host
 from higgins.store.schema import container, workload
 
@@ -24,25 +24,14 @@ class Shown(Struct, frozen=True):
     task: str | None
 
 
-def restarts(policy: RestartPolicy, known: Known) -> bool:
-    """Whether the policy has it started again after it ended so."""
-    match policy.name:
-        case "always" | "unless-stopped":
-            return True
-        case "on-failure":
-            bound = policy.maximum_retry_count
-            return known.exit_code != 0 and (bound == 0 or known.restarts < bound)
-    return False
-
-
-def shown(known: Known, goal: Goal, policy: RestartPolicy, before: Status, *, settled: bool, error: str) -> Shown:
+def shown(known: Known, goal: Goal, before: Status, *, deleting: bool, settled: bool, error: str) -> Shown:
     """Pure: what is known of a container, in the words of the API.
 
     ``before`` stays while a step is under way that has a status of its own (Creating, Rebuilding, Restarting,
     Deleting); ``error`` is what keeps the whole workload from going on.
     """
     task = known.step or None
-    if goal == Goal.DELETED:
+    if deleting:
         return Shown(Status.DELETING, known.reason or error or None, task or "container_deleting")
     if error and known.state not in ("running", "paused"):
         return Shown(Status.ERROR, error, task)
@@ -60,7 +49,7 @@ def shown(known: Known, goal: Goal, policy: RestartPolicy, before: Status, *, se
         case "exited":
             if before in (Status.RESTARTING, Status.REBUILDING) and not settled:
                 return Shown(before, None, task)
-            if goal == Goal.RUNNING and restarts(policy, known):
+            if goal == Goal.RUNNING and not known.ended:
                 return Shown(Status.RESTARTING, known.reason or None, task)
             return Shown(Status.STOPPED, known.reason or None, task)
         case "dead":
@@ -100,7 +89,7 @@ def _apply(conn: Connection, cloud: Cloud, host_id: int, seen: Observation) -> N
         known = seen.members.get(member.uuid)
         if known is None and not seen.error:
             continue
-        failed = _member(conn, cloud, member, known, seen) or failed
+        failed = _member(conn, cloud, member, known, seen, deleting=row.deleting) or failed
     if row.kind == "capsule":
         _capsule(conn, cloud, row, seen)
     if seen.settled:
@@ -108,13 +97,13 @@ def _apply(conn: Connection, cloud: Cloud, host_id: int, seen: Observation) -> N
         recording.finish_actions(conn, cloud, [row.uuid, *(member.uuid for member in members)], seen.generation, failed)
 
 
-def _member(conn: Connection, cloud: Cloud, row: Row[Any], known: Known | None, seen: Observation) -> str | None:
+def _member(
+    conn: Connection, cloud: Cloud, row: Row[Any], known: Known | None, seen: Observation, *, deleting: bool
+) -> str | None:
     """Write what is known of one container; why it is in Error if it is."""
     if known is None:
         known = known_decoder.decode(row.known) if row.known else Known()
-    spec = spec_decoder.decode(row.spec)
-    goal = Goal(row.goal)
-    view = shown(known, goal, spec.restart_policy, Status(row.status), settled=seen.settled, error=seen.error)
+    view = shown(known, Goal(row.goal), Status(row.status), deleting=deleting, settled=seen.settled, error=seen.error)
     task = view.task if not seen.settled else (known.step or None)
     if not seen.settled and task is None:
         task = row.task_state
@@ -128,7 +117,13 @@ def _member(conn: Connection, cloud: Cloud, row: Row[Any], known: Known | None, 
             reason=view.reason,
         )  # fmt: skip
     conn.execute(sa.update(container).where(container.c.id == row.id).values(values))
-    if row.auto_remove and row.role == "plain" and view.status == Status.STOPPED and known.state == "exited":
+    if (
+        not deleting
+        and row.auto_remove
+        and row.role == "plain"
+        and view.status == Status.STOPPED
+        and known.state == "exited"
+    ):
         _auto_remove(conn, cloud, row)
     return view.reason if view.status == Status.ERROR else None
 
