@@ -1,14 +1,18 @@
 """Which container engine this host uses, and why."""
 
+import logging
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from oslo_config import cfg
 
+from higgins.model.errors import EngineError
 from higgins.runtimes.base import Runtime
 from higgins.runtimes.cri import open_cri
 from higgins.runtimes.docker import open_docker
+
+LOG = logging.getLogger(__name__)
 
 
 class NoEngine(Exception):
@@ -63,6 +67,11 @@ async def _speaks_cri(conf: cfg.ConfigOpts) -> bool:
     """Docker brings a containerd whose CRI service is switched off, or that has no network set up: not one for us."""
     runtime = _cri(conf)
     try:
-        return await runtime.usable()
+        await runtime.info()
+    except EngineError as error:
+        LOG.info("containerd answers but is not used: %s", error)
+        return False
+    else:
+        return True
     finally:
         await runtime.close()

@@ -1,4 +1,4 @@
-"""Every option, once: for the command line, for configuration files (oslo.config), and for the reference in the docs."""
+"""Every option, once: for the command line, for oslo.config files, and for the reference in the docs."""
 
 from pathlib import Path
 
