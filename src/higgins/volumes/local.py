@@ -87,10 +87,13 @@ class _Local:
             if place in mount_points():
                 raise EngineError(f"Volume {uuid} cannot be deleted while it is attached.")
             _remove_empty(place)
-            for directory, name in ((self._volumes, f"{uuid}{_IMAGE}"), (self._files, uuid)):
-                for path in (directory / name, directory / f"{name}{_UNFINISHED}"):
-                    path.unlink(missing_ok=True)
-                await asyncio.to_thread(_sync, directory)
+            try:
+                for directory, name in ((self._volumes, f"{uuid}{_IMAGE}"), (self._files, uuid)):
+                    for path in (directory / name, directory / f"{name}{_UNFINISHED}"):
+                        path.unlink(missing_ok=True)
+                    await asyncio.to_thread(_sync, directory)
+            except OSError as error:
+                raise EngineError(f"Volume {uuid} could not be deleted: {error.strerror}.") from error
 
     async def attached(self) -> list[str]:
         """Those that are mounted. A content file is no mount: it is held, never attached."""
@@ -127,7 +130,10 @@ class _Local:
             unfinished.unlink(missing_ok=True)
 
     async def _mount(self, image: Path, place: Path, uuid: str) -> None:
-        place.mkdir(mode=0o700, exist_ok=True)
+        try:
+            place.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _disk_error(uuid, error) from error
         ended = await end_of("mount", "-t", "ext4", "-o", "loop,nosuid,nodev", str(image), str(place))
         if ended.code == 0:
             return

@@ -33,7 +33,7 @@ def ruleset(filters: Iterable[PortFilter], *, table: str = "higgins", reach_host
     """What ``nft -f`` reads to make these the filters of the host. The same filters give the same text.
 
     Without ``reach_host`` containers open no connection to the host itself (they may ping it). Raises ``Invalid`` for
-    a port or rule that makes no sense.
+    a port whose uuid or MAC is none.
     """
     ports = _unambiguous(sorted(filters, key=lambda port: port.uuid))
     projects = {project: number for number, project in enumerate(sorted({port.project_id for port in ports}))}
