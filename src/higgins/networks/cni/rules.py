@@ -11,6 +11,9 @@ Two tables of one name are ours, and one transaction replaces both; no other tab
 The number of rules does not grow with ports: they are elements of sets. Per project there is one chain and one set,
 because nftables cannot compare the results of two lookups ("is the sender's project the receiver's?").
 
+Interfaces are known by the first letters of their names, so that one too new to be in a set is held to nothing less;
+no other interface of the host may begin with them.
+
 A container reaches the outside, and the host itself at any of its addresses; the host reaches every container.
 A connection that was let in stays when its rule goes: only new ones are judged.
 """
