@@ -1,0 +1,77 @@
+"""Images over CRI's ImageService: pull by policy, list, remove."""
+
+import asyncio
+
+from cri_api.v1 import api_pb2 as cri
+
+from higgins.model.errors import ImageNotFound
+from higgins.runtimes.base import Image, RegistryAuth
+from higgins.runtimes.cri.client import Client
+from higgins.runtimes.cri.errors import pulling
+
+
+def image_of(found: cri.Image) -> Image:
+    return Image(id=found.id, names=tuple(found.repo_tags), size=found.size)
+
+
+def full_name(image: str) -> str:
+    """The name that engines store: with a registry, and a tag where there is neither tag nor digest."""
+    first, slash, _ = image.partition("/")
+    if not slash:
+        image = f"docker.io/library/{image}"
+    elif not ("." in first or ":" in first or first == "localhost"):
+        image = f"docker.io/{image}"
+    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
+
+
+def short_name(image: str) -> str:
+    """The name as people write it: Docker's own registry and its library left out."""
+    return image.removeprefix("docker.io/").removeprefix("library/")
+
+
+class Images:
+    """What is on the host, and what is being fetched: several pulls of one image by one identity are one."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._pulls: dict[tuple[str, RegistryAuth | None], asyncio.Task[Image]] = {}
+
+    async def find(self, name: str) -> Image | None:
+        request = cri.ImageStatusRequest(image=cri.ImageSpec(image=name))
+        answer = await self._client.ask(self._client.image.ImageStatus, request, name)
+        return image_of(answer.image) if answer.image.id else None
+
+    async def pull(self, name: str, policy: str, auth: RegistryAuth | None) -> Image:
+        """Make the image be here. Raises ``ImageNotFound``, ``ImagePullFailed``."""
+        if policy != "always":
+            found = await self.find(name)
+            if found is not None:
+                return found
+            if policy == "never":
+                raise ImageNotFound(f"Image {name} is not on this host, and the policy is never to pull it.")
+        key = (name, auth)
+        task = self._pulls.get(key)
+        if task is None:
+            task = asyncio.create_task(self._fetch(name, auth))
+            self._pulls[key] = task
+            task.add_done_callback(lambda _: self._pulls.pop(key, None))
+        # One that gives up waiting must not end the others' pull.
+        return await asyncio.shield(task)
+
+    async def _fetch(self, name: str, auth: RegistryAuth | None) -> Image:
+        credentials = None
+        if auth is not None:
+            credentials = cri.AuthConfig(username=auth.username, password=auth.password, server_address=auth.domain)
+        with pulling(name):
+            answer = await self._client.image.PullImage(
+                cri.PullImageRequest(image=cri.ImageSpec(image=name), auth=credentials)
+            )
+        return await self.find(answer.image_ref) or Image(id=answer.image_ref, names=(full_name(name),))
+
+    async def all(self) -> list[Image]:
+        answer = await self._client.ask(self._client.image.ListImages, cri.ListImagesRequest())
+        return [image_of(found) for found in answer.images]
+
+    async def remove(self, name: str) -> None:
+        request = cri.RemoveImageRequest(image=cri.ImageSpec(image=name))
+        await self._client.ask(self._client.image.RemoveImage, request, name)
