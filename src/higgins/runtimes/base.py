@@ -216,9 +216,7 @@ class Runtime(Protocol):
     async def info(self) -> EngineInfo: ...
 
     # images
-    async def pull(
-        self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None
-    ) -> Image:
+    async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
         """Make the image be on the host; policy is always, ifnotpresent or never.
 
         Raises ``ImageNotFound`` and ``ImagePullFailed``. Several pulls of one image are one.
@@ -270,9 +268,7 @@ class Runtime(Protocol):
     async def attach(self, uuid: str) -> Terminal: ...
     async def stats(self, uuid: str) -> Stats: ...
     async def top(self, uuid: str, ps_args: str | None) -> Processes: ...
-    def get_archive(
-        self, uuid: str, path: str
-    ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
+    def get_archive(self, uuid: str, path: str) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
         """A tar of the path as Docker's archive call makes it. Raises ``PathNotFound``."""
 
     async def put_archive(self, uuid: str, path: str, data: AsyncIterator[bytes]) -> None:

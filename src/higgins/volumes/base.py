@@ -1,8 +1,8 @@
 """What Higgins asks of a volume driver on a host. Example::
 
-    path = await volumes.attach(VolumeWire(uuid=v, driver="local", size=1))   # a directory to bind
-    await volumes.detach(v)
-    await volumes.delete(v)
+path = await volumes.attach(VolumeWire(uuid=v, driver="local", size=1))   # a directory to bind
+await volumes.detach(v)
+await volumes.delete(v)
 """
 
 from typing import Protocol
