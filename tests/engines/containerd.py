@@ -1,37 +1,30 @@
-"""A containerd of the tests' own: private root, state and socket, images imported from archives, no registry.
+"""A private containerd, which serves CRI."""
 
-It lives in the namespaces that ``scripts/test`` makes, so that its shims, mounts and namespaces end with the run. A
-test may ``kill`` it and ``start`` it again: containers live on under their shims, as they do for an operator.
-"""
-
-import hashlib
 import io
-import json
-import os
 import shutil
-import signal
 import subprocess
 import tarfile
-import time
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
-PAUSE = "localhost/pause:latest"
-BUSYBOX = "docker.io/library/busybox:latest"
-APPLETS = (
-    *("cat", "chmod", "cp", "date", "dd", "df", "echo", "env", "false", "grep", "head", "hostname", "id", "ip"),
-    *("kill", "ln", "ls", "mkdir", "mknod", "mount", "nc", "ping", "printf", "ps", "pwd", "rm", "sed", "seq", "sh"),
-    *("sleep", "stty", "tail", "tar", "test", "top", "touch", "tr", "true", "tty", "umount", "uname", "wc", "yes"),
-)
+from higgins.runtimes.base import Runtime
+from higgins.runtimes.cri import open_cri
+from tests.engines import Daemon, need, wait_until
+from tests.engines.images import BUSYBOX, archive
 
+PAUSE = "localhost/pause:latest"
+CNI_PLUGINS = Path("/usr/lib/cni")
+
+#: As an operator sets it, but for paths of its own and what a machine without CAP_SYS_RESOURCE needs.
 CONFIG = """\
 version = 2
-root = "{home}/root"
-state = "{home}/state"
+root = "{root}/root"
+state = "{root}/state"
 [grpc]
-  address = "{home}/containerd.sock"
+  address = "{root}/containerd.sock"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{pause}"
   restrict_oom_score_adj = true
@@ -39,158 +32,95 @@ state = "{home}/state"
   stream_server_address = "127.0.0.1"
   stream_server_port = "0"
   [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "/usr/lib/cni"
-    conf_dir = "{home}/net.d"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "overlayfs"
-    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-      runtime_type = "io.containerd.runc.v2"
-  [plugins."io.containerd.grpc.v1.cri".registry]
-    config_path = "{home}/certs.d"
+    bin_dir = "{plugins}"
+    conf_dir = "{root}/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
 """
 
-#: The one snippet that Higgins needs from an operator; ``docs/engines.md`` says why it looks like this.
-CNI = {
-    "cniVersion": "0.4.0",
-    "name": "higgins",
-    "plugins": [
-        {
-            "type": "loopback",
-            "prevResult": {
-                "cniVersion": "0.4.0",
-                "interfaces": [{"name": "eth0", "sandbox": "higgins"}],
-                "ips": [{"version": "4", "interface": 0, "address": "127.0.0.2/8"}],
-                "dns": {},
-            },
-        }
-    ],
-}
+
+def documented_network() -> str:
+    """The one snippet that Higgins needs from an operator, out of the page that tells them so."""
+    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
+    return page.split("```json\n", 1)[1].split("```", 1)[0]
 
 
-class Containerd:
-    """One private containerd. ``endpoint`` is what ``open_cri`` takes."""
+def pause_archive() -> bytes:
+    """An image of the process that holds a sandbox's namespaces."""
+    binary = Path(shutil.which("catatonit") or "").read_bytes()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo("pause")
+        entry.size, entry.mode = len(binary), 0o755
+        tar.addfile(entry, io.BytesIO(binary))
+    return archive(PAUSE, out.getvalue(), {"Entrypoint": ["/pause", "-P"]})
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.endpoint = f"unix://{home}/containerd.sock"
-        self.process: subprocess.Popen[bytes] | None = None
-        (home / "net.d").mkdir(parents=True)
-        (home / "net.d" / "10-higgins.conflist").write_text(json.dumps(CNI))
-        (home / "config.toml").write_text(CONFIG.format(home=home, pause=PAUSE))
 
-    def start(self) -> None:
-        """Start the daemon and wait until it serves CRI."""
-        with (self.home / "containerd.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                ["containerd", "--config", str(self.home / "config.toml")], stdout=log, stderr=log
-            )
-        deadline = time.monotonic() + 60
-        while not self._serves_cri():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"containerd does not come up: {self.log()[-2000:]}")
-            time.sleep(0.05)
+class ContainerdEngine:
+    """containerd below one directory. Its containers live on under their shims when it is killed."""
 
-    def kill(self) -> None:
-        """End the daemon as a crash would; its containers stay."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-        self.process = None
+    name = "containerd"
+    image = BUSYBOX
+    cannot: Mapping[str, str] = {}
 
-    def load(self, archive: bytes) -> None:
-        """Import a Docker image archive."""
-        self.ctr("images", "import", "-", stdin=archive)
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.endpoint = f"unix://{root}/containerd.sock"
+        (root / "net.d").mkdir()
+        (root / "net.d" / "10-higgins.conflist").write_text(documented_network())
+        config = root / "config.toml"
+        config.write_text(CONFIG.format(root=root, pause=PAUSE, plugins=CNI_PLUGINS))
+        self._daemon = Daemon(["containerd", "--config", str(config)], root / "containerd.log")
 
-    def ctr(self, *arguments: str, stdin: bytes = b"") -> str:
-        """Run ``ctr`` in the namespace of CRI; its output."""
-        done = subprocess.run(
-            ["ctr", "--address", str(self.home / "containerd.sock"), "--namespace", "k8s.io", *arguments],
-            input=stdin,
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout.decode()
+    async def open(self) -> Runtime:
+        return await open_cri(self.endpoint, logs=self.root / "logs")
 
-    def log(self) -> str:
-        return (self.home / "containerd.log").read_text(errors="replace")
+    def command(self, *arguments: str, stdin: bytes = b"") -> str:
+        """What containerd's own client prints, in the namespace of CRI."""
+        command = ["ctr", "--address", f"{self.root}/containerd.sock", "--namespace", "k8s.io", *arguments]
+        return subprocess.run(command, check=True, capture_output=True, input=stdin).stdout.decode()
 
     def _serves_cri(self) -> bool:
-        done = subprocess.run(
-            ["ctr", "--address", str(self.home / "containerd.sock"), "plugins", "ls", "id==cri"], capture_output=True
-        )
-        return done.returncode == 0 and b" ok" in done.stdout
+        if not self._daemon.running:
+            raise RuntimeError("containerd ended")
+        command = ["ctr", "--address", f"{self.root}/containerd.sock", "plugins", "ls", "id==cri"]
+        return b" ok" in subprocess.run(command, check=False, capture_output=True).stdout
 
+    def start(self) -> None:
+        try:
+            self._daemon.start()
+            wait_until(self._serves_cri, "containerd does not serve CRI")
+        except (RuntimeError, TimeoutError) as error:
+            pytest.fail(f"{error}; its log:\n{self.log()}")
 
-def image_archive(name: str, root: bytes, config: dict[str, object]) -> bytes:
-    """A Docker image archive of one layer, ``root`` being its tar."""
-    digest = hashlib.sha256(root).hexdigest()
-    image = json.dumps(
-        {
-            "architecture": "amd64",
-            "os": "linux",
-            "config": config,
-            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-        }
-    ).encode()
-    config_name = f"{hashlib.sha256(image).hexdigest()}.json"
-    manifest = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": [f"{digest}/layer.tar"]}]).encode()
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for path, data in ((f"{digest}/layer.tar", root), (config_name, image), ("manifest.json", manifest)):
-            entry = tarfile.TarInfo(path)
-            entry.size = len(data)
-            archive.addfile(entry, io.BytesIO(data))
-    return out.getvalue()
+    def kill(self) -> None:
+        self._daemon.kill()
 
+    def close(self) -> None:
+        """Kill what still runs, so that no control group is left, then end it."""
+        for row in self.command("tasks", "ls").splitlines()[1:]:
+            self.command("tasks", "rm", "--force", row.split()[0])
+        self._daemon.terminate()
 
-def busybox_archive(name: str = BUSYBOX) -> bytes:
-    """Busybox with links for its applets, and the directories that a root needs."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for directory, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("home", 0o755)):
-            entry = tarfile.TarInfo(directory)
-            entry.type, entry.mode = tarfile.DIRTYPE, mode
-            archive.addfile(entry)
-        _add_file(archive, "bin/busybox", Path("/bin/busybox").read_bytes(), 0o755)
-        _add_file(archive, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)
-        _add_file(archive, "etc/group", b"root:x:0:\n", 0o644)
-        for applet in APPLETS:
-            entry = tarfile.TarInfo(f"bin/{applet}")
-            entry.type, entry.linkname = tarfile.SYMTYPE, "busybox"
-            archive.addfile(entry)
-    path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    return image_archive(name, out.getvalue(), {"Cmd": ["sh"], "Env": [path]})
-
-
-def pause_archive(name: str = PAUSE) -> bytes:
-    """The process that holds a sandbox's namespaces."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        _add_file(archive, "pause", Path("/usr/bin/catatonit").read_bytes(), 0o755)
-    return image_archive(name, out.getvalue(), {"Entrypoint": ["/pause", "-P"]})
-
-
-def _add_file(archive: tarfile.TarFile, path: str, data: bytes, mode: int) -> None:
-    entry = tarfile.TarInfo(path)
-    entry.size, entry.mode = len(data), mode
-    archive.addfile(entry, io.BytesIO(data))
+    def log(self) -> str:
+        return self._daemon.log()
 
 
 @pytest.fixture(scope="session")
-def containerd(own_namespaces: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Containerd]:
-    """A containerd with the busybox and pause images. Skipped where the programs are not installed."""
-    for program in ("containerd", "ctr", "runc"):
-        if shutil.which(program) is None:
-            pytest.skip(f"{program} is not installed")
-    for path in ("/bin/busybox", "/usr/bin/catatonit", "/usr/lib/cni/loopback"):
-        if not os.access(path, os.X_OK):
-            pytest.skip(f"{path} is not installed")
-    engine = Containerd(tmp_path_factory.mktemp("containerd"))
+def containerd_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
+    """One for the whole session, with busybox and the pause image loaded."""
+    need("containerd", "ctr", "runc", "catatonit")
+    if not (CNI_PLUGINS / "loopback").exists():
+        pytest.skip("the CNI plugins are not installed")
+    # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
+    root = Path(tempfile.mkdtemp(prefix="cd"))
+    engine = ContainerdEngine(root)
     engine.start()
-    engine.load(busybox_archive())
-    engine.load(pause_archive())
-    yield engine
-    if engine.process is not None:
-        engine.process.terminate()
-        engine.process.wait()
+    try:
+        for image in (busybox_archive.read_bytes(), pause_archive()):
+            engine.command("images", "import", "-", stdin=image)
+        yield engine
+        engine.close()
+    finally:
+        engine.kill()
+        shutil.rmtree(root, ignore_errors=True)

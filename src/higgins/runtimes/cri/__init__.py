@@ -19,13 +19,15 @@ from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.driver import CriRuntime
 
 
-def open_cri(
+async def open_cri(
     endpoint: str = "unix:///run/containerd/containerd.sock",
     *,
     logs: Path = Path("/var/lib/higgins/logs"),
     cgroup_parent: str = "",
 ) -> Runtime:
-    """A driver for the engine at ``endpoint``; to be called where an event loop runs.
+    """A driver for the engine at ``endpoint``; awaited because its connection belongs to the running loop.
+
+    The engine is first spoken to by the first verb.
 
     ``logs`` is a directory that the engine can write to as well; each sandbox gets a directory in it. The pause image
     is the engine's own setting (``sandbox_image``): CRI has no way to ask for one. ``cgroup_parent`` as CRI takes it:

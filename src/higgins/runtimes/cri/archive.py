@@ -69,7 +69,7 @@ async def _root(client: Client, uuid: str, mount_point: str) -> dict[str, Any]:
     containerd = await client.containerd()
     record = await containerd.container(container.id)
     mounts = await containerd.mounts(record.snapshotter, record.snapshot_key)
-    binds = config.container_spec(dict(container.annotations)).binds
+    binds = config.container_spec(container.annotations).binds
     return {
         "mount_point": mount_point,
         "mounts": [{"type": one.type, "source": one.source, "options": list(one.options)} for one in mounts],

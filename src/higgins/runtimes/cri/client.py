@@ -1,5 +1,7 @@
 """The connection to the engine: CRI's two services, and containerd's own API on the same socket."""
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -15,6 +17,8 @@ from higgins.runtimes.cri.errors import translated
 _MESSAGE_LIMIT = 64 << 20
 #: Seconds for a call that does nothing slow. Starting, stopping and pulling have no limit here: the agent has.
 _QUICK = 60
+#: Seconds to wait for a connection, a little more than gRPC's longest pause between two tries.
+_RECONNECT = 1.5
 
 
 class Client:
@@ -38,12 +42,22 @@ class Client:
         self._version: cri.VersionResponse | None = None
 
     async def close(self) -> None:
-        await self._channel.close()
+        await self._channel.close(None)
 
     async def ask(self, verb: Any, request: Any, about: str = "this", timeout: float | None = _QUICK) -> Any:
         """One call. Raises ``EngineUnavailable``, ``ContainerGone``, ``EngineError``."""
+        await self._connect()
         with translated(about):
             return await verb(request, timeout=timeout)
+
+    async def _connect(self) -> None:
+        """Give a connection that broke a moment to come back: gRPC tries at intervals, and fails calls between them."""
+        now = self._channel.get_state(try_to_connect=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RECONNECT):
+                while now is not grpc.ChannelConnectivity.READY:
+                    await self._channel.wait_for_state_change(now)
+                    now = self._channel.get_state(try_to_connect=True)
 
     async def version(self) -> cri.VersionResponse:
         if self._version is None:

@@ -130,7 +130,8 @@ async def _seen(client: Client, name: str, image_id: str) -> None:
     request = cri.ImageStatusRequest(image=cri.ImageSpec(image=name))
     try:
         async with asyncio.timeout(_SEEN):
-            while (await client.ask(client.image.ImageStatus, request, name)).image.id != image_id:
+            # The engine has nothing to wait on.
+            while (await client.ask(client.image.ImageStatus, request, name)).image.id != image_id:  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
     except TimeoutError as error:
         raise EngineError(f"The container engine does not show the new image {name}.") from error

@@ -5,6 +5,7 @@ a container pass for another's. The whole specification travels in an annotation
 made again from.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -132,12 +133,12 @@ def changed_resources(cpu: float, memory: int) -> cri.LinuxContainerResources:
     )
 
 
-def container_spec(annotations: dict[str, str]) -> EngineContainer:
+def container_spec(annotations: Mapping[str, str]) -> EngineContainer:
     """The specification that a container was made from."""
     return msgspec.json.decode(annotations[SPEC], type=EngineContainer)
 
 
-def sandbox_spec(annotations: dict[str, str]) -> SandboxSpec:
+def sandbox_spec(annotations: Mapping[str, str]) -> SandboxSpec:
     """The specification that a sandbox was made from."""
     return msgspec.json.decode(annotations[SPEC], type=SandboxSpec)
 

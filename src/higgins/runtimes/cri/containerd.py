@@ -16,6 +16,7 @@ from higgins.runtimes.cri.errors import translated
 #: Seconds for a call that does nothing slow, and for the diff of a large root.
 _QUICK, _DIFF = 60, 1800
 _NAMESPACE = (("containerd-namespace", "k8s.io"),)
+_LIFE = 'namespace==k8s.io,topic~="^/(tasks|containers)/"'
 
 #: message: {field: (number, type)}. A type is a scalar, the name of a message, or either with a ``*``: repeated.
 _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
@@ -29,6 +30,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Mounts": {"mounts": (1, "Mount*")},
     "Container": {
         "id": (1, "string"),
+        "labels": (2, "Entry*"),
         "image": (3, "string"),
         "spec": (5, ".google.protobuf.Any"),
         "snapshotter": (6, "string"),
@@ -40,10 +42,28 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Task": {"container_id": (1, "string"), "id": (2, "string"), "pid": (3, "uint32"), "status": (4, "int32")},
     "TaskId": {"container_id": (1, "string")},
     "Tasks": {"tasks": (1, "Task*")},
+    "ProcessId": {"container_id": (1, "string"), "exec_id": (2, "string")},
+    "Exec": {
+        "container_id": (1, "string"),
+        "stdin": (2, "string"),
+        "stdout": (3, "string"),
+        "stderr": (4, "string"),
+        "terminal": (5, "bool"),
+        "spec": (6, ".google.protobuf.Any"),
+        "exec_id": (7, "string"),
+    },
+    "CloseIO": {"container_id": (1, "string"), "exec_id": (2, "string"), "stdin": (3, "bool")},
+    "Resize": {
+        "container_id": (1, "string"),
+        "exec_id": (2, "string"),
+        "width": (3, "uint32"),
+        "height": (4, "uint32"),
+    },
+    "ExitStatus": {"exit_status": (1, "uint32")},
     "Kill": {"container_id": (1, "string"), "exec_id": (2, "string"), "signal": (3, "uint32"), "all": (4, "bool")},
     "Subscribe": {"filters": (1, "string*")},
     "Envelope": {"namespace": (2, "string"), "topic": (3, "string"), "event": (4, ".google.protobuf.Any")},
-    "TaskEvent": {"container_id": (1, "string"), "id": (2, "string")},
+    "LifeEvent": {"container_id": (1, "string"), "id": (2, "string")},
     "Diff": {
         "left": (1, "Mount*"),
         "right": (2, "Mount*"),
@@ -83,7 +103,7 @@ def _message_classes() -> dict[str, Any]:
             scalar = f"TYPE_{kind.rstrip('*').upper()}"
             field = message.field.add(name=field_name, number=number)
             field.label = field.LABEL_REPEATED if kind.endswith("*") else field.LABEL_OPTIONAL
-            if scalar in descriptor_pb2.FieldDescriptorProto.Type.keys():  # noqa: SIM118  an EnumTypeWrapper is no dict
+            if scalar in descriptor_pb2.FieldDescriptorProto.Type.keys():  # noqa: SIM118  an EnumTypeWrapper is no dict  # noqa: SIM118  an EnumTypeWrapper is no dict
                 field.type = descriptor_pb2.FieldDescriptorProto.Type.Value(scalar)
             else:
                 field.type = field.TYPE_MESSAGE
@@ -144,23 +164,27 @@ class Containerd:
         mounts: Sequence[Any] = (await self.ask("snapshots.v1.Snapshots/Mounts", request, "Mounts")).mounts
         return mounts
 
-    async def task_events(self) -> AsyncIterator[tuple[str, str, str]]:
-        """(topic, container id, process id) of each task event from now on. The last is empty but for an exit."""
+    async def life_events(self) -> AsyncIterator[tuple[str, str, str]]:
+        """(topic, container id, process id) of each event of containers and tasks from now on.
+
+        The process is told for exits only, where it is the container for its own first process.
+        """
         stream = self._channel.unary_stream(
             "/containerd.services.events.v1.Events/Subscribe",
             request_serializer=message["Subscribe"].SerializeToString,
             response_deserializer=message["Envelope"].FromString,
-        )(message["Subscribe"](filters=['namespace==k8s.io,topic~="^/tasks/"']), metadata=_NAMESPACE)
+        )(message["Subscribe"](filters=[_LIFE]), metadata=_NAMESPACE)
         try:
             with translated("the engine"):
                 async for envelope in stream:
-                    event = message["TaskEvent"].FromString(envelope.event.value)
-                    process = event.id if envelope.topic == "/tasks/exit" else ""
-                    yield envelope.topic, event.container_id, process
+                    event = message["LifeEvent"].FromString(envelope.event.value)
+                    yield envelope.topic, event.container_id, event.id if envelope.topic == "/tasks/exit" else ""
         finally:
             stream.cancel()
 
-    async def ask(self, verb: str, request: Any, answer: str, *, timeout: float = _QUICK, lease: str = "") -> Any:
+    async def ask(
+        self, verb: str, request: Any, answer: str, *, timeout: float | None = _QUICK, lease: str = ""
+    ) -> Any:
         """One call of ``containerd.services.…``, its answer of the named type; ``lease`` keeps what it makes."""
         call = self._channel.unary_unary(
             f"/containerd.services.{verb}",

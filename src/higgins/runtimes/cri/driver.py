@@ -7,10 +7,12 @@ import signal as signals
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
+from uuid import uuid4
+from weakref import WeakValueDictionary
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ContainerGone, EngineError, Invalid, InvalidState, NotImplementedHere
+from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, NotImplementedHere
 from higgins.runtimes.base import (
     EngineContainer,
     EngineInfo,
@@ -28,7 +30,7 @@ from higgins.runtimes.base import (
     Stats,
     Terminal,
 )
-from higgins.runtimes.cri import archive, commit, config, events, logs, restart, state, streams, usage
+from higgins.runtimes.cri import archive, commit, config, events, execs, logs, restart, state, streams, usage
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.images import Images
 
@@ -47,6 +49,7 @@ class CriRuntime:
         self._logs = logs
         self._cgroup_parent = cgroup_parent
         self._netns: dict[str, str] = {}
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def close(self) -> None:
         await self._client.close()
@@ -73,56 +76,61 @@ class CriRuntime:
     # sandboxes
 
     async def create_sandbox(self, spec: SandboxSpec) -> Sandbox:
-        held = await self._client.sandboxes(sandbox=spec.uuid)
-        if not held or held[-1].state != cri.SANDBOX_READY:
-            attempt = held[-1].metadata.attempt + 1 if held else 0
-            wanted = self._sandbox_config(spec, attempt)
-            Path(wanted.log_directory).mkdir(parents=True, exist_ok=True)
-            await self._client.ask(
-                self._client.runtime.RunPodSandbox,
-                cri.RunPodSandboxRequest(config=wanted, runtime_handler=spec.runtime or ""),
-                "the sandbox",
-                timeout=None,
-            )
-            await self._remove_emptied(spec.uuid)
+        async with self._turn(spec.uuid):
             held = await self._client.sandboxes(sandbox=spec.uuid)
-        return await self._sandbox(held[-1])
+            if not held or held[-1].state != cri.SANDBOX_READY:
+                attempt = held[-1].metadata.attempt + 1 if held else 0
+                wanted = self._sandbox_config(spec, attempt)
+                Path(wanted.log_directory).mkdir(parents=True, exist_ok=True)
+                await self._client.ask(
+                    self._client.runtime.RunPodSandbox,
+                    cri.RunPodSandboxRequest(config=wanted, runtime_handler=spec.runtime or ""),
+                    "the sandbox",
+                    timeout=None,
+                )
+                await self._remove_emptied(spec.uuid)
+                held = await self._client.sandboxes(sandbox=spec.uuid)
+            return await self._sandbox(held[-1])
 
     async def remove_sandbox(self, uuid: str) -> None:
-        for container in await self._client.containers(sandbox=uuid):
-            await self._thaw(container)
-        for sandbox in await self._client.sandboxes(sandbox=uuid):
-            await self._remove_engine_sandbox(sandbox.id)
-        await asyncio.to_thread(shutil.rmtree, self._logs / uuid, ignore_errors=True)
+        async with self._turn(uuid):
+            for container in await self._client.containers(sandbox=uuid):
+                await self._thaw(container)
+            for sandbox in await self._client.sandboxes(sandbox=uuid):
+                await self._remove_engine_sandbox(sandbox.id)
+            await asyncio.to_thread(shutil.rmtree, self._logs / uuid, ignore_errors=True)
 
     # containers
 
     async def create(self, container: EngineContainer) -> None:
-        held = await self._client.containers(uuid=container.uuid, incarnation=str(container.incarnation))
-        if not held:
-            attempt = config.attempt_number(container.incarnation, 0)
-            await self._make(container, attempt, container.image)
+        async with self._turn(container.uuid):
+            held = await self._client.containers(uuid=container.uuid, incarnation=str(container.incarnation))
+            if not held:
+                attempt = config.attempt_number(container.incarnation, 0)
+                await self._make(container, attempt, container.image)
 
     async def start(self, uuid: str) -> None:
-        held = await self._of_newest_incarnation(uuid)
-        newest = held[-1]
-        if newest.state == cri.CONTAINER_RUNNING:
-            return
-        spec = config.container_spec(dict(newest.annotations))
-        if newest.state != cri.CONTAINER_CREATED:
-            now = (await self._client.status(newest.id, verbose=True)).info
-            spec = state.limits_in_force(spec, state.details(now).get("runtimeSpec", {}))
-            await self._make(spec, newest.metadata.attempt + 1, newest.image_ref)
+        async with self._turn(uuid):
             held = await self._of_newest_incarnation(uuid)
-        await restart.start(self._client, held[-1], held[:-1], spec.pids)
-        await self._remove_emptied(spec.sandbox)
+            newest = held[-1]
+            if newest.state == cri.CONTAINER_RUNNING:
+                return
+            spec = config.container_spec(newest.annotations)
+            if newest.state != cri.CONTAINER_CREATED:
+                now = (await self._client.status(newest.id, verbose=True)).info
+                spec = state.limits_in_force(spec, state.details(now).get("runtimeSpec", {}))
+                await self._make(spec, newest.metadata.attempt + 1, newest.image_ref)
+                held = await self._of_newest_incarnation(uuid)
+            await restart.start(self._client, held[-1], held[:-1], spec.pids)
+            await self._remove_emptied(spec.sandbox)
 
     async def stop(self, uuid: str, timeout: float) -> None:
-        container = await self._client.newest(uuid)
-        await self._thaw(container)
-        if container.state == cri.CONTAINER_RUNNING:
-            request = cri.StopContainerRequest(container_id=container.id, timeout=math.ceil(timeout))
-            await self._client.ask(self._client.runtime.StopContainer, request, f"container {uuid}", timeout=None)
+        async with self._turn(uuid):
+            container = await self._client.newest(uuid)
+            await self._thaw(container)
+            if container.state == cri.CONTAINER_RUNNING:
+                request = cri.StopContainerRequest(container_id=container.id, timeout=math.ceil(timeout))
+                await self._client.ask(self._client.runtime.StopContainer, request, f"container {uuid}", timeout=None)
 
     async def kill(self, uuid: str, signal: str) -> None:
         container = await self._running(uuid, "kill")
@@ -147,13 +155,14 @@ class CriRuntime:
             await restart.limit_next_task(await self._client.containerd(), container.id, limits)
 
     async def remove(self, uuid: str, incarnation: int | None = None) -> None:
-        only = {} if incarnation is None else {"incarnation": str(incarnation)}
-        for container in await self._client.containers(uuid=uuid, **only):
-            await self._thaw(container)
-            with suppress(ContainerGone):
-                request = cri.RemoveContainerRequest(container_id=container.id)
-                await self._client.ask(self._client.runtime.RemoveContainer, request, timeout=None)
-            self._log(container).unlink(missing_ok=True)
+        async with self._turn(uuid):
+            only = {} if incarnation is None else {"incarnation": str(incarnation)}
+            for container in await self._client.containers(uuid=uuid, **only):
+                await self._thaw(container)
+                with suppress(ContainerGone):
+                    request = cri.RemoveContainerRequest(container_id=container.id)
+                    await self._client.ask(self._client.runtime.RemoveContainer, request, timeout=None)
+                self._log(container).unlink(missing_ok=True)
 
     async def list(self, sandbox: str | None = None) -> Holdings:
         only = {} if sandbox is None else {"sandbox": sandbox}
@@ -194,11 +203,16 @@ class CriRuntime:
 
     async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool = False, stdin: bool = False) -> Terminal:
         container = await self._running(uuid, "execute a command in")
-        return await streams.execute(self._client, container.id, command, tty=tty, stdin=stdin)
+        if not await self._client.is_containerd():
+            return await streams.execute(self._client, container.id, command, tty=tty, stdin=stdin)
+        # In the sandbox's directory of logs: the engine sees it by the same name, and it goes with the sandbox.
+        place = self._logs / container.labels[config.PREFIX + "sandbox"] / f"exec-{uuid4().hex}"
+        containerd = await self._client.containerd()
+        return await execs.execute(containerd, container.id, command, place, tty=tty, stdin=stdin)
 
     async def attach(self, uuid: str) -> Terminal:
         container = await self._running(uuid, "attach to")
-        spec = config.container_spec(dict(container.annotations))
+        spec = config.container_spec(container.annotations)
         return await streams.attach(self._client, container.id, tty=spec.tty, stdin=spec.interactive)
 
     async def stats(self, uuid: str) -> Stats:
@@ -208,7 +222,7 @@ class CriRuntime:
         before = await self._client.ask(self._client.runtime.ContainerStats, request, f"container {uuid}")
         await usage.window()
         after = await self._client.ask(self._client.runtime.ContainerStats, request, f"container {uuid}")
-        spec = state.limits_in_force(config.container_spec(dict(container.annotations)), status.get("runtimeSpec", {}))
+        spec = state.limits_in_force(config.container_spec(container.annotations), status.get("runtimeSpec", {}))
         with usage.gone_means_ended(uuid):
             return usage.sample(status["pid"], before.stats, after.stats, spec.memory)
 
@@ -216,7 +230,7 @@ class CriRuntime:
         container = await self._running(uuid, "show the processes of")
         status = state.details((await self._client.status(container.id, verbose=True)).info)
         with usage.gone_means_ended(uuid):
-            return await asyncio.to_thread(usage.processes, status["pid"])
+            return await usage.processes(status["pid"], ps_args)
 
     def get_archive(self, uuid: str, path: str) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
         return archive.get(self._client, uuid, path)
@@ -229,6 +243,10 @@ class CriRuntime:
 
     # what several verbs need
 
+    def _turn(self, uuid: str) -> asyncio.Lock:
+        """One at a time of the verbs that look first and act then, for each sandbox or container."""
+        return self._turns.setdefault(uuid, asyncio.Lock())
+
     def _sandbox_config(self, spec: SandboxSpec, attempt: int) -> cri.PodSandboxConfig:
         return config.sandbox_config(spec, attempt=attempt, logs=self._logs, cgroup_parent=self._cgroup_parent)
 
@@ -237,15 +255,15 @@ class CriRuntime:
         sandboxes = await self._client.sandboxes(sandbox=spec.sandbox)
         if not sandboxes or sandboxes[-1].state != cri.SANDBOX_READY:
             raise EngineError(f"The sandbox {spec.sandbox} of container {spec.uuid} is not ready.")
+        if await self._images.find(image) is None:
+            raise ImageNotFound(f"Image {spec.image} is not on the host.")
         sandbox = sandboxes[-1]
         wanted = config.container_config(spec, attempt=attempt)
         wanted.image.image = image
         request = cri.CreateContainerRequest(
             pod_sandbox_id=sandbox.id,
             config=wanted,
-            sandbox_config=self._sandbox_config(
-                config.sandbox_spec(dict(sandbox.annotations)), sandbox.metadata.attempt
-            ),
+            sandbox_config=self._sandbox_config(config.sandbox_spec(sandbox.annotations), sandbox.metadata.attempt),
         )
         await self._client.ask(self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None)
 
@@ -261,11 +279,9 @@ class CriRuntime:
 
     async def _remove_engine_sandbox(self, engine_id: str) -> None:
         with suppress(ContainerGone):
-            stop, remove = (
-                cri.StopPodSandboxRequest(pod_sandbox_id=engine_id),
-                cri.RemovePodSandboxRequest(pod_sandbox_id=engine_id),
-            )
+            stop = cri.StopPodSandboxRequest(pod_sandbox_id=engine_id)
             await self._client.ask(self._client.runtime.StopPodSandbox, stop, timeout=None)
+            remove = cri.RemovePodSandboxRequest(pod_sandbox_id=engine_id)
             await self._client.ask(self._client.runtime.RemovePodSandbox, remove, timeout=None)
         self._netns.pop(engine_id, None)
 
@@ -278,17 +294,17 @@ class CriRuntime:
                 if old.id not in used:
                     await self._remove_engine_sandbox(old.id)
 
-    async def _of_newest_incarnation(self, uuid: str) -> list[cri.Container]:
+    async def _of_newest_incarnation(self, uuid: str) -> tuple[cri.Container, ...]:
         held = await self._client.containers(uuid=uuid)
         if not held:
             raise ContainerGone(f"The container engine does not know container {uuid}.")
         key = config.PREFIX + "incarnation"
-        return [one for one in held if one.labels[key] == held[-1].labels[key]]
+        return tuple(one for one in held if one.labels[key] == held[-1].labels[key])
 
     async def _running(self, uuid: str, action: str) -> cri.Container:
         container = await self._client.newest(uuid)
         if container.state != cri.CONTAINER_RUNNING:
-            raise InvalidState(uuid, action, state.word(container.state))
+            raise EngineError(f"Cannot {action} container {uuid} while it is {state.word(container.state)}.")
         return container
 
     async def _paused(self) -> frozenset[str]:
@@ -302,15 +318,15 @@ class CriRuntime:
             await (await self._client.containerd()).resume(container.id)
 
     def _log(self, container: cri.Container) -> Path:
-        spec = config.container_spec(dict(container.annotations))
+        spec = config.container_spec(container.annotations)
         return self._logs / spec.sandbox / config.log_name(spec.uuid, spec.incarnation)
 
 
 def signal_number(name: str) -> int:
-    """``SIGTERM``, ``TERM`` or ``15``. Raises ``Invalid``."""
-    if name.isdigit() and int(name) in iter(signals.Signals):
-        return int(name)
+    """``SIGTERM``, ``TERM`` or ``15``. Raises ``EngineError``."""
     try:
+        if name.isdigit():
+            return int(signals.Signals(int(name)))
         return int(signals.Signals[name.upper() if name.upper().startswith("SIG") else f"SIG{name.upper()}"])
-    except KeyError as error:
-        raise Invalid(f"There is no signal {name}.") from error
+    except (KeyError, ValueError) as error:
+        raise EngineError(f"There is no signal {name}.") from error

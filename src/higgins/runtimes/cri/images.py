@@ -11,7 +11,7 @@ from higgins.runtimes.cri.errors import pulling
 
 
 def image_of(found: cri.Image) -> Image:
-    return Image(id=found.id, names=tuple(found.repo_tags), size=found.size)
+    return Image(id=found.id, names=tuple(short_name(name) for name in found.repo_tags), size=found.size)
 
 
 def full_name(image: str) -> str:
@@ -54,19 +54,25 @@ class Images:
         if task is None:
             task = asyncio.create_task(self._fetch(name, auth))
             self._pulls[key] = task
-            task.add_done_callback(lambda _: self._pulls.pop(key, None))
+            task.add_done_callback(lambda done: self._forget(key, done))
         # One that gives up waiting must not end the others' pull.
         return await asyncio.shield(task)
+
+    def _forget(self, key: tuple[str, RegistryAuth | None], done: asyncio.Task[Image]) -> None:
+        self._pulls.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # those who waited have had it, or have gone
 
     async def _fetch(self, name: str, auth: RegistryAuth | None) -> Image:
         credentials = None
         if auth is not None:
-            credentials = cri.AuthConfig(username=auth.username, password=auth.password, server_address=auth.domain)
+            # Without an address: who asks has chosen it for this image, and engines differ in how they compare one.
+            credentials = cri.AuthConfig(username=auth.username, password=auth.password)
         with pulling(name):
             answer = await self._client.image.PullImage(
                 cri.PullImageRequest(image=cri.ImageSpec(image=name), auth=credentials)
             )
-        return await self.find(answer.image_ref) or Image(id=answer.image_ref, names=(full_name(name),))
+        return await self.find(answer.image_ref) or Image(id=answer.image_ref, names=(short_name(full_name(name)),))
 
     async def all(self) -> list[Image]:
         answer = await self._client.ask(self._client.image.ListImages, cri.ListImagesRequest())

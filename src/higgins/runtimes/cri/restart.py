@@ -14,6 +14,7 @@ and the container moves there. An engine that is not containerd keeps no files o
 """
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
@@ -58,7 +59,7 @@ async def limit_next_task(containerd: Containerd, engine_id: str, limits: cri.Li
     await _write_spec(containerd, record, oci)
 
 
-async def start(client: Client, new: cri.Container, older: list[cri.Container], processes: int) -> None:
+async def start(client: Client, new: cri.Container, older: Sequence[cri.Container], processes: int) -> None:
     """The last steps: take over the files of the newest of ``older``, remove those, bound processes, start."""
     if await client.is_containerd():
         containerd = await client.containerd()

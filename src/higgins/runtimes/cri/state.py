@@ -9,7 +9,7 @@ from cri_api.v1 import api_pb2 as cri
 from msgspec import structs
 
 from higgins.runtimes.base import EngineContainer, Observed, Sandbox
-from higgins.runtimes.cri.config import PREFIX
+from higgins.runtimes.cri.config import PREFIX, container_spec
 
 _STATES = {
     cri.CONTAINER_CREATED: "created",
@@ -36,7 +36,7 @@ def observed(status: cri.ContainerStatus, paused: Collection[str]) -> Observed:
         reason=_reason(status),
         started_at=moment(status.started_at),
         finished_at=moment(status.finished_at),
-        image=status.image_ref,
+        image=container_spec(status.annotations).image,
     )
 
 

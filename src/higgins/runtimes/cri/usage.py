@@ -2,21 +2,20 @@
 
 import asyncio
 import os
-import pwd
-import time
-from collections.abc import Iterable, Iterator
+import shlex
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import InvalidState
+from higgins.model.errors import EngineError
 from higgins.runtimes.base import Processes, Stats
 
 _PROC, _CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 #: Seconds between the two looks that a percentage is made of.
 _WINDOW = 0.2
-TITLES = ("UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD")
 
 
 def cpu_percent(before: cri.CpuUsage, after: cri.CpuUsage) -> float:
@@ -73,60 +72,40 @@ async def window() -> None:
     await asyncio.sleep(_WINDOW)
 
 
-def processes(pid: int) -> Processes:
-    """All processes in the process namespace that ``pid`` is in, as ``ps -ef`` shows them."""
+async def processes(pid: int, ps_args: str | None) -> Processes:
+    """What ``ps`` of the host shows of the processes in the process namespace that ``pid`` is in.
+
+    Raises ``EngineError`` where it takes the arguments amiss, or shows no PID to tell the container's processes by.
+    """
     namespace = (_PROC / str(pid) / "ns/pid").readlink()
-    rows = (_row(entry) for entry in _pids() if _in_namespace(entry, namespace))
-    return Processes(TITLES, tuple(row for row in rows if row is not None))
+    ps = await asyncio.create_subprocess_exec(
+        "ps", *shlex.split(ps_args or "-ef"), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
+    )
+    out, err = await ps.communicate()
+    if ps.returncode != 0:
+        raise EngineError(f"Showing processes with {ps_args} failed: {err.decode(errors='replace').strip()}")
+    return only(out.decode(errors="replace"), {entry.name for entry in _pids() if _in_namespace(entry, namespace)})
+
+
+def only(shown: str, pids: Collection[str]) -> Processes:
+    """The rows of ``ps`` output that are about these processes. Its last column may have spaces."""
+    head, *lines = shown.splitlines()
+    titles = tuple(head.split())
+    if "PID" not in titles:
+        raise EngineError("Processes can only be shown with a PID column.")
+    rows = (tuple(line.split(None, len(titles) - 1)) for line in lines)
+    return Processes(titles, tuple(row for row in rows if row[titles.index("PID")] in pids))
 
 
 def _pids() -> Iterable[Path]:
-    return sorted((one for one in _PROC.iterdir() if one.name.isdigit()), key=lambda one: int(one.name))
+    return (one for one in _PROC.iterdir() if one.name.isdigit())
 
 
 def _in_namespace(entry: Path, namespace: Path) -> bool:
     try:
         return (entry / "ns/pid").readlink() == namespace
-    except FileNotFoundError:  # ended meanwhile
-        return False
-
-
-def _row(entry: Path) -> tuple[str, ...] | None:
-    try:
-        status = (entry / "stat").read_text()
-        command = (entry / "cmdline").read_bytes().rstrip(b"\0").replace(b"\0", b" ").decode(errors="replace")
-        owner = entry.stat().st_uid
     except (FileNotFoundError, ProcessLookupError):  # ended meanwhile
-        return None
-    name, _, rest = status.partition("(")[2].rpartition(")")
-    # proc(5): the fields after the name begin with the state, which is the third.
-    fields = rest.split()
-    ticks = os.sysconf("SC_CLK_TCK")
-    used = (int(fields[11]) + int(fields[12])) // ticks
-    started = time.time() - float((_PROC / "uptime").read_text().split()[0]) + int(fields[19]) / ticks
-    age = max(1.0, time.time() - started)
-    return (
-        _user(owner),
-        entry.name,
-        fields[1],
-        str(int(100 * used / age)),
-        time.strftime("%H:%M", time.localtime(started)),
-        _terminal(int(fields[4])),
-        f"{used // 3600:02}:{used // 60 % 60:02}:{used % 60:02}",
-        command or f"[{name}]",
-    )
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return str(uid)
-
-
-def _terminal(device: int) -> str:
-    major, minor = os.major(device), os.minor(device)
-    return f"pts/{minor}" if 136 <= major < 144 else "?"
+        return False
 
 
 def _block_bytes(cgroup: str) -> tuple[int, int]:
@@ -148,4 +127,4 @@ def gone_means_ended(uuid: str) -> Iterator[None]:
     try:
         yield
     except (FileNotFoundError, ProcessLookupError) as error:
-        raise InvalidState(uuid, "look into", "stopped") from error
+        raise EngineError(f"Container {uuid} has ended.") from error
