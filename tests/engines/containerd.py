@@ -66,6 +66,7 @@ class ContainerdEngine:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.endpoint = f"unix://{root}/containerd.sock"
+        self._ctr = ["ctr", "--address", f"{root}/containerd.sock", "--namespace", "k8s.io"]
         (root / "net.d").mkdir()
         (root / "net.d" / "10-higgins.conflist").write_text(documented_network())
         config = root / "config.toml"
@@ -77,14 +78,14 @@ class ContainerdEngine:
 
     def command(self, *arguments: str, stdin: bytes = b"") -> str:
         """What containerd's own client prints, in the namespace of CRI."""
-        command = ["ctr", "--address", f"{self.root}/containerd.sock", "--namespace", "k8s.io", *arguments]
-        return subprocess.run(command, check=True, capture_output=True, input=stdin).stdout.decode()
+        return subprocess.run([*self._ctr, *arguments], check=True, capture_output=True, input=stdin).stdout.decode()
 
     def _serves_cri(self) -> bool:
         if not self._daemon.running:
             raise RuntimeError("containerd ended")
-        command = ["ctr", "--address", f"{self.root}/containerd.sock", "plugins", "ls", "id==cri"]
-        return b" ok" in subprocess.run(command, check=False, capture_output=True).stdout
+        return (
+            b" ok" in subprocess.run([*self._ctr, "plugins", "ls", "id==cri"], check=False, capture_output=True).stdout
+        )
 
     def start(self) -> None:
         try:
@@ -99,7 +100,8 @@ class ContainerdEngine:
     def close(self) -> None:
         """Kill what still runs, so that no control group is left, then end it."""
         for row in self.command("tasks", "ls").splitlines()[1:]:
-            self.command("tasks", "rm", "--force", row.split()[0])
+            # One that has ended by itself meanwhile is no failure.
+            subprocess.run([*self._ctr, "tasks", "rm", "--force", row.split()[0]], check=False, capture_output=True)
         self._daemon.terminate()
 
     def log(self) -> str:

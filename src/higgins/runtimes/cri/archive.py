@@ -12,7 +12,7 @@ from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ContainerGone, EngineError, Invalid, PathNotFound
+from higgins.model.errors import ContainerGone, EngineError, PathNotFound
 from higgins.runtimes.base import PathStat
 from higgins.runtimes.cri import config, state
 from higgins.runtimes.cri.client import Client
@@ -99,7 +99,7 @@ def _answer(line: bytes, path: str) -> dict[str, Any]:
         case "not-found":
             raise PathNotFound(f"There is no {path} in the container.")
         case "not-a-directory":
-            raise Invalid(f"{path} in the container is not a directory.")
+            raise EngineError(f"{path} in the container is not a directory.")
         case "gone":
             raise ContainerGone("The container has ended.")
         case _:

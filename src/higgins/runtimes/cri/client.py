@@ -11,7 +11,7 @@ from cri_api.v1 import api_pb2_grpc
 from higgins.model.errors import ContainerGone, NotImplementedHere
 from higgins.runtimes.cri import config
 from higgins.runtimes.cri.containerd import Containerd
-from higgins.runtimes.cri.errors import translated
+from higgins.runtimes.cri.errors import REFUSED, translated
 
 #: A list of all containers of a large host, or the verbose status of one with many mounts, passes gRPC's 4 MiB.
 _MESSAGE_LIMIT = 64 << 20
@@ -44,10 +44,18 @@ class Client:
     async def close(self) -> None:
         await self._channel.close(None)
 
-    async def ask(self, verb: Any, request: Any, about: str = "this", timeout: float | None = _QUICK) -> Any:
+    async def ask(
+        self,
+        verb: Any,
+        request: Any,
+        about: str = "this",
+        *,
+        timeout: float | None = _QUICK,
+        failed: str = REFUSED,
+    ) -> Any:
         """One call. Raises ``EngineUnavailable``, ``ContainerGone``, ``EngineError``."""
         await self._connect()
-        with translated(about):
+        with translated(about, failed):
             return await verb(request, timeout=timeout)
 
     async def _connect(self) -> None:

@@ -4,7 +4,7 @@
 
 The program enters the root (``chroot``) before it looks at any path of the tenant's, so that neither a link in the
 container nor one in a tar can lead out. Names of users are never looked up there: that would load the container's
-libraries into a privileged process. Device nodes are not made.
+libraries into a privileged process. A tar with device nodes is refused.
 
 A running container's root is taken from its first process, after which it is checked by its control group that the
 process is still that container's. A stopped container's snapshot is mounted in a mount namespace of this program's
@@ -14,7 +14,7 @@ The first line on standard output is JSON: ``{"stat": …}``, ``{"done": true}``
 """
 
 # Paths here are a stranger's text, which must reach the system calls as it is.
-# ruff: noqa: PTH108, PTH112, PTH114, PTH115, PTH118, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH108, PTH110, PTH112, PTH114, PTH115, PTH118, PTH119, PTH120, PTH123, PTH208
 
 import bz2  # noqa: F401  the decompressors are imported while the host's files are still seen
 import ctypes
@@ -92,7 +92,7 @@ def pack(path: str, out: IO[bytes]) -> None:
 
 def unpack(path: str, data: BinaryIO) -> None:
     """Unpack a tar (plain, gzip, bzip2 or xz) into a directory that exists."""
-    if not os.path.lexists(path):
+    if not os.path.exists(path):
         raise Refused("not-found", path)
     if not os.path.isdir(path):
         raise Refused("not-a-directory", path)
@@ -100,10 +100,14 @@ def unpack(path: str, data: BinaryIO) -> None:
     with tarfile.open(fileobj=data, mode="r|*") as archive:
         for member in archive:
             if member.ischr() or member.isblk():
-                continue
+                raise Refused("failed", f"{member.name} is a device, and none is put into a container")
             target = os.path.join(path, member.name)
             if os.path.islink(target) or (os.path.lexists(target) and not os.path.isdir(target)):
                 os.unlink(target)
+            if member.islnk():
+                # Mode and owner are the file's, which has them already.
+                os.link(os.path.join(path, member.linkname), target, follow_symlinks=False)
+                continue
             archive.extract(member, path, numeric_owner=True, filter="fully_trusted")
             if member.isdir():
                 directories.append((target, member.mtime))

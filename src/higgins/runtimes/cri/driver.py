@@ -121,7 +121,7 @@ class CriRuntime:
                 spec = state.limits_in_force(spec, state.details(now).get("runtimeSpec", {}))
                 await self._make(spec, newest.metadata.attempt + 1, newest.image_ref)
                 held = await self._of_newest_incarnation(uuid)
-            await restart.start(self._client, held[-1], held[:-1], spec.pids)
+            await restart.start(self._client, held[-1], held[:-1], spec)
             await self._remove_emptied(spec.sandbox)
 
     async def stop(self, uuid: str, timeout: float) -> None:
@@ -198,7 +198,8 @@ class CriRuntime:
                 return True
             return now.status.state not in (cri.CONTAINER_CREATED, cri.CONTAINER_RUNNING)
 
-        async for chunk in logs.read(self._log(container), options, ended):
+        tty = config.container_spec(container.annotations).tty
+        async for chunk in logs.read(self._log(container), options, ended, tty=tty):
             yield chunk
 
     async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool = False, stdin: bool = False) -> Terminal:

@@ -14,16 +14,17 @@ from higgins.model.errors import (
     ImagePullFailed,
 )
 
+REFUSED = "The container engine refused"
 _AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
-def engine_error(code: grpc.StatusCode, details: str, about: str) -> HigginsError:
-    """What a call about ``about`` (a uuid, or the engine) failed with."""
+def engine_error(code: grpc.StatusCode, details: str, about: str, failed: str = REFUSED) -> HigginsError:
+    """What a call about ``about`` (a uuid, or the engine) failed with; ``failed`` begins the sentence."""
     if code in _AWAY:
         return EngineUnavailable("The container engine of this host does not answer.")
     if code is grpc.StatusCode.NOT_FOUND:
         return ContainerGone(f"The container engine does not know {about}.")
-    return EngineError(f"The container engine refused: {sentence(details)}")
+    return EngineError(f"{failed}: {sentence(details)}")
 
 
 def pull_error(code: grpc.StatusCode, details: str, image: str) -> HigginsError:
@@ -42,12 +43,12 @@ def sentence(details: str) -> str:
 
 
 @contextmanager
-def translated(about: str) -> Iterator[None]:
+def translated(about: str, failed: str = REFUSED) -> Iterator[None]:
     """Turn what gRPC raises inside into an error of ours."""
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        raise engine_error(error.code(), error.details() or "", about) from error
+        raise engine_error(error.code(), error.details() or "", about, failed) from error
 
 
 @contextmanager

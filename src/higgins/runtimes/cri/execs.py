@@ -86,9 +86,10 @@ class Exec:
         if self._tty:
             await self.write(_END_OF_FILE)
         elif self._stdin is not None:
-            self._stdin.close()  # what is buffered is written first
-            with suppress(ConnectionError):  # by a command that has ended without reading it
-                await self._stdin.wait_closed()
+            stdin, self._stdin = self._stdin, None
+            stdin.close()  # what is buffered is written first
+            with suppress(ConnectionError):  # a command may end without reading it all
+                await stdin.wait_closed()
             with suppress(ContainerGone):  # ended already
                 await self._containerd.ask("tasks.v1.Tasks/CloseIO", self._named("CloseIO", stdin=True), "Empty")
 
@@ -110,6 +111,7 @@ class Exec:
             output.close()
         if self._stdin is not None:
             self._stdin.transport.abort()
+            self._stdin = None
         if self._known:
             self._known = False
             with suppress(ContainerGone, EngineUnavailable):

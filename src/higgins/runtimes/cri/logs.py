@@ -84,22 +84,25 @@ def last_lines(entries: Iterable[Entry], count: int | None) -> Iterable[Entry]:
 class Renderer:
     """Entries to what the owner reads: newlines put back, times before each line where asked for."""
 
-    def __init__(self, timestamps: bool) -> None:
-        self._timestamps = timestamps
+    def __init__(self, timestamps: bool, newline: bytes = b"\n") -> None:
+        self._timestamps, self._newline = timestamps, newline
         self._inside_line = {1: False, 2: False}
 
     def chunk(self, entry: Entry) -> LogChunk:
         head = entry.time + b" " if self._timestamps and not self._inside_line[entry.stream] else b""
         self._inside_line[entry.stream] = not entry.ends_line
-        return LogChunk(entry.stream, head + entry.content + (b"\n" if entry.ends_line else b""))
+        return LogChunk(entry.stream, head + entry.content + (self._newline if entry.ends_line else b""))
 
 
-async def read(path: Path, options: LogOptions, ended: Callable[[], Awaitable[bool]]) -> AsyncIterator[LogChunk]:
+async def read(
+    path: Path, options: LogOptions, ended: Callable[[], Awaitable[bool]], *, tty: bool = False
+) -> AsyncIterator[LogChunk]:
     """The log at ``path``. When following, ``ended`` is asked now and then whether the container writes no more.
 
     Files are read in a worker thread, a block at a time: a log of gigabytes neither stalls the loop nor fills memory.
     """
-    renderer = Renderer(options.timestamps)
+    # Engines take a carriage return for a part of the line's end, but a terminal shows it.
+    renderer = Renderer(options.timestamps, b"\r\n" if tty else b"\n")
     file = _open(path)
     tail = options.tail
     try:

@@ -19,6 +19,7 @@ from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
 
+from higgins.runtimes.base import EngineContainer
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd
 
@@ -59,18 +60,23 @@ async def limit_next_task(containerd: Containerd, engine_id: str, limits: cri.Li
     await _write_spec(containerd, record, oci)
 
 
-async def start(client: Client, new: cri.Container, older: Sequence[cri.Container], processes: int) -> None:
+async def start(client: Client, new: cri.Container, older: Sequence[cri.Container], spec: EngineContainer) -> None:
     """The last steps: take over the files of the newest of ``older``, remove those, bound processes, start."""
     if await client.is_containerd():
         containerd = await client.containerd()
         if older:
             await adopt_files(containerd, new.id, older[-1].id)
-        if processes:
-            await limit_processes(containerd, new.id, processes)
+        if spec.pids:
+            await limit_processes(containerd, new.id, spec.pids)
     for one in older:
         await client.ask(client.runtime.RemoveContainer, cri.RemoveContainerRequest(container_id=one.id))
+    words = " ".join((*(spec.entrypoint or ()), *spec.command)) or "of the image"
     await client.ask(
-        client.runtime.StartContainer, cri.StartContainerRequest(container_id=new.id), "the container", timeout=None
+        client.runtime.StartContainer,
+        cri.StartContainerRequest(container_id=new.id),
+        f"container {spec.uuid}",
+        timeout=None,
+        failed=f"The command {words} could not be started",
     )
 
 

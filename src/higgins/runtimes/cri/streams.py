@@ -36,8 +36,8 @@ def exit_code_of(status: bytes) -> int:
 class Websocket:
     """A ``Terminal`` of base.py over one websocket."""
 
-    def __init__(self, session: aiohttp.ClientSession, socket: Any, *, tty: bool) -> None:
-        self._session, self._socket, self._tty = session, socket, tty
+    def __init__(self, session: aiohttp.ClientSession, socket: Any, *, tty: bool, attached: bool) -> None:
+        self._session, self._socket, self._tty, self._attached = session, socket, tty, attached
         self._status: bytes | None = None
 
     async def read(self) -> LogChunk | None:
@@ -66,6 +66,8 @@ class Websocket:
         await self._send(_RESIZE, json.dumps({"Width": width, "Height": height}).encode())
 
     async def exit_code(self) -> int | None:
+        if self._attached:
+            return None  # the container's own is seen in a list
         while self._status is None:
             if await self.read() is None:
                 break
@@ -86,17 +88,17 @@ async def execute(client: Client, engine_id: str, command: tuple[str, ...], *, t
     """Start a command in a running container and connect to it."""
     request = cri.ExecRequest(container_id=engine_id, cmd=command, tty=tty, stdin=stdin, stdout=True, stderr=not tty)
     answer = await client.ask(client.runtime.Exec, request, "the container")
-    return await _connect(answer.url, tty=tty)
+    return await _connect(answer.url, tty=tty, attached=False)
 
 
 async def attach(client: Client, engine_id: str, *, tty: bool, stdin: bool) -> Websocket:
     """Connect to the container's own streams."""
     request = cri.AttachRequest(container_id=engine_id, tty=tty, stdin=stdin, stdout=True, stderr=not tty)
     answer = await client.ask(client.runtime.Attach, request, "the container")
-    return await _connect(answer.url, tty=tty)
+    return await _connect(answer.url, tty=tty, attached=True)
 
 
-async def _connect(url: str, *, tty: bool) -> Websocket:
+async def _connect(url: str, *, tty: bool, attached: bool) -> Websocket:
     # The token in the URL is good for one use; the streaming server listens on loopback only.
     session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None, sock_connect=10))
     try:
@@ -107,4 +109,4 @@ async def _connect(url: str, *, tty: bool) -> Websocket:
     except BaseException:
         await session.close()
         raise
-    return Websocket(session, socket, tty=tty)
+    return Websocket(session, socket, tty=tty, attached=attached)
