@@ -11,8 +11,9 @@ from tests.engines import Engine
 from tests.engines.containerd import containerd_engine
 from tests.engines.docker import docker_engine
 from tests.engines.images import busybox_archive
+from tests.engines.registry import registry
 
-__all__ = ["busybox_archive", "containerd_engine", "docker_engine"]
+__all__ = ["busybox_archive", "containerd_engine", "docker_engine", "registry"]
 
 #: The name of an engine → the session fixture that gives it, running. (Its module's fixtures are imported above.)
 ENGINES = {

@@ -74,7 +74,7 @@ class ContainerdEngine:
         self._daemon = Daemon(["containerd", "--config", str(config)], root / "containerd.log")
 
     async def open(self) -> Runtime:
-        return await open_cri(self.endpoint, logs=self.root / "logs")
+        return open_cri(self.endpoint, logs=self.root / "logs")
 
     def command(self, *arguments: str, stdin: bytes = b"") -> str:
         """What containerd's own client prints, in the namespace of CRI."""

@@ -19,18 +19,20 @@ from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.driver import CriRuntime
 
 
-async def open_cri(
+def open_cri(
     endpoint: str = "unix:///run/containerd/containerd.sock",
     *,
     logs: Path = Path("/var/lib/higgins/logs"),
+    log_bytes: int = 64 << 20,
     cgroup_parent: str = "",
 ) -> Runtime:
-    """A driver for the engine at ``endpoint``; awaited because its connection belongs to the running loop.
+    """A driver for the engine at ``endpoint``; to be called where an event loop runs, which its connection belongs to.
 
     The engine is first spoken to by the first verb.
 
-    ``logs`` is a directory that the engine can write to as well; each sandbox gets a directory in it. The pause image
+    ``logs`` is a directory that the engine can write to as well; each sandbox gets a directory in it,
+    and a log that has more than ``log_bytes`` is begun anew, one older part being kept. The pause image
     is the engine's own setting (``sandbox_image``): CRI has no way to ask for one. ``cgroup_parent`` as CRI takes it:
     a path with the cgroupfs driver, ``….slice`` with systemd's.
     """
-    return CriRuntime(Client(endpoint), logs=logs, cgroup_parent=cgroup_parent)
+    return CriRuntime(Client(endpoint), logs=logs, log_bytes=log_bytes, cgroup_parent=cgroup_parent)

@@ -5,12 +5,14 @@ a container pass for another's. The whole specification travels in an annotation
 made again from.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 from cri_api.v1 import api_pb2 as cri
 
+from higgins.model.errors import EngineError
 from higgins.runtimes.base import EngineContainer, SandboxSpec
 
 PREFIX = "org.higgins."
@@ -53,7 +55,7 @@ def sandbox_config(spec: SandboxSpec, *, attempt: int, logs: Path, cgroup_parent
     return cri.PodSandboxConfig(
         metadata=cri.PodSandboxMetadata(name=spec.uuid, uid=spec.uuid, namespace="higgins", attempt=attempt),
         hostname=spec.hostname,
-        log_directory=str(logs / spec.uuid),
+        log_directory=str(logs / plain(spec.uuid)),
         dns_config=cri.DNSConfig(servers=spec.dns) if spec.dns else None,
         labels={
             OURS: "1",
@@ -103,6 +105,13 @@ def labels(spec: EngineContainer) -> dict[str, str]:
     }
 
 
+def plain(uuid: str) -> str:
+    """A uuid that is good for a file's name. Raises ``EngineError``: whatever else is asked for is not one of ours."""
+    if not re.fullmatch(r"[0-9A-Za-z][0-9A-Za-z_-]*", uuid):
+        raise EngineError(f"{uuid!r} is no name of a container or sandbox.")
+    return uuid
+
+
 def attempt_number(incarnation: int, starts: int) -> int:
     """CRI's attempt: orders the engine's containers of one uuid, rebuilds before starts. 32 bits."""
     return (incarnation << _START_BITS) % (1 << 32) | starts % (1 << _START_BITS)
@@ -110,7 +119,7 @@ def attempt_number(incarnation: int, starts: int) -> int:
 
 def log_name(uuid: str, incarnation: int) -> str:
     """One log for all starts of an incarnation, as a container's output is one stream to its owner."""
-    return f"{uuid}_{incarnation}.log"
+    return f"{plain(uuid)}_{incarnation}.log"
 
 
 def resources(cpu: float, memory: int) -> cri.LinuxContainerResources:

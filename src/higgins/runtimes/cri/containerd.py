@@ -164,6 +164,10 @@ class Containerd:
         mounts: Sequence[Any] = (await self.ask("snapshots.v1.Snapshots/Mounts", request, "Mounts")).mounts
         return mounts
 
+    async def remove_image(self, name: str) -> None:
+        """Take a name away, in full; what it meant goes with its last name."""
+        await self.ask("images.v1.Images/Delete", message["ImageName"](name=name), "Empty")
+
     async def life_events(self) -> AsyncIterator[tuple[str, str, str]]:
         """(topic, container id, process id) of each event of containers and tasks from now on.
 

@@ -4,7 +4,7 @@ import asyncio
 import math
 import shutil
 import signal as signals
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -43,10 +43,10 @@ class CriRuntime:
 
     name = "cri"
 
-    def __init__(self, client: Client, *, logs: Path, cgroup_parent: str) -> None:
+    def __init__(self, client: Client, *, logs: Path, log_bytes: int, cgroup_parent: str) -> None:
         self._client = client
         self._images = Images(client)
-        self._logs = logs
+        self._logs, self._log_bytes = logs, log_bytes
         self._cgroup_parent = cgroup_parent
         self._netns: dict[str, str] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -68,7 +68,8 @@ class CriRuntime:
         return await self._images.all()
 
     async def remove_image(self, name: str) -> None:
-        await self._images.remove(name)
+        used = {one.image_ref for one in await self._client.containers()}
+        await self._images.remove(name, used)
 
     async def search(self, term: str) -> list[dict[str, object]]:
         raise NotImplementedHere("The container engine of this host cannot search registries.")
@@ -98,7 +99,7 @@ class CriRuntime:
                 await self._thaw(container)
             for sandbox in await self._client.sandboxes(sandbox=uuid):
                 await self._remove_engine_sandbox(sandbox.id)
-            await asyncio.to_thread(shutil.rmtree, self._logs / uuid, ignore_errors=True)
+            await asyncio.to_thread(shutil.rmtree, self._logs / config.plain(uuid), ignore_errors=True)
 
     # containers
 
@@ -162,7 +163,7 @@ class CriRuntime:
                 with suppress(ContainerGone):
                     request = cri.RemoveContainerRequest(container_id=container.id)
                     await self._client.ask(self._client.runtime.RemoveContainer, request, timeout=None)
-                self._log(container).unlink(missing_ok=True)
+                logs.remove(self._log(container))
 
     async def list(self, sandbox: str | None = None) -> Holdings:
         only = {} if sandbox is None else {"sandbox": sandbox}
@@ -179,6 +180,7 @@ class CriRuntime:
                 return None
 
         seen = await asyncio.gather(*(look(one) for one in containers))
+        await self._turn_over_logs(containers)
         return Holdings(
             tuple([await self._sandbox(one) for one in newest.values()]), tuple(one for one in seen if one is not None)
         )
@@ -317,6 +319,14 @@ class CriRuntime:
         """Let a paused container go on: a frozen one hears no signal, and cannot be removed."""
         if container.state == cri.CONTAINER_RUNNING and container.id in await self._paused():
             await (await self._client.containerd()).resume(container.id)
+
+    async def _turn_over_logs(self, containers: Iterable[cri.Container]) -> None:
+        """Where the regular look comes by, logs that have grown too long are cut: engines leave that to others."""
+        for container in containers:
+            if container.state == cri.CONTAINER_RUNNING and logs.turn_over(self._log(container), self._log_bytes):
+                with suppress(ContainerGone):
+                    request = cri.ReopenContainerLogRequest(container_id=container.id)
+                    await self._client.ask(self._client.runtime.ReopenContainerLog, request, "the container")
 
     def _log(self, container: cri.Container) -> Path:
         spec = config.container_spec(container.annotations)

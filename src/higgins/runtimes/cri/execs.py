@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable
+from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError
 from higgins.runtimes.base import LogChunk
 from higgins.runtimes.cri.containerd import Containerd, message
 
@@ -37,6 +37,8 @@ class Exec:
         self._open = 0
         self._stdin: asyncio.StreamWriter | None = None
         self._exit_code: int | None = None
+        self._failure: HigginsError | None = None
+        self._watch: asyncio.Task[None] | None = None
         self._known = False
 
     async def start(self, command: tuple[str, ...], *, stdin: bool) -> None:
@@ -59,6 +61,7 @@ class Exec:
             await self._containerd.ask("tasks.v1.Tasks/Exec", request, "Empty")
             self._known = True
             await self._containerd.ask("tasks.v1.Tasks/Start", self._named("ProcessId"), "Empty", timeout=None)
+            self._watch = asyncio.create_task(self._watch_the_end())
             if stdin:
                 await self._write_to(paths["stdin"])
         except BaseException:
@@ -66,14 +69,18 @@ class Exec:
             raise
 
     async def read(self) -> LogChunk | None:
-        while self._open:
+        while self._open > 0:
             chunk = await self._chunks.get()
             if chunk is not None:
                 return chunk
             self._open -= 1  # one of the streams has ended
+        if self._failure is not None:
+            raise self._failure
         return None
 
     async def write(self, data: bytes) -> None:
+        if self._failure is not None:
+            raise self._failure
         if self._stdin is None:
             raise EngineError("The command reads no input.")
         try:
@@ -98,17 +105,14 @@ class Exec:
         await self._containerd.ask("tasks.v1.Tasks/ResizePty", request, "Empty")
 
     async def exit_code(self) -> int | None:
-        if self._exit_code is None:
-            request = self._named("ProcessId")
-            answer = await self._containerd.ask("tasks.v1.Tasks/Wait", request, "ExitStatus", timeout=None)
-            self._exit_code = int(answer.exit_status)
+        if self._watch is not None:
+            await asyncio.wait([self._watch])
+        if self._failure is not None:
+            raise self._failure
         return self._exit_code
 
     async def close(self) -> None:
-        for reader in self._readers:
-            reader.cancel()
-        for output in self._outputs:
-            output.close()
+        self._stop_reading()
         if self._stdin is not None:
             self._stdin.transport.abort()
             self._stdin = None
@@ -116,15 +120,38 @@ class Exec:
             self._known = False
             with suppress(ContainerGone, EngineUnavailable):
                 await self._end()
+        if self._watch is not None:
+            self._watch.cancel()
         shutil.rmtree(self._place, ignore_errors=True)
+
+    def _stop_reading(self) -> None:
+        for reader in self._readers:
+            reader.cancel()
+        for output in self._outputs:
+            output.close()
+        while not self._chunks.empty():
+            self._chunks.get_nowait()
+        self._open = 0
+        self._chunks.put_nowait(None)  # for one that waits
+
+    async def _watch_the_end(self) -> None:
+        """Know the exit code, or that it will never be known: the pipes alone do not tell that the engine is gone."""
+        request = self._named("ProcessId")
+        try:
+            answer = await self._containerd.ask("tasks.v1.Tasks/Wait", request, "ExitStatus", timeout=None)
+        except HigginsError as error:
+            self._failure = error
+            self._stop_reading()
+        else:
+            self._exit_code = int(answer.exit_status)
 
     async def _end(self) -> None:
         """Kill what still runs, and let the engine forget it."""
         if self._exit_code is None:
             with suppress(EngineError):  # ended already, or never started
                 await self._containerd.ask("tasks.v1.Tasks/Kill", self._named("Kill", signal=signal.SIGKILL), "Empty")
-                async with asyncio.timeout(_REAP):
-                    await self.exit_code()
+            if self._watch is not None:
+                await asyncio.wait([self._watch], timeout=_REAP)
         await self._containerd.ask("tasks.v1.Tasks/DeleteProcess", self._named("ProcessId"), "Empty")
 
     def _named(self, kind: str, **fields: Any) -> Any:

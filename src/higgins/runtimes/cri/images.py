@@ -1,13 +1,17 @@
 """Images over CRI's ImageService: pull by policy, list, remove."""
 
 import asyncio
+from collections.abc import Collection
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ImageNotFound
+from higgins.model.errors import EngineError, ImageNotFound
 from higgins.runtimes.base import Image, RegistryAuth
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.errors import pulling
+
+#: Seconds that CRI may take to see what was changed in containerd.
+_SEEN = 30
 
 
 def image_of(found: cri.Image) -> Image:
@@ -78,6 +82,21 @@ class Images:
         answer = await self._client.ask(self._client.image.ListImages, cri.ListImagesRequest())
         return [image_of(found) for found in answer.images]
 
-    async def remove(self, name: str) -> None:
+    async def remove(self, name: str, used: Collection[str]) -> None:
+        """Take the name away, and with the last name the image, unless it is ``used`` (ids). Gone already is done.
+
+        CRI itself would remove all names that the image has.
+        """
+        found = await self.find(name)
+        if found is None:
+            return
+        if len(found.names) > 1 and await self._client.is_containerd() and short_name(full_name(name)) in found.names:
+            await (await self._client.containerd()).remove_image(full_name(name))
+            async with asyncio.timeout(_SEEN):
+                while await self.find(name) is not None:  # noqa: ASYNC110  CRI follows by an event, seen by it alone
+                    await asyncio.sleep(0.02)
+            return
+        if found.id in used:
+            raise EngineError(f"Image {name} is used by a container on this host.")
         request = cri.RemoveImageRequest(image=cri.ImageSpec(image=name))
         await self._client.ask(self._client.image.RemoveImage, request, name)

@@ -5,7 +5,7 @@
 
 ``F`` ends a line, ``P`` does not (kubernetes/design-proposals, "CRI: log management"). Parsing is pure; reading is at
 the end. A file that is moved away is read to its end before the one in its place: an engine that was told to reopen
-its log writes to the new one from then on.
+its log writes to the new one from then on. One older file is kept beside a log, and read before it.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import os
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from datetime import UTC, datetime
-from itertools import groupby, islice, takewhile
+from itertools import chain, groupby, islice, takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -106,18 +106,25 @@ async def read(
     file = _open(path)
     tail = options.tail
     try:
+        before = _older(path, file)
+        if before is not None:
+            with before:
+                first = chain(_entries(before), _entries(file) if file is not None else ())
+                async for chunk in _rendered(_asked(first, options, tail), renderer):
+                    yield chunk
+            tail = None
         while True:
             # Asked before the file is read: whatever was written before the end is in it.
             over = not options.follow or await ended()
             if file is None or _replaced(path, file):
                 if file is not None:
-                    async for chunk in _rendered(_wanted_from(file, options, tail), renderer):
+                    async for chunk in _rendered(_asked(_entries(file), options, tail), renderer):
                         yield chunk
                     tail = None
                     file.close()
                 file = _open(path)
             if file is not None:
-                async for chunk in _rendered(_wanted_from(file, options, tail), renderer):
+                async for chunk in _rendered(_asked(_entries(file), options, tail), renderer):
                     yield chunk
                 tail = None
             if over:
@@ -139,9 +146,40 @@ async def _rendered(entries: Iterator[Entry], renderer: Renderer) -> AsyncIterat
             yield chunk
 
 
-def _wanted_from(file: BinaryIO, options: LogOptions, tail: int | None) -> Iterator[Entry]:
+def _asked(entries: Iterable[Entry], options: LogOptions, tail: int | None) -> Iterator[Entry]:
     """A generator, so that even the search for the last lines happens where it is consumed: in the thread."""
-    yield from last_lines(wanted(_entries(file), options), tail)
+    yield from last_lines(wanted(entries, options), tail)
+
+
+def older_name(path: Path) -> Path:
+    """Where a log is moved when it has grown too long. One such is kept."""
+    return path.with_name(f"{path.name}.1")
+
+
+def turn_over(path: Path, limit: int) -> bool:
+    """Move a log away that is longer than ``limit`` bytes; whether the engine must open it anew."""
+    try:
+        if path.stat().st_size <= limit:
+            return False
+    except FileNotFoundError:
+        return False
+    path.replace(older_name(path))
+    return True
+
+
+def remove(path: Path) -> None:
+    """Remove a log with its older part."""
+    path.unlink(missing_ok=True)
+    older_name(path).unlink(missing_ok=True)
+
+
+def _older(path: Path, file: BinaryIO | None) -> BinaryIO | None:
+    """The log that was moved away before ``file`` was begun. Not the same one, if it was moved just now."""
+    older = _open(older_name(path))
+    if older is not None and file is not None and os.path.sameopenfile(older.fileno(), file.fileno()):
+        older.close()
+        return None
+    return older
 
 
 def _open(path: Path) -> BinaryIO | None:
