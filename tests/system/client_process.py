@@ -18,10 +18,10 @@ def run(arguments: list[str]) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = OpenStackShell().run(arguments)
-        except SystemExit as exit_:
-            code = exit_.code
-    return int(code or 0), out.getvalue(), err.getvalue()
+            code = int(OpenStackShell().run(arguments) or 0)
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return code, out.getvalue(), err.getvalue()
 
 
 if __name__ == "__main__":

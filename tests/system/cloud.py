@@ -86,6 +86,11 @@ class HigginsUp:
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return json.loads(answer.read())
 
+    def metrics(self) -> str:
+        """What Prometheus would read."""
+        with urllib.request.urlopen(f"http://{self.listen}/metrics", timeout=PATIENCE) as answer:
+            return str(answer.read().decode())
+
 
 @pytest.fixture(scope="session")
 def cloud(docker_engine: DockerEngine) -> Iterator[HigginsUp]:
