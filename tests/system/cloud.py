@@ -77,19 +77,22 @@ class HigginsUp:
         return dict(entry.split("=", 1) for entry in shell.stdout.split("\0") if entry)
 
     def get(self, path: str) -> Any:
-        """What the API answers to an administrator's GET of a path below /v1."""
+        """What the API answers to an administrator's GET of a path below /v1, from JSON."""
+        return json.loads(self._get(f"/v1{path}"))
+
+    def metrics(self) -> str:
+        """What Prometheus reads."""
+        return self._get("/metrics").decode()
+
+    def _get(self, path: str) -> bytes:
         environment = self.openrc()
-        request = urllib.request.Request(f"http://{self.listen}/v1{path}")
+        request = urllib.request.Request(f"http://{self.listen}{path}")
         user = f"{environment['OS_USERNAME']}:{environment['OS_PASSWORD']}"
         request.add_header("Authorization", f"Basic {b64encode(user.encode()).decode()}")
         request.add_header("OpenStack-API-Version", "container 1.40")
         with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.loads(answer.read())
-
-    def metrics(self) -> str:
-        """What Prometheus would read."""
-        with urllib.request.urlopen(f"http://{self.listen}/metrics", timeout=PATIENCE) as answer:
-            return str(answer.read().decode())
+            body: bytes = answer.read()
+        return body
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""``make run``, ``stop``, ``clean`` and the rest, for real: a fresh checkout, an engine that the scripts start themselves.
+"""``make run``, ``stop``, ``clean`` and the rest, for real: a fresh checkout, an engine that the scripts start.
 
 Only the Python environment is this one, so that nothing is downloaded.
 """
