@@ -7,6 +7,7 @@ from cryptography.fernet import Fernet
 from msgspec import Struct, field
 
 from higgins.control.link import HostStreams
+from higgins.control.terminals import OpenTerminals
 from higgins.model.errors import HostUnavailable
 from higgins.store.database import Store
 
@@ -36,8 +37,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     cpu_allocation_ratio: float = 16.0
     memory_allocation_ratio: float = 1.5
     disk_allocation_ratio: float = 1.0
-    network_pool: str = "10.88.0.0/14"
-    network_prefix: int = 24
+    network_pool: str = "10.192.0.0/10"
+    network_prefix: int = 22
     network_mtu: int = 1500
     unique_names: str = ""  # "" | project | global
     host_lease: float = 60
@@ -60,6 +61,7 @@ class Cloud:
         self.store = store
         self.settings = settings or Settings()
         self.secrets = Fernet(secret)
+        self.consoles = OpenTerminals()
         self._hosts: dict[str, HostStreams] = {}
         self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
 

@@ -51,6 +51,7 @@ class Known(Struct, frozen=True, kw_only=True):
     restarts: int = 0
     health: str = ""  # "" | starting | healthy | unhealthy
     step: str = ""  # what is being done right now: a task state
+    ended: bool = False  # it came to its end while it should run, and is to stay so until it is told to start
 
 
 class Member(Struct, frozen=True, kw_only=True):

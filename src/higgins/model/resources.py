@@ -94,7 +94,7 @@ class Host(Struct, kw_only=True):
 
 
 class Action(Struct, kw_only=True):
-    """Something that was asked of a container. ``result`` Success or Error once it is over; ``message`` says why not."""
+    """Something that was asked of a container. ``result`` is Success or Error once it is over."""
 
     action: str
     container_uuid: str

@@ -1,0 +1,26 @@
+"""Docker Engine, and Podman through its compatible socket, as a container runtime.
+
+A workload's sandbox is a container ``higgins-sandbox-<uuid>`` without network whose one process only waits; its members
+are containers ``higgins-<uuid>-<incarnation>`` that join its network and IPC namespaces. Labels under ``org.higgins.``
+say what belongs to what, and are all that a restarted agent needs.
+"""
+
+from higgins.runtimes.base import Runtime
+from higgins.runtimes.docker.client import Client
+from higgins.runtimes.docker.driver import DockerRuntime
+from higgins.runtimes.docker.images import Images
+
+__all__ = ["DockerRuntime", "open_docker"]
+
+
+async def open_docker(
+    url: str = "unix:///var/run/docker.sock", *, pause_image: str | None = None, pause_binary: str = "catatonit"
+) -> Runtime:
+    """A driver for the engine at ``url``. It is awaited because its connections belong to the running event loop; the
+    engine is first spoken to, and the version of its API agreed, by the first verb.
+
+    ``pause_image`` names an image whose ``/pause -P`` waits for ever; without it one is built from ``pause_binary``, a
+    static program of this host, found on the PATH.
+    """
+    client = Client(url)
+    return DockerRuntime(client, Images(client, pause_image, pause_binary))

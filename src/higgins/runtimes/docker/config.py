@@ -1,0 +1,142 @@
+"""Our specification → the body of the engine's create call. Pure."""
+
+from typing import Any
+
+from higgins.runtimes.base import Bind, EngineContainer, SandboxSpec
+
+PREFIX = "org.higgins."
+UUID = PREFIX + "uuid"
+SANDBOX = PREFIX + "sandbox"
+PROJECT = PREFIX + "project"
+INCARNATION = PREFIX + "incarnation"
+KIND = PREFIX + "kind"
+
+#: What a container may do as root: the engine's own default without raw sockets and device nodes.
+CAPABILITIES = (
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "NET_BIND_SERVICE",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+)
+
+LOGS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
+
+
+def sandbox_name(uuid: str) -> str:
+    return f"higgins-sandbox-{uuid}"
+
+
+def container_name(uuid: str, incarnation: int) -> str:
+    return f"higgins-{uuid}-{incarnation}"
+
+
+def labels(container: EngineContainer) -> dict[str, str]:
+    """The tenant's labels with ours over them. What a tenant puts under our prefix is dropped."""
+    theirs = {key: value for key, value in container.labels.items() if not key.startswith(PREFIX)}
+    return theirs | {
+        UUID: container.uuid,
+        SANDBOX: container.sandbox,
+        PROJECT: container.project_id,
+        INCARNATION: str(container.incarnation),
+        KIND: "container",
+    }
+
+
+def sandbox_body(spec: SandboxSpec, image: str) -> dict[str, Any]:
+    """A container that only holds the namespaces: no network but ``lo``, nothing it may do."""
+    host: dict[str, Any] = {
+        "NetworkMode": "none",
+        "IpcMode": "shareable",
+        "CapDrop": ["ALL"],
+        "SecurityOpt": ["no-new-privileges:true"],
+        "ReadonlyRootfs": True,
+        "LogConfig": {"Type": "none", "Config": {}},
+        "RestartPolicy": {"Name": "no"},
+    }
+    if spec.dns:
+        host["Dns"] = list(spec.dns)
+    if spec.runtime:
+        host["Runtime"] = spec.runtime
+    return {
+        "Image": image,
+        "Hostname": spec.hostname,
+        "Entrypoint": ["/pause", "-P"],
+        "Labels": {
+            UUID: spec.uuid,
+            SANDBOX: spec.uuid,
+            PROJECT: spec.project_id,
+            INCARNATION: "0",
+            KIND: "sandbox",
+        },
+        "HostConfig": host,
+    }
+
+
+def _mount(bind: Bind) -> dict[str, Any]:
+    return {"Type": "bind", "Source": bind.source, "Target": bind.destination, "ReadOnly": bind.read_only}
+
+
+def limits(cpu: float, memory: int) -> dict[str, Any]:
+    """Cores and bytes as the engine counts them; memory has no swap on top. 0 sets no limit."""
+    found: dict[str, Any] = {}
+    if cpu:
+        found["NanoCpus"] = round(cpu * 1_000_000_000)
+    if memory:
+        found["Memory"] = found["MemorySwap"] = memory
+    return found
+
+
+def host_config(container: EngineContainer) -> dict[str, Any]:
+    """Where the container runs and what it may use. Its seccomp profile and masked paths are the engine's defaults."""
+    sandbox = f"container:{sandbox_name(container.sandbox)}"
+    host: dict[str, Any] = {
+        "NetworkMode": sandbox,
+        "IpcMode": sandbox,
+        "PidsLimit": container.pids,
+        "LogConfig": LOGS,
+        "RestartPolicy": {"Name": "no"},
+        "Mounts": [_mount(bind) for bind in container.binds],
+        **limits(container.cpu, container.memory),
+    }
+    if container.privileged:
+        host["Privileged"] = True
+    else:
+        host |= {
+            "CapDrop": ["ALL"],
+            "CapAdd": list(CAPABILITIES),
+            "SecurityOpt": ["no-new-privileges:true"],
+        }
+    if container.disk:
+        host["StorageOpt"] = {"size": f"{container.disk}G"}
+    if container.runtime:
+        host["Runtime"] = container.runtime
+    return host
+
+
+def container_body(container: EngineContainer) -> dict[str, Any]:
+    """No hostname here: a container that joins another's network takes that one's, and the engine refuses a second."""
+    body: dict[str, Any] = {
+        "Image": container.image,
+        "Env": [f"{key}={value}" for key, value in container.environment.items()],
+        "Labels": labels(container),
+        "Tty": container.tty,
+        "OpenStdin": container.interactive,
+        "StdinOnce": False,  # who attaches may leave and come back
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": host_config(container),
+    }
+    if container.command:
+        body["Cmd"] = list(container.command)
+    if container.entrypoint is not None:
+        body["Entrypoint"] = list(container.entrypoint) or [""]  # [""] clears the image's
+    if container.workdir:
+        body["WorkingDir"] = container.workdir
+    return body

@@ -1,0 +1,50 @@
+"""What the engine says of itself, and what its host knows that it does not tell."""
+
+from pathlib import Path
+from typing import Any
+
+from higgins.runtimes.base import EngineInfo
+
+
+def engine_name(version: dict[str, Any]) -> str:
+    """ "podman" where Podman speaks through its compatible socket."""
+    parts = {str(part.get("Name", "")) for part in version.get("Components") or ()}
+    return "podman" if any(part.startswith("Podman") for part in parts) else "docker"
+
+
+def mount_options(mountinfo: str, path: str) -> set[str]:
+    """The superblock options of the mount that ``path`` lies on, from the text of /proc/<pid>/mountinfo (proc(5))."""
+    best, options = "", set[str]()
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        point = before.split()[4]
+        inside = path == point or path.startswith(point.rstrip("/") + "/")
+        if inside and len(point) >= len(best):
+            best, options = point, set(after.split()[2].split(","))
+    return options
+
+
+def disk_quota(info: dict[str, Any], mountinfo: str) -> bool:
+    """Whether a container's own disk can be bounded: with overlay2, only on XFS that is mounted with project quotas."""
+    driver = info.get("Driver")
+    if driver != "overlay2":
+        return driver in ("btrfs", "zfs", "devicemapper")
+    return bool({"prjquota", "pquota"} & mount_options(mountinfo, info.get("DockerRootDir") or "/"))
+
+
+def info(version: dict[str, Any], said: dict[str, Any], mountinfo: str) -> EngineInfo:
+    """From the engine's version and info payloads."""
+    return EngineInfo(
+        engine=engine_name(version),
+        version=str(version["Version"]),
+        classes=tuple(sorted(said.get("Runtimes") or ())),
+        disk_quota=disk_quota(said, mountinfo),
+    )
+
+
+def net_dev(pid: int) -> str:
+    """The interface counters of a process' network namespace; empty once the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/net/dev").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""

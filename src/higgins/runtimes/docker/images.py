@@ -1,0 +1,163 @@
+"""Images on an engine: names, pulls that many may wait for, and the pause image that is built on the spot."""
+
+import asyncio
+import base64
+import io
+import json
+import shutil
+import tarfile
+from pathlib import Path
+from typing import Any
+
+from higgins.model.errors import EngineError, EngineUnavailable, HigginsError, ImageNotFound, ImagePullFailed
+from higgins.runtimes.base import Image, RegistryAuth
+from higgins.runtimes.docker.client import Client
+
+PAUSE = "higgins-pause:1"
+
+
+def full_name(image: str) -> str:
+    """The name with its tag; without one it is ``latest``. A digest or an id needs none."""
+    last = image.rpartition("/")[2]
+    return image if ":" in last or "@" in last else f"{image}:latest"
+
+
+def split_name(image: str) -> tuple[str, str]:
+    """Repository and tag."""
+    repository, _, tag = full_name(image).rpartition(":")
+    return repository, tag
+
+
+def auth_header(auth: RegistryAuth | None) -> dict[str, str]:
+    """The header ``X-Registry-Auth`` of the Docker Engine API."""
+    if auth is None:
+        return {}
+    said = {"username": auth.username, "password": auth.password, "serveraddress": auth.domain}
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(said).encode()).decode()}
+
+
+def image(payload: dict[str, Any]) -> Image:
+    """From an entry of the list or an inspect payload."""
+    names = tuple(name for name in payload.get("RepoTags") or () if name != "<none>:<none>")
+    return Image(id=payload["Id"], names=names, size=int(payload.get("Size") or 0))
+
+
+def pause_tar(binary: bytes) -> bytes:
+    """A root file system that holds one static program, ``/pause``."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo("pause")
+        entry.size, entry.mode = len(binary), 0o755
+        tar.addfile(entry, io.BytesIO(binary))
+    return out.getvalue()
+
+
+class Pulls:
+    """Pulls that go on now. Those who ask for the same image with the same identity wait for one pull.
+
+    The identity is part of the key: who may not read an image must not get it through another's pull. The pull ends
+    when the last of those who wait for it has left.
+    """
+
+    def __init__(self) -> None:
+        self._tasks: dict[tuple[str, RegistryAuth | None], asyncio.Task[None]] = {}
+        self._waiting: dict[tuple[str, RegistryAuth | None], int] = {}
+
+    async def join(self, client: Client, name: str, auth: RegistryAuth | None) -> None:
+        key = (name, auth)
+        task = self._tasks.get(key)
+        if task is None:
+            task = self._tasks[key] = asyncio.create_task(pull(client, name, auth))
+            self._waiting[key] = 0
+        self._waiting[key] += 1
+        try:
+            await asyncio.shield(task)
+        finally:
+            self._waiting[key] -= 1
+            if not self._waiting[key]:
+                del self._waiting[key], self._tasks[key]
+                if not task.done():
+                    task.cancel()
+
+
+async def pull(client: Client, name: str, auth: RegistryAuth | None) -> None:
+    """One pull, to its end. Raises ``ImageNotFound`` and ``ImagePullFailed`` with the registry's words."""
+    params = {"fromImage": name}
+    missing = ImageNotFound(f"The image {name} was not found in its registry, or you may not read it.")
+    try:
+        async with client.open(
+            "POST", "images/create", params=params, headers=auth_header(auth), missing=missing
+        ) as answer:
+            async for said in client.objects(answer):
+                if "error" in said:
+                    detail = said.get("errorDetail") or {}
+                    if detail.get("code") == 404:
+                        raise missing
+                    raise ImagePullFailed(f"The image {name} could not be pulled: {said['error']}")
+    except (EngineUnavailable, ImageNotFound, ImagePullFailed):
+        raise
+    except HigginsError as error:
+        raise ImagePullFailed(f"The image {name} could not be pulled. {error}") from error
+
+
+class Images:
+    """The image verbs of the driver."""
+
+    def __init__(self, client: Client, pause_image: str | None, pause_binary: str) -> None:
+        self._client = client
+        self._pulls = Pulls()
+        self._pause_image = pause_image
+        self._pause_binary = pause_binary
+        self._building = asyncio.Lock()
+
+    async def inspect(self, name: str) -> Image:
+        """The image on the host. Raises ``ImageNotFound``."""
+        missing = ImageNotFound(f"The image {name} is not on this host.")
+        return image(await self._client.call("GET", f"images/{name}/json", missing=missing))
+
+    async def pull(self, name: str, policy: str, auth: RegistryAuth | None) -> Image:
+        name = full_name(name)
+        if policy != "always":
+            try:
+                return await self.inspect(name)
+            except ImageNotFound:
+                if policy == "never":
+                    raise
+        await self._pulls.join(self._client, name, auth)
+        return await self.inspect(name)
+
+    async def all(self) -> list[Image]:
+        return [image(entry) for entry in await self._client.call("GET", "images/json")]
+
+    async def remove(self, name: str) -> None:
+        """Take the name away, and the image with its last name. Gone already is done."""
+        try:
+            await self._client.call("DELETE", f"images/{full_name(name)}", missing=ImageNotFound(name))
+        except ImageNotFound:
+            return
+
+    async def search(self, term: str) -> list[dict[str, object]]:
+        return list(await self._client.call("GET", "images/search", params={"term": term}))
+
+    async def pause(self) -> str:
+        """The name of the image that sandboxes run, built when the host has it not."""
+        if self._pause_image is not None:
+            return (await self.pull(self._pause_image, "ifnotpresent", None)).names[0]
+        async with self._building:
+            try:
+                await self.inspect(PAUSE)
+            except ImageNotFound:
+                await self._build_pause()
+        return PAUSE
+
+    async def _build_pause(self) -> None:
+        found = shutil.which(self._pause_binary)
+        if found is None:
+            raise EngineError(f"This host has no {self._pause_binary}, which holds the network of a container.")
+        repository, tag = split_name(PAUSE)
+        params = {"fromSrc": "-", "repo": repository, "tag": tag}
+        tar = pause_tar(await asyncio.to_thread(Path(found).read_bytes))
+        async with self._client.open("POST", "images/create", params=params, body=tar) as answer:
+            async for said in self._client.objects(answer):
+                if "error" in said:
+                    raise EngineError(f"The container engine answered: {said['error']}")

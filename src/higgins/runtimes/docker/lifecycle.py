@@ -1,0 +1,103 @@
+"""Making containers be there and be gone, so that each may be asked for twice, or by two at once."""
+
+import asyncio
+import math
+from typing import Any
+
+from higgins.model.errors import ContainerGone, EngineError, HigginsError
+from higgins.runtimes.docker import holdings
+from higgins.runtimes.docker.client import PATIENCE, Client
+
+#: Seconds between looks at a container that another call is making or removing, and for how long to look.
+LOOK_EVERY, LOOK_FOR = 0.05, 60.0
+
+
+async def make(client: Client, name: str, body: dict[str, Any], missing: HigginsError) -> None:
+    """Create the container unless one of that name is there. ``missing`` says that its image is not on the host."""
+    async with asyncio.timeout(PATIENCE):
+        while not await exists(client, name):
+            try:
+                await client.call("POST", "containers/create", params={"name": name}, body=body, missing=missing)
+            except EngineError as error:
+                # The name is taken, perhaps by a call that is not through yet: then it appears, or may be tried again.
+                if status_of(error) != 409:
+                    raise
+                await asyncio.sleep(LOOK_EVERY)
+
+
+def status_of(error: HigginsError) -> int | None:
+    """The HTTP status of the engine's answer behind the error."""
+    return getattr(error.__cause__, "status", None)
+
+
+async def exists(client: Client, name: str) -> bool:
+    try:
+        await holdings.inspect(client, name, holdings.gone(name))
+    except ContainerGone:
+        return False
+    return True
+
+
+async def start(client: Client, container: str, uuid: str) -> None:
+    """Start it; running already is done. Raises with a sentence about the command where that is at fault."""
+    try:
+        await client.call("POST", f"containers/{container}/start", missing=holdings.gone(uuid))
+    except EngineError as error:
+        if status_of(error) is None or isinstance(error, ContainerGone):
+            raise
+        payload = await holdings.inspect(client, container, holdings.gone(uuid))
+        sentence = command_fault(payload)
+        if sentence is None:
+            raise
+        raise EngineError(sentence) from error
+
+
+def command_fault(payload: dict[str, Any]) -> str | None:
+    """Why the command could not run, by the exit code that shells use for it too: 127 not found, 126 not runnable."""
+    what = {126: "cannot be executed", 127: "was not found"}.get(payload["State"]["ExitCode"])
+    if what is None:
+        return None
+    return f"The command {payload['Path']!r} {what} in the image {payload['Config']['Image']}."
+
+
+async def stop(client: Client, container: str, uuid: str, timeout: float) -> None:
+    """Let it end by itself for ``timeout`` seconds. A paused one could not, so it goes on first."""
+    missing = holdings.gone(uuid)
+    await unpause(client, container, uuid)
+    seconds = max(0, math.ceil(timeout))
+    params = {"t": str(seconds)}
+    await client.call(
+        "POST", f"containers/{container}/stop", params=params, missing=missing, patience=PATIENCE + seconds
+    )
+
+
+async def pause(client: Client, container: str, uuid: str) -> None:
+    """Freeze its processes. Paused already is done."""
+    payload = await holdings.inspect(client, container, holdings.gone(uuid))
+    if not payload["State"]["Paused"]:
+        await client.call("POST", f"containers/{container}/pause", missing=holdings.gone(uuid))
+
+
+async def unpause(client: Client, container: str, uuid: str) -> None:
+    """Let its processes go on. Not paused is done."""
+    payload = await holdings.inspect(client, container, holdings.gone(uuid))
+    if payload["State"]["Paused"]:
+        await client.call("POST", f"containers/{container}/unpause", missing=holdings.gone(uuid))
+
+
+async def remove(client: Client, container: str) -> None:
+    """Kill and remove it with its anonymous volumes, and see it gone. Gone already is done."""
+    missing = holdings.gone(container)
+    params = {"force": "1", "v": "1"}
+    async with asyncio.timeout(LOOK_FOR):
+        while True:
+            try:
+                await client.call("DELETE", f"containers/{container}", params=params, missing=missing)
+            except ContainerGone:
+                return
+            except EngineError as error:
+                if status_of(error) != 409:  # 409: another call is removing it
+                    raise
+                await asyncio.sleep(LOOK_EVERY)
+            else:
+                return

@@ -1,0 +1,60 @@
+"""One suite for every engine. Add a line to ``ENGINES``, and a driver is held to all of it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from higgins.runtimes.base import Runtime
+from tests.contract.workloads import SHARED, Workloads
+from tests.engines import Engine
+from tests.engines.docker import docker_engine
+from tests.engines.images import busybox_archive
+
+__all__ = ["busybox_archive", "docker_engine"]
+
+#: The name of an engine → the session fixture that gives it, running. (Its module's fixtures are imported above.)
+ENGINES = {
+    "docker": "docker_engine",
+}
+
+
+@pytest.fixture(scope="session", params=sorted(ENGINES))
+def engine(request: pytest.FixtureRequest) -> Engine:
+    found: Engine = request.getfixturevalue(ENGINES[request.param])
+    return found
+
+
+@pytest.fixture
+async def runtime(engine: Engine, request: pytest.FixtureRequest) -> AsyncIterator[Runtime]:
+    """An open driver. Tests that need a verb which the engine cannot do say so: ``@pytest.mark.needs("commit")``."""
+    for marker in request.node.iter_markers("needs"):
+        for verb in marker.args:
+            if verb in engine.cannot:
+                pytest.skip(f"{engine.name}: {engine.cannot[verb]}")
+    driver = await engine.open()
+    yield driver
+    await driver.close()
+
+
+@pytest.fixture
+async def workloads(engine: Engine, runtime: Runtime) -> AsyncIterator[Workloads]:
+    """Makes workloads, and removes at the end whatever the test left on the engine."""
+    made = Workloads(runtime, engine.image)
+    yield made
+    left = await runtime.list()
+    uuids = {sandbox.uuid for sandbox in left.sandboxes} | {container.sandbox for container in left.containers}
+    await asyncio.gather(*(runtime.remove_sandbox(uuid) for uuid in uuids - {SHARED}))
+
+
+@pytest.fixture
+async def box(workloads: Workloads) -> str:
+    """A container that sleeps, for tests that only look into it or write files of their own. Its uuid.
+
+    It is shared by all of them, because making one takes longer than most of these tests.
+    """
+    return await workloads.shared()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "needs(*verbs): skip where the engine has no means for one of these verbs")

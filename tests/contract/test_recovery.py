@@ -1,0 +1,160 @@
+"""What a restarted agent finds, what a restarted engine does, and what is left behind: nothing."""
+
+import asyncio
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from higgins.model.errors import EngineUnavailable
+from higgins.runtimes.base import Event, Runtime, SandboxSpec
+from tests.contract.workloads import SLEEP, Workloads, observe, output, sh, until
+from tests.engines import DEADLINE, Engine
+
+
+async def test_another_driver_finds_everything_by_label(engine: Engine, runtime: Runtime, workloads: Workloads) -> None:
+    sandbox = await workloads.sandbox()
+    container = workloads.spec(sandbox, *SLEEP, incarnation=3)
+    await runtime.create(container)
+    await runtime.start(container.uuid)
+    other = await engine.open()
+    try:
+        assert await other.list(sandbox) == await runtime.list(sandbox)
+        (seen,) = (await other.list(sandbox)).containers
+        assert (seen.uuid, seen.incarnation, seen.sandbox, seen.project_id, seen.state) == (
+            container.uuid,
+            3,
+            sandbox,
+            "demo",
+            "running",
+        )
+        await other.stop(container.uuid, 0)
+    finally:
+        await other.close()
+    assert (await observe(runtime, container.uuid)).state == "exited"
+
+
+async def collect(runtime: Runtime, seen: list[Event]) -> None:
+    async for event in runtime.events():
+        seen.append(event)
+
+
+async def test_events_name_the_sandbox_of_whatever_happens(runtime: Runtime, workloads: Workloads) -> None:
+    seen: list[Event] = []
+    listening = asyncio.create_task(collect(runtime, seen))
+    try:
+        await until_listening(runtime, seen)
+        sandbox = await workloads.sandbox()
+        uuid = await workloads.create("true", sandbox=sandbox)
+
+        async def heard() -> bool:
+            return Event(sandbox=sandbox) in seen
+
+        await until(heard)
+        seen.clear()
+        await runtime.start(uuid)
+        await until(heard)
+        seen.clear()
+        await runtime.remove(uuid)
+        await until(heard)
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
+
+
+async def until_listening(runtime: Runtime, seen: list[Event]) -> None:
+    """Until events arrive: an engine that polls for them may take a moment to begin."""
+
+    async def heard() -> bool:
+        spec = SandboxSpec(uuid=str(uuid4()), project_id="demo")
+        await runtime.create_sandbox(spec)
+        await runtime.remove_sandbox(spec.uuid)
+        await asyncio.sleep(0.05)
+        return Event(sandbox=spec.uuid) in seen
+
+    await until(heard)
+
+
+async def test_an_engine_that_is_killed_comes_back_with_its_containers(
+    engine: Engine, runtime: Runtime, workloads: Workloads
+) -> None:
+    sandbox = await workloads.sandbox()
+    uuid = await workloads.start("sh", "-c", "echo before; sleep 3600", sandbox=sandbox)
+    (before,) = (await runtime.list(sandbox)).sandboxes
+    seen: list[Event] = []
+    listening = asyncio.create_task(collect(runtime, seen))
+    try:
+        await until_listening(runtime, seen)
+        await asyncio.to_thread(engine.kill)
+        with pytest.raises(EngineUnavailable):
+            async with asyncio.timeout(DEADLINE):
+                await listening
+        with pytest.raises(EngineUnavailable):
+            await runtime.list()
+    finally:
+        await asyncio.to_thread(engine.start)
+
+    async def running() -> bool:
+        return (await observe(runtime, uuid)).state == "running"
+
+    await until(running)
+    assert (await runtime.list(sandbox)).sandboxes == (before,)
+    assert await sh(runtime, uuid, "echo works") == "works\n"
+    assert (await output(runtime, uuid))[0] == b"before\n"
+    again = asyncio.create_task(collect(runtime, seen))
+    try:
+        await until_listening(runtime, seen)
+    finally:
+        again.cancel()
+        await asyncio.wait([again])
+    await runtime.remove_sandbox(sandbox)
+    assert (await runtime.list(sandbox)).containers == ()
+
+
+def processes(word: str) -> list[str]:
+    """Command lines of live processes with the word in them; a zombie has none."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if word in line:
+            found.append(line)
+    return found
+
+
+def mounts() -> set[str]:
+    return {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()}
+
+
+def namespaces() -> set[int]:
+    """The network namespaces that processes are in."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/ns/net"):
+        try:
+            found.add(path.stat().st_ino)
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+async def test_removal_leaves_nothing(runtime: Runtime, workloads: Workloads, box: str) -> None:
+    before = mounts()
+    sandbox = await workloads.sandbox()
+    (seen,) = (await runtime.list(sandbox)).sandboxes
+    namespace = Path(seen.netns).stat().st_ino
+    uuid = await workloads.start("sh", "-c", "sleep 98765 & sleep 98765", sandbox=sandbox)
+
+    async def two() -> bool:
+        return len([line for line in processes("sleep 98765") if line.startswith("sleep")]) == 2
+
+    await until(two)
+    assert mounts() > before
+    await runtime.remove(uuid)
+    await runtime.remove_sandbox(sandbox)
+
+    async def nothing() -> bool:
+        return not processes("sleep 98765") and namespace not in namespaces() and mounts() <= before
+
+    await until(nothing)

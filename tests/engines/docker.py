@@ -1,0 +1,90 @@
+"""A private Docker Engine."""
+
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from higgins.runtimes.base import Runtime
+from higgins.runtimes.docker import open_docker
+from tests.engines import Daemon, need, reap, wait_until
+from tests.engines.images import BUSYBOX
+
+
+class DockerEngine:
+    """dockerd and its containerd below one directory, without any network of its own."""
+
+    name = "docker"
+    image = BUSYBOX
+    cannot: Mapping[str, str] = {}
+
+    def __init__(self, root: Path) -> None:
+        self.url = f"unix://{root}/docker.sock"
+        self._pidfile = root / "docker.pid"
+        self._containerd = root / "exec" / "containerd" / "containerd.pid"
+        command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
+        command += ["--pidfile", str(self._pidfile), "--host", self.url]
+        command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"]
+        # As an operator should set it: containers outlive a restart of the engine.
+        command += ["--live-restore"]
+        self._daemon = Daemon(command, root / "dockerd.log")
+
+    async def open(self) -> Runtime:
+        return await open_docker(self.url)
+
+    def command(self, *arguments: str) -> str:
+        """What the engine's own client prints."""
+        command = ["docker", "--host", self.url, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def _answers(self) -> bool:
+        if not self._daemon.running:
+            raise RuntimeError("dockerd ended")
+        return (
+            subprocess.run(["docker", "--host", self.url, "version"], check=False, capture_output=True).returncode == 0
+        )
+
+    def start(self) -> None:
+        try:
+            self._daemon.start()
+            wait_until(self._answers, "dockerd does not answer")
+        except (RuntimeError, TimeoutError) as error:
+            pytest.fail(f"{error}; its log:\n{self.log()}")
+
+    def kill(self) -> None:
+        self._daemon.kill()
+        if self._containerd.exists():  # it dies with dockerd
+            reap(int(self._containerd.read_text()))
+            self._containerd.unlink()
+        # A killed engine leaves the file, and its pid may belong to another process by now.
+        self._pidfile.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Remove what it runs, then end it."""
+        containers = self.command("ps", "--all", "--quiet").split()
+        if containers:
+            self.command("rm", "--force", "--volumes", *containers)
+        self._daemon.terminate()
+
+    def log(self) -> str:
+        return self._daemon.log()
+
+
+@pytest.fixture(scope="session")
+def docker_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEngine]:
+    """One for the whole session, with busybox loaded."""
+    need("dockerd", "docker", "runc", "catatonit")
+    # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
+    root = Path(tempfile.mkdtemp(prefix="dk"))
+    engine = DockerEngine(root)
+    engine.start()
+    try:
+        engine.command("load", "--input", str(busybox_archive))
+        yield engine
+        engine.close()
+    finally:
+        engine.kill()
+        shutil.rmtree(root, ignore_errors=True)
