@@ -35,8 +35,7 @@ class HigginsUp:
 
     def start(self) -> None:
         """Start it and wait until it says that it serves."""
-        command = [sys.executable, "-m", "higgins.cli.main", "up", "--data", str(self.data)]
-        command += ["--listen", self.listen, "--docker-url", self.docker_url]
+        command = self._command("up", "--listen", self.listen)
         said = len(self.log())
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
@@ -63,9 +62,12 @@ class HigginsUp:
 
     def clean(self) -> None:
         """Remove what is left of its workloads, while it does not run."""
-        command = [sys.executable, "-m", "higgins.cli.main", "clean", "--data", str(self.data)]
-        done = subprocess.run([*command, "--docker-url", self.docker_url], capture_output=True, text=True)
+        done = subprocess.run(self._command("clean"), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+    def _command(self, verb: str, *options: str) -> list[str]:
+        engine = ["--runtime", "docker", "--docker-url", self.docker_url]
+        return [sys.executable, "-m", "higgins.cli.main", verb, "--data", str(self.data), *engine, *options]
 
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
