@@ -56,7 +56,7 @@ async def open_engine(conf: cfg.ConfigOpts) -> tuple[Runtime, str]:
     name, reason = choose(conf.runtime, answers(conf.docker_url), cri)
     if name == "cri":
         return _cri(conf), f"Containers run on containerd at {conf.cri_endpoint}: {reason}."
-    return await open_docker(conf.docker_url), f"Containers run on Docker at {conf.docker_url}: {reason}."
+    return open_docker(conf.docker_url), f"Containers run on Docker at {conf.docker_url}: {reason}."
 
 
 def _cri(conf: cfg.ConfigOpts) -> Runtime:
