@@ -30,7 +30,7 @@ from higgins.runtimes.base import (
     Stats,
     Terminal,
 )
-from higgins.runtimes.cri import archive, commit, config, events, execs, logs, restart, state, streams, usage
+from higgins.runtimes.cri import archive, commit, config, events, execs, logs, oom, restart, state, streams, usage
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.images import Images
 
@@ -49,6 +49,7 @@ class CriRuntime:
         self._logs, self._log_bytes = logs, log_bytes
         self._cgroup_parent = cgroup_parent
         self._netns: dict[str, str] = {}
+        self._oom: dict[str, bool] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def close(self) -> None:
@@ -163,6 +164,7 @@ class CriRuntime:
                 with suppress(ContainerGone):
                     request = cri.RemoveContainerRequest(container_id=container.id)
                     await self._client.ask(self._client.runtime.RemoveContainer, request, timeout=None)
+                self._oom.pop(container.id, None)
                 logs.remove(self._log(container))
 
     async def list(self, sandbox: str | None = None) -> Holdings:
@@ -176,11 +178,14 @@ class CriRuntime:
         async def look(container: cri.Container) -> Observed | None:
             async with turn:
                 with suppress(ContainerGone):
-                    return state.observed((await self._client.status(container.id)).status, paused)
+                    status = (await self._client.status(container.id)).status
+                    return state.observed(status, paused, out_of_memory=await self._out_of_memory(status))
                 return None
 
         seen = await asyncio.gather(*(look(one) for one in containers))
         await self._turn_over_logs(containers)
+        if sandbox is None:
+            self._oom = {one.id: self._oom[one.id] for one in containers if one.id in self._oom}
         return Holdings(
             tuple([await self._sandbox(one) for one in newest.values()]), tuple(one for one in seen if one is not None)
         )
@@ -319,6 +324,14 @@ class CriRuntime:
         """Let a paused container go on: a frozen one hears no signal, and cannot be removed."""
         if container.state == cri.CONTAINER_RUNNING and container.id in await self._paused():
             await (await self._client.containerd()).resume(container.id)
+
+    async def _out_of_memory(self, status: cri.ContainerStatus) -> bool:
+        """What the engine may have missed. Looked up once for each container that ended: it stays so."""
+        if not state.may_be_out_of_memory(status):
+            return False
+        if status.id not in self._oom:
+            self._oom[status.id] = await asyncio.to_thread(oom.killed_for_memory, status.id)
+        return self._oom[status.id]
 
     async def _turn_over_logs(self, containers: Iterable[cri.Container]) -> None:
         """Where the regular look comes by, logs that have grown too long are cut: engines leave that to others."""
