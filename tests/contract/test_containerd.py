@@ -17,6 +17,7 @@ from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd
 from higgins.runtimes.cri.driver import CriRuntime
 from higgins.runtimes.cri.oom import killed_for_memory
+from tests.contract.test_archives import fetch
 from tests.contract.workloads import SLEEP, Workloads, ended, output, sh, until
 from tests.engines.containerd import ContainerdEngine
 
@@ -199,6 +200,8 @@ async def test_an_image_goes_with_its_last_name_and_not_while_it_is_used(
 
     await until(named_twice)
     user = await work.create(image="twice:2")
+    _, tar = await fetch(driver, user, "/new")  # of a root with several layers, that no process has yet
+    assert tar.getnames() == ["new"]
     await driver.remove_image("twice:1")
     with pytest.raises(ImageNotFound):
         await driver.pull("twice:1", policy="never")

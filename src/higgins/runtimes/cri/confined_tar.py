@@ -14,7 +14,7 @@ The first line on standard output is JSON: ``{"stat": …}``, ``{"done": true}``
 """
 
 # Paths here are a stranger's text, which must reach the system calls as it is.
-# ruff: noqa: PTH108, PTH110, PTH112, PTH114, PTH115, PTH118, PTH119, PTH120, PTH123, PTH208
+# ruff: noqa: PTH108, PTH110, PTH112, PTH114, PTH115, PTH118, PTH119, PTH109, PTH120, PTH123, PTH208
 
 import bz2  # noqa: F401  the decompressors are imported while the host's files are still seen
 import ctypes
@@ -133,7 +133,7 @@ def _mounted(mounts: list[dict[str, Any]], mount_point: str, binds: list[dict[st
     _mount("", "/", "", _MS_REC | _MS_PRIVATE, "")
     for mount in mounts:
         flags = sum(_MOUNT_FLAGS.get(option, 0) for option in mount["options"])
-        data = ",".join(option for option in mount["options"] if option not in (*_MOUNT_FLAGS, "rw"))
+        data = ",".join(_short(option) for option in mount["options"] if option not in (*_MOUNT_FLAGS, "rw"))
         _mount(mount["source"], mount_point, mount["type"], flags, data)
     root = os.open(mount_point, os.O_PATH | os.O_DIRECTORY)
     for bind in binds:
@@ -148,6 +148,17 @@ def _mounted(mounts: list[dict[str, Any]], mount_point: str, binds: list[dict[st
             os.close(again)
         os.close(place)
     return root
+
+
+def _short(option: str) -> str:
+    """Overlay's lower directories as seen from the one that all are in: the kernel takes one page of options."""
+    name, _, value = option.partition("=")
+    layers = value.split(":")
+    if name != "lowerdir" or len(layers) < 2:
+        return option
+    base = os.path.commonpath(layers)
+    os.chdir(base)
+    return f"{name}={':'.join(os.path.relpath(layer, base) for layer in layers)}"
 
 
 def _open_in(root: int, path: str) -> int:

@@ -46,6 +46,8 @@ class Exec:
         record = await self._containerd.container(self._container)
         process: dict[str, Any] = json.loads(record.spec.value)["process"]
         process |= {"args": list(command), "terminal": self._tty}
+        if self._tty and not any(one.startswith("TERM=") for one in process.get("env", ())):
+            process["env"] = [*process.get("env", ()), "TERM=xterm"]
         wanted = {"stdin": stdin, "stdout": True, "stderr": not self._tty}
         paths = {name: str(self._place / name) for name, wish in wanted.items() if wish}
         self._place.mkdir(mode=0o700, parents=True)

@@ -40,6 +40,12 @@ def short_name(image: str) -> str:
     return image.removeprefix("docker.io/").removeprefix("library/")
 
 
+def check_name(name: str) -> None:
+    """Raises ``ImageNotFound`` for what cannot be an image's name."""
+    if not _NAME.fullmatch(name):
+        raise ImageNotFound(f"{name!r} cannot be the name of an image.")
+
+
 class Images:
     """What is on the host, and what is being fetched: several pulls of one image by one identity are one."""
 
@@ -57,8 +63,7 @@ class Images:
 
     async def pull(self, name: str, policy: str, auth: RegistryAuth | None) -> Image:
         """Make the image be here. Raises ``ImageNotFound``, ``ImagePullFailed``."""
-        if not _NAME.fullmatch(name):
-            raise ImageNotFound(f"{name!r} cannot be the name of an image.")
+        check_name(name)
         if policy != "always":
             found = await self.find(name)
             if found is not None:
