@@ -9,6 +9,9 @@ from higgins.model.errors import PathNotFound
 from higgins.runtimes.base import PathStat
 from higgins.runtimes.docker.client import Client
 
+#: os.ModeSymlink of Go.
+SYMLINK = 1 << 27
+
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 
 
@@ -20,7 +23,8 @@ def path_stat(header: str) -> PathStat:
         size=said["size"],
         mode=said["mode"],
         mtime=said["mtime"],
-        link_target=said.get("linkTarget", ""),
+        # Podman has the path of the file itself here, where it is no link.
+        link_target=said.get("linkTarget", "") if said["mode"] & SYMLINK else "",
     )
 
 
