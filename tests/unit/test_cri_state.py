@@ -68,8 +68,12 @@ def test_an_exit_code_is_told_of_an_exit_only() -> None:
     assert state.observed(status(cri.CONTAINER_RUNNING), ()).exit_code is None
     assert state.observed(status(cri.CONTAINER_EXITED), ()).exit_code == 0
     seen = state.observed(status(cri.CONTAINER_EXITED, exit_code=1, reason="Error", message="why"), ())
-    assert (seen.exit_code, seen.reason, seen.oom_killed) == (1, "Error: why", False)
-    assert state.observed(status(cri.CONTAINER_EXITED, reason="Completed"), ()).reason == ""
+    assert (seen.exit_code, seen.reason, seen.oom_killed) == (1, "why", False)
+    for told in ("Completed", "Error", "OOMKilled"):
+        assert state.observed(status(cri.CONTAINER_EXITED, reason=told), ()).reason == ""
+    assert state.observed(status(cri.CONTAINER_EXITED, reason="StartError", message="why"), ()).reason == (
+        "StartError: why"
+    )
 
 
 def test_times_are_nanoseconds_since_1970_and_zero_for_never() -> None:
@@ -131,6 +135,23 @@ def test_limits_in_force_are_those_of_the_engine() -> None:
     assert state.limits_in_force(SPEC, {}) == SPEC
     none = state.limits_in_force(SPEC, {"linux": {"resources": {"cpu": {"quota": -1}, "memory": {"limit": -1}}}})
     assert (none.cpu, none.memory) == (0, 0)
+
+
+def engine_status(ready: bool, *plugins: str) -> cri.StatusResponse:
+    """An engine with a network configuration of these plugins."""
+    network = cri.RuntimeCondition(type="NetworkReady", status=ready, reason="NetworkPluginNotReady", message="no conf")
+    conditions = [cri.RuntimeCondition(type="RuntimeReady", status=True), network]
+    networks = [{"Config": {"Plugins": [{"Network": {"type": plugin}}]}, "IFName": "eth0"} for plugin in plugins]
+    return cri.StatusResponse(
+        status=cri.RuntimeStatus(conditions=conditions), info={"cniconfig": json.dumps({"Networks": networks})}
+    )
+
+
+def test_an_engine_that_makes_interfaces_of_its_own_or_none_at_all_is_unfit() -> None:
+    assert state.unfit(engine_status(True, "loopback", "loopback")) == ""
+    assert state.unfit(cri.StatusResponse()) == ""
+    assert "not ready: NetworkPluginNotReady: no conf." in state.unfit(engine_status(False))
+    assert "(bridge, loopback)" in state.unfit(engine_status(True, "loopback", "bridge"))
 
 
 def test_runtime_classes_come_from_the_message_or_the_settings() -> None:

@@ -14,7 +14,7 @@ The first line on standard output is JSON: ``{"stat": …}``, ``{"done": true}``
 """
 
 # Paths here are a stranger's text, which must reach the system calls as it is.
-# ruff: noqa: PTH108, PTH110, PTH112, PTH114, PTH115, PTH118, PTH119, PTH109, PTH120, PTH123, PTH208
+# ruff: noqa: PTH108, PTH110, PTH112, PTH114, PTH115, PTH118, PTH119, PTH120, PTH123, PTH208
 
 import bz2  # noqa: F401  the decompressors are imported while the host's files are still seen
 import ctypes

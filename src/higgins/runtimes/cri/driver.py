@@ -55,8 +55,11 @@ class CriRuntime:
         await self._client.close()
 
     async def info(self) -> EngineInfo:
+        """Raises ``EngineError`` as well where the engine is not set up for Higgins."""
         version = await self._client.version()
         status = await self._client.ask(self._client.runtime.Status, cri.StatusRequest(verbose=True))
+        if problem := state.unfit(status):
+            raise EngineError(problem)
         return EngineInfo(version.runtime_name, version.runtime_version, state.runtime_classes(status))
 
     # images

@@ -105,10 +105,29 @@ def limits_in_force(spec: EngineContainer, oci: Mapping[str, Any]) -> EngineCont
     )
 
 
+def unfit(status: cri.StatusResponse) -> str:
+    """Why the engine cannot be used as it is set up, as a sentence for its operator; empty where it can.
+
+    Where the engine tells its CNI configuration (containerd does), that must be one that makes no interface: an
+    ``eth0`` of another's would stand where the wiring of ours belongs.
+    """
+    for condition in status.status.conditions:
+        if condition.type in ("RuntimeReady", "NetworkReady") and not condition.status:
+            return f"The container engine is not ready: {condition.reason}: {condition.message}".rstrip(": .") + "."
+    networks = json.loads(status.info.get("cniconfig") or "{}").get("Networks") or ()
+    plugins = {plugin["Network"]["type"] for network in networks for plugin in network["Config"]["Plugins"]}
+    if plugins - {"loopback"}:
+        return (
+            f"The container engine's CNI configuration ({', '.join(sorted(plugins))}) makes interfaces of its own. "
+            "Give the engine the one of docs/engines.md."
+        )
+    return ""
+
+
 def _reason(status: cri.ContainerStatus) -> str:
-    if status.reason in ("", "Completed"):
-        return ""
-    return f"{status.reason}: {status.message}" if status.message else status.reason
+    """What the engine tells beyond the exit code and a kill for memory, which are told by themselves."""
+    word = "" if status.reason in ("Completed", "Error", _OOM) else status.reason
+    return ": ".join(part for part in (word, status.message) if part)
 
 
 def word(engine_state: int) -> str:
