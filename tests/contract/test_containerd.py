@@ -1,6 +1,7 @@
 """What only the CRI driver does: starts in several steps, ended sandboxes, log files, images with several names."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,7 @@ from higgins.runtimes.cri.oom import killed_for_memory
 from tests.contract.test_archives import fetch
 from tests.contract.workloads import SLEEP, Workloads, ended, output, sh, until
 from tests.engines.containerd import ContainerdEngine
+from tests.engines.images import archive, busybox_config, busybox_layer
 
 
 @pytest.fixture
@@ -100,6 +102,31 @@ async def test_a_start_that_is_cut_short_after_any_step_is_finished_by_the_next(
     await driver.remove(uuid)
     with pytest.raises(EngineError):
         await containerd.mounts(record.snapshotter, record.snapshot_key)
+
+
+async def test_what_is_written_to_a_volume_of_the_image_is_there_after_the_next_start(
+    driver: CriRuntime, work: Workloads, containerd_engine: ContainerdEngine
+) -> None:
+    binary = Path(shutil.which("busybox") or "").read_bytes()
+    layer = busybox_layer(binary, ["sh", "cat", "sleep", "wc", "ls"])
+    wish = busybox_config() | {"Volumes": {"/data": {}}}
+    containerd_engine.command("images", "import", "-", stdin=archive("volume:1", layer, wish))
+
+    async def here() -> bool:
+        return "volume:1" in [name for found in await driver.images() for name in found.names]
+
+    await until(here)
+    uuid = await work.start("sh", "-c", "echo x >> /data/word; wc -l < /data/word; sleep 3600", image="volume:1")
+    for lines in (1, 2, 3):
+
+        async def said(lines: int = lines) -> bool:
+            return (await output(driver, uuid))[0].split()[-1:] == [b"%d" % lines]
+
+        await until(said)
+        await driver.stop(uuid, 0)
+        _, tar = await fetch(driver, uuid, "/data/word")
+        assert tar.getmember("word").size == 2 * lines
+        await driver.start(uuid)
 
 
 async def test_a_container_moves_with_its_files_when_its_sandbox_has_ended(

@@ -137,6 +137,8 @@ def _mounted(mounts: list[dict[str, Any]], mount_point: str, binds: list[dict[st
         _mount(mount["source"], mount_point, mount["type"], flags, data)
     root = os.open(mount_point, os.O_PATH | os.O_DIRECTORY)
     for bind in binds:
+        if not os.path.exists(bind["source"]):
+            continue  # of a sandbox that has ended
         try:
             place = _open_in(root, bind["destination"])
         except FileNotFoundError:
