@@ -236,6 +236,14 @@ def test_counters_are_read_from_the_kernels_files() -> None:
     assert usage.block_bytes_v2("") == (0, 0)
 
 
+def test_no_arguments_of_ps_show_another_process() -> None:
+    assert usage.ps_words(None, {"7", "42"}) == ["-ef", "-q", "7,42"]
+    assert usage.ps_words("-o pid,comm", {"7"}) == ["-o", "pid,comm", "-q", "7"]
+    for refused in ("-q 1", "q1", "--quick-pid 1", "-o rss=PID,args", "-o 'pid"):
+        with pytest.raises(EngineError):
+            usage.ps_words(refused, {"7"})
+
+
 def test_rows_of_other_processes_are_left_out() -> None:
     shown = "  PID CMD\n    1 init\n   42 sleep 9 x\n"
     assert usage.only(shown, {"42"}) == Processes(("PID", "CMD"), (("42", "sleep 9 x"),))

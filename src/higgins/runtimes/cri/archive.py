@@ -12,7 +12,7 @@ from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ContainerGone, EngineError, PathNotFound
+from higgins.model.errors import ContainerGone, EngineError, NotImplementedHere, PathNotFound
 from higgins.runtimes.base import PathStat
 from higgins.runtimes.cri import state
 from higgins.runtimes.cri.client import Client
@@ -65,7 +65,11 @@ async def _root(client: Client, uuid: str, mount_point: str) -> dict[str, Any]:
     container = await client.newest(uuid)
     status = await client.status(container.id, verbose=True)
     if status.status.state == cri.CONTAINER_RUNNING:
-        return {"process": state.details(status.info)["pid"], "cgroup": container.id}
+        details = state.details(status.info)
+        if "runtimeType" in details and ".runc." not in details["runtimeType"]:
+            # The process on this host is a virtual machine's or a kernel's, and its root is another.
+            raise NotImplementedHere("Files of a container of this runtime class can be copied while it is stopped.")
+        return {"process": details["pid"], "cgroup": container.id}
     containerd = await client.containerd()
     record = await containerd.container(container.id)
     mounts = await containerd.mounts(record.snapshotter, record.snapshot_key)

@@ -105,6 +105,9 @@ class CriRuntime:
             if newest.state == cri.CONTAINER_RUNNING:
                 return
             spec = config.container_spec(newest.annotations)
+            if newest.state == cri.CONTAINER_UNKNOWN:  # what it holds must not be written to by two
+                request = cri.StopContainerRequest(container_id=newest.id)
+                await self._client.ask(self._client.runtime.StopContainer, request, f"container {uuid}", timeout=None)
             if newest.state != cri.CONTAINER_CREATED:
                 now = (await self._client.status(newest.id, verbose=True)).info
                 spec = state.limits_in_force(spec, state.details(now).get("runtimeSpec", {}))

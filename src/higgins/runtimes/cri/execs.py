@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError
+from higgins.model.errors import ContainerGone, EngineError, HigginsError
 from higgins.runtimes.base import LogChunk
 from higgins.runtimes.cri.containerd import Containerd, message
 
@@ -120,7 +120,8 @@ class Exec:
             self._stdin = None
         if self._known:
             self._known = False
-            with suppress(ContainerGone, EngineUnavailable):
+            # What cannot be ended or forgotten now ends with the container; who leaves need not know.
+            with suppress(EngineError):
                 await self._end()
         if self._watch is not None:
             self._watch.cancel()

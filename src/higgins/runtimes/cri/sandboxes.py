@@ -32,7 +32,7 @@ class Sandboxes:
         if not held or held[-1].state != cri.SANDBOX_READY:
             attempt = held[-1].metadata.attempt + 1 if held else 0
             wanted = self._config(spec, attempt)
-            Path(wanted.log_directory).mkdir(parents=True, exist_ok=True)
+            Path(wanted.log_directory).mkdir(mode=0o700, parents=True, exist_ok=True)
             await self._client.ask(
                 self._client.runtime.RunPodSandbox,
                 cri.RunPodSandboxRequest(config=wanted, runtime_handler=spec.runtime or ""),
