@@ -19,7 +19,7 @@ from higgins.runtimes.cri.containerd import Containerd
 from higgins.runtimes.cri.driver import CriRuntime
 from higgins.runtimes.cri.oom import killed_for_memory
 from tests.contract.test_archives import fetch
-from tests.contract.workloads import SLEEP, Workloads, ended, output, sh, until
+from tests.contract.workloads import SLEEP, Workloads, ended, output, run, sh, until
 from tests.engines.containerd import ContainerdEngine
 from tests.engines.images import archive, busybox_config, busybox_layer
 
@@ -204,13 +204,61 @@ async def test_a_command_runs_over_the_websocket_that_other_engines_have(
         await terminal.close()
 
 
+@pytest.fixture
+def another_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """containerd, but for its own API: what is left is what the driver may ask of any CRI engine."""
+
+    async def no(self: Client) -> bool:
+        return False
+
+    monkeypatch.setattr(Client, "is_containerd", no)
+
+
+async def test_an_engine_with_nothing_but_cri_runs_containers_and_says_what_it_cannot(
+    another_engine: None, driver: CriRuntime, work: Workloads
+) -> None:
+    uuid = await work.start()
+    assert await run(driver, uuid, "sh", "-c", "echo out; exit 3") == (3, b"out\n", b"")
+    _, tar = await fetch(driver, uuid, "/etc/passwd")
+    assert tar.getnames() == ["passwd"]
+    for verb in (driver.pause(uuid), driver.kill(uuid, "SIGTERM"), driver.commit(uuid, "made:1")):
+        with pytest.raises(NotImplementedHere):
+            await verb
+    await driver.stop(uuid, 0)
+    for verb in (driver.update(uuid, cpu=1, memory=0), driver.put_archive(uuid, "/", nothing())):
+        with pytest.raises(NotImplementedHere):
+            await verb
+    await driver.start(uuid)
+    assert await run(driver, uuid, "echo", "again") == (0, b"again\n", b"")
+    await driver.remove(uuid)
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    yield b""
+
+
+async def test_an_engine_without_events_is_looked_at(another_engine: None, driver: CriRuntime, work: Workloads) -> None:
+    events = driver.events()
+    heard = asyncio.ensure_future(anext(events))
+    made = set()
+    while not heard.done():  # what happens before the first list was made is in it
+        made.add(await work.sandbox())
+        await asyncio.wait([heard], timeout=2)
+    assert (await heard).sandbox in made
+    await events.aclose()  # type: ignore[attr-defined]
+
+
 async def test_the_kernel_tells_of_a_kill_for_memory_that_the_engine_may_miss(
     driver: CriRuntime, work: Workloads, client: Client
 ) -> None:
-    killed = await work.finish("tail", "/dev/zero", memory=16 << 20)
     other = await work.start(*SLEEP, memory=16 << 20)
     await driver.stop(other, 0)
-    assert killed_for_memory((await client.newest(killed.uuid)).id)
+
+    async def told() -> bool:  # the kernel tells no more than so many in some seconds
+        killed = await work.finish("tail", "/dev/zero", memory=16 << 20)
+        return killed_for_memory((await client.newest(killed.uuid)).id)
+
+    await until(told)
     assert not killed_for_memory((await client.newest(other)).id)
 
 
