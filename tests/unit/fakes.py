@@ -306,6 +306,9 @@ class FakeNetwork:
         self.filters = filters
         self.applied += 1
 
+    async def teardown(self) -> None:
+        self.wired.clear()
+
 
 class FakeVolumes:
     """Which volumes have data here, and which are attached."""
@@ -328,6 +331,9 @@ class FakeVolumes:
 
     async def attached(self) -> list[str]:
         return sorted(self.in_use)
+
+    async def held(self) -> list[str]:
+        return sorted(self.data)
 
 
 class FakeControl:
