@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -119,10 +119,14 @@ async def _run(body: Callable[[Path], Awaitable[None]], data: Path) -> None:
 EXAMPLES = settings(
     max_examples=150, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
+ONCE = (RestartPolicy("no"), False, False)
 STORY = st.lists(EVENTS, min_size=1, max_size=14)
 
 
 @EXAMPLES
+@example([("goal", Goal.PAUSED), ("work", 8), ("lose", False), ("work", 8), ("goal", Goal.RUNNING)], *ONCE)
+@example([("work", 6), ("order", "SIGWINCH"), ("lose", False)], *ONCE)
+@example([("goal", Goal.PAUSED), ("work", 7), ("goal", Goal.CREATED), ("order", "restart")], *ONCE)
 @given(STORY, st.sampled_from(POLICIES), st.booleans(), st.booleans())
 def test_whatever_happens_the_plan_comes_to_an_end_and_asks_for_nothing_more(
     story: list[tuple[str, Any]], policy: RestartPolicy, heals: bool, forgets: bool
