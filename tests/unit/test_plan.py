@@ -143,6 +143,16 @@ async def test_a_signal_that_ended_it_outweighs_its_restart_policy(tmp_path: Pat
     assert rig.runtime.state(WORKLOAD) == "exited"
 
 
+async def test_a_signal_that_is_refused_is_not_sent_again_and_its_reason_is_told(tmp_path: Path) -> None:
+    rig = await made(tmp_path)
+    rig.runtime.no_signal.add("SIGNONE")
+    rig.change_member(order=order(1, "kill", signal="SIGNONE"))
+    todo = await rig.settle()
+    assert todo.settled and rig.steps_done() == ["KillContainer"]
+    assert (rig.known().state, rig.known().order_done) == ("running", 1)
+    assert rig.known().reason == "There is no signal SIGNONE."
+
+
 async def test_an_order_that_has_nothing_to_act_on_is_done(tmp_path: Path) -> None:
     rig = await made(tmp_path)
     rig.runtime.end(WORKLOAD)
