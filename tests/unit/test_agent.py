@@ -234,6 +234,7 @@ async def test_a_delete_during_a_pull_ends_the_pull_and_leaves_nothing(host: Hos
     host.change(lambda one: replace(one, deleting=True))
     await until(lambda: not host.control.assigned)
     assert not host.runtime.boxes and not host.network.wired
+    assert f"create {WORKLOAD}" not in host.runtime.calls
 
 
 async def test_the_owner_sees_that_an_image_is_being_pulled_when_it_takes_long(

@@ -256,6 +256,14 @@ async def test_a_rebuild_whose_image_is_missing_leaves_the_old_container_running
     assert (rig.known().state, rig.known().reason) == ("error", "The image nginx was not found.")
 
 
+async def test_an_older_incarnation_beside_the_newest_is_removed(tmp_path: Path) -> None:
+    rig = await made(tmp_path, member(incarnation=2))
+    await rig.runtime.create(replace(rig.runtime.newest(WORKLOAD).spec, incarnation=1))
+    await rig.settle()
+    assert rig.steps_done() == ["RemoveContainer"]
+    assert list(rig.runtime.held) == [(WORKLOAD, 2)]
+
+
 # what vanished
 
 
@@ -338,6 +346,7 @@ async def test_a_registry_that_does_not_answer_is_asked_again_ever_more_seldom(t
     rig.runtime.unreachable.clear()
     await rig.settle()
     assert (rig.known().state, rig.known().reason) == ("running", "")
+    assert not rig.memory.failures
 
 
 async def test_a_refusal_is_not_asked_for_again_until_the_owner_wants_something_new(tmp_path: Path) -> None:
