@@ -1,5 +1,6 @@
 """The real application with a real store in SQLite, callers of several roles, and one fake host."""
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import aiohttp
 import bcrypt
 import pytest
+import sqlalchemy as sa
 from aiohttp.test_utils import TestClient, TestServer
 from cryptography.fernet import Fernet
 from yarl import URL
@@ -47,10 +49,20 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return password_file(tmp_path_factory.mktemp("auth") / "users")
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with all tables and nothing in them, to be copied."""
+    path = tmp_path_factory.mktemp("database") / "empty.db"
+    engine = sa.create_engine(f"sqlite:///{path}")
+    metadata.create_all(engine)
+    engine.dispose()
+    return path
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
+async def store(tmp_path: Path, empty_database: Path) -> AsyncIterator[Store]:
+    shutil.copy(empty_database, tmp_path / "higgins.db")
     opened = open_store(f"sqlite:///{tmp_path}/higgins.db")
-    metadata.create_all(opened.engine)
     yield opened
     await opened.close()
 

@@ -25,7 +25,7 @@ class FakeTerminal:
     def __init__(self, output: bytes | None = None) -> None:
         self.typed: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.size: tuple[int, int] | None = None
-        self.closed = False
+        self.left = asyncio.Event()
         if output is not None:
             self.typed.put_nowait(output)
             self.typed.put_nowait(None)
@@ -47,7 +47,7 @@ class FakeTerminal:
         return 3
 
     async def close(self) -> None:
-        self.closed = True
+        self.left.set()
 
 
 class FakeHost:
