@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 from aiohttp.test_utils import TestClient, TestServer
 from cryptography.fernet import Fernet
+from hypothesis import HealthCheck, settings
 from yarl import URL
 
 from higgins.api.app import make_app
@@ -20,6 +21,12 @@ from higgins.control.cloud import Cloud
 from higgins.store.database import Store, open_store
 from higgins.store.schema import metadata
 from tests.api.host import FakeHost
+
+#: No clock and no chance decides whether a property holds.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 #: user: (project, roles); the password is the user's name.
 USERS = {
@@ -149,8 +156,8 @@ async def serve(cloud: Cloud, users: Path) -> AsyncIterator[Opener]:
     """Open the API with settings of one's own."""
     clients: list[TestClient[Any, Any]] = []
 
-    async def opened(policy_file: Path | None = None, **settings: Any) -> Caller:
-        app = make_app(cloud, auth=HttpBasic(users), policy_file=policy_file, settings=ApiSettings(**settings))
+    async def opened(policy_file: Path | None = None, **options: Any) -> Caller:
+        app = make_app(cloud, auth=HttpBasic(users), policy_file=policy_file, settings=ApiSettings(**options))
         client: TestClient[Any, Any] = TestClient(TestServer(app))
         await client.start_server()
         clients.append(client)

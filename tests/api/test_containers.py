@@ -180,7 +180,8 @@ async def test_pages_follow_one_another_and_keep_what_was_asked(api: Caller, hos
     for number in range(4):
         await api.create(name=f"c{number}", memory=64)
     await api.create(name="other")
-    path, names = "/v1/containers/?limit=2&sort_key=name&sort_dir=desc&memory=64", []
+    names: list[str] = []
+    path: str | None = "/v1/containers/?limit=2&sort_key=name&sort_dir=desc&memory=64"
     pages = 0
     while path:
         page = (await api.get(path)).json

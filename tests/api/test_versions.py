@@ -34,6 +34,7 @@ async def test_v1_tells_where_each_noun_is(api: Caller, path: str) -> None:
         ("application-container 1.12", "1.12"),
         ("compute 2.1, container 1.7", "1.7"),
         ("container latest", "1.47"),
+        ("container 1.latest", "1.47"),
     ],
 )
 async def test_each_reply_tells_the_version_it_was_made_in(api: Caller, asked: str | None, told: str) -> None:
