@@ -4,6 +4,7 @@ Drivers use it for what Linux offers as programs only (``nft``, ``ip``, ``mount`
 """
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,7 +22,7 @@ class Ended(Struct, frozen=True):
 
 
 async def end_of(program: str | Path, *args: str, feed: str = "", env: Mapping[str, str] | None = None) -> Ended:
-    """Run it to its end, whatever that is. ``feed`` goes to its standard input.
+    """Run it to its end, whatever that is. ``feed`` goes to its standard input; its words are English in any locale.
 
     Raises ``EngineError`` where the program cannot be started. When the caller is cancelled the program is killed, so
     that nothing goes on changing the host behind a caller who has left.
@@ -33,7 +34,7 @@ async def end_of(program: str | Path, *args: str, feed: str = "", env: Mapping[s
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=env,
+            env={**(os.environ if env is None else env), "LC_ALL": "C"},
         )
     except OSError as error:
         name = Path(program).name

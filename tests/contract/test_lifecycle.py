@@ -181,6 +181,14 @@ async def test_the_image_of_a_container_must_be_on_the_host(runtime: Runtime, wo
         await runtime.create(container)
 
 
+async def test_a_container_without_its_sandbox_is_refused(runtime: Runtime, workloads: Workloads) -> None:
+    container = workloads.spec(str(uuid4()), *SLEEP)
+    with pytest.raises(EngineError) as refused:
+        await runtime.create(container)
+        await runtime.start(container.uuid)
+    assert not isinstance(refused.value, ContainerGone | ImageNotFound)
+
+
 async def test_every_verb_says_that_a_container_is_gone(runtime: Runtime) -> None:
     uuid = str(uuid4())
     verbs = [

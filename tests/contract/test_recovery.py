@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from higgins.model.errors import EngineUnavailable
-from higgins.runtimes.base import Event, Runtime, SandboxSpec
+from higgins.model.errors import EngineError, EngineUnavailable
+from higgins.runtimes.base import Event, LogOptions, Runtime, SandboxSpec
 from tests.contract.workloads import SLEEP, Workloads, observe, output, sh, until
 from tests.engines import DEADLINE, Engine
 
@@ -37,6 +37,12 @@ async def test_another_driver_finds_everything_by_label(engine: Engine, runtime:
 async def collect(runtime: Runtime, seen: list[Event]) -> None:
     async for event in runtime.events():
         seen.append(event)
+
+
+async def follow(runtime: Runtime, uuid: str) -> None:
+    async with asyncio.timeout(DEADLINE):
+        async for _ in runtime.logs(uuid, LogOptions(follow=True)):
+            pass
 
 
 async def test_events_name_the_sandbox_of_whatever_happens(runtime: Runtime, workloads: Workloads) -> None:
@@ -85,7 +91,19 @@ async def test_an_engine_that_is_killed_comes_back_with_its_containers(
     listening = asyncio.create_task(collect(runtime, seen))
     try:
         await until_listening(runtime, seen)
+        following = asyncio.create_task(follow(runtime, uuid))
+        terminal = await runtime.exec(uuid, ("cat",), stdin=True)
         await asyncio.to_thread(engine.kill)
+        with pytest.raises(EngineUnavailable):
+            await following
+        with pytest.raises(EngineUnavailable):
+            while await terminal.read() is not None:
+                pass
+            await terminal.exit_code()
+        with pytest.raises(EngineError):
+            while True:
+                await terminal.write(b"nobody reads this")
+        await terminal.close()
         with pytest.raises(EngineUnavailable):
             async with asyncio.timeout(DEADLINE):
                 await listening

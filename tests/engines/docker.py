@@ -33,7 +33,7 @@ class DockerEngine:
         self._daemon = Daemon(command, root / "dockerd.log")
 
     async def open(self) -> Runtime:
-        return await open_docker(self.url)
+        return open_docker(self.url)
 
     def command(self, *arguments: str) -> str:
         """What the engine's own client prints."""

@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from higgins.networks.base import Network, PortFilter, PortWire, Rule
-from higgins.networks.cni import open_cni
+from higgins.networks.cni import links, open_cni
 from tests.networks.namespaces import Host, Namespace
 
 
@@ -95,6 +95,4 @@ def outside(own_namespaces: None) -> Iterator[Namespace]:
 
 @pytest.fixture
 def link_names() -> Callable[[], set[str]]:
-    from higgins.networks.cni import links
-
     return links.names

@@ -4,8 +4,10 @@ import asyncio
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
 from higgins.model.errors import EngineError, Invalid
@@ -30,8 +32,6 @@ async def test_the_interface_is_as_the_port_says(site: Site) -> None:
 
 
 async def test_several_ports_have_one_default_route(site: Site) -> None:
-    import msgspec
-
     first = wire(str(uuid4()), 5)
     second = msgspec.structs.replace(
         wire(str(uuid4()), 5, subnet="10.88.2", name="eth1"), default_route=False, mtu=1400
@@ -116,11 +116,15 @@ async def test_a_restart_keeps_the_filters_until_the_next_are_known(site: Site, 
 
 
 async def test_filters_that_somebody_flushed_come_back_with_setup(site: Site, tmp_path: Path) -> None:
+    def ours() -> list[str]:
+        return [site.host.run("nft", "list", "table", family, "higgins") for family in ("inet", "bridge")]
+
     await site.container(wire(str(uuid4()), 5))
-    before = site.host.run("nft", "list", "ruleset")
-    site.host.run("nft", "flush", "ruleset")
-    await open_cni(tmp_path / "cni").setup()
-    assert site.host.run("nft", "list", "ruleset") == before
+    before = ours()
+    for setup in (site.network.setup, open_cni(tmp_path / "cni").setup):
+        site.host.run("nft", "flush", "ruleset")
+        await setup()
+        assert ours() == before
 
 
 async def test_a_new_sandbox_of_the_same_workload_is_wired_anew(site: Site) -> None:
@@ -199,6 +203,37 @@ async def test_teardown_leaves_what_was_there_before(own_namespaces: None, tmp_p
         host.run("ip", "link", "delete", "hg0123456789ab")
         host.run("ip", "link", "delete", "veth0")
         host.run("nft", "delete", "table", "inet", "others")
+
+
+async def test_setup_removes_a_bridge_that_a_crash_left_without_ports(site: Site, link_names: Names) -> None:
+    port, place = wire(str(uuid4()), 5), site.sandbox()
+    await site.network.plug(place.path, str(uuid4()), [port])
+    place.close()
+    eventually(lambda: port_name(port.uuid) not in link_names())
+    assert bridge_name(port.network) in link_names()
+    await site.network.setup()
+    assert bridge_name(port.network) not in link_names()
+
+
+async def test_few_programs_are_run(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting programs is what plugging costs."""
+    started: list[str] = []
+    start = asyncio.create_subprocess_exec
+
+    async def counting(program: str, *args: str, **more: Any) -> asyncio.subprocess.Process:
+        started.append(Path(program).name)
+        return await start(program, *args, **more)
+
+    network, workload, place = str(uuid4()), str(uuid4()), site.sandbox()
+    one, two = wire(network, 5), wire(network, 6, name="eth1")
+    await site.network.plug(place.path, workload, [one])
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", counting)
+    await site.network.plug(place.path, workload, [two])
+    assert started == ["bridge", "ip"]
+    await site.let(two)
+    started.clear()
+    await site.let(two)
+    assert started == [], "the same filters again"
 
 
 async def test_a_namespace_that_is_not_there_is_said_to_be_missing(site: Site) -> None:

@@ -1,12 +1,14 @@
 """Who reaches whom, with real packets."""
 
 import socket
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
 from higgins.model.errors import EngineError
 from higgins.networks.base import Rule
+from higgins.networks.cni import open_cni
 from tests.networks.conftest import Site, wire
 from tests.networks.namespaces import Namespace, is_kept_from, listening, pings, reaches
 
@@ -129,6 +131,16 @@ async def test_packets_pass_where_iptables_drops_what_is_forwarded(site: Site, o
         assert site.host.run("iptables", "-w", "-S", "FORWARD") == "-P FORWARD DROP\n"
     finally:
         site.host.run("iptables", "-w", "-P", "FORWARD", "ACCEPT")
+
+
+async def test_the_host_is_closed_to_containers_on_request(site: Site, outside: Namespace, tmp_path: Path) -> None:
+    site.network = open_cni(tmp_path / "cni", reach_host=False)
+    one = await site.container(wire(str(uuid4()), 5))
+    with listening(site.host, 8080), listening(one, 80), listening(outside, 80):
+        assert is_kept_from(one, "10.88.1.1", 8080)
+        assert reaches(site.host, "10.88.1.5", 80)
+        assert reaches(one, "198.51.100.2", 80)
+        assert pings(one, "10.88.1.1", 30)
 
 
 async def test_a_subnet_that_the_host_has_already_is_refused(site: Site, outside: Namespace) -> None:

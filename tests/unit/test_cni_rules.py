@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from higgins.model.errors import Invalid
 from higgins.networks.base import PortFilter, Rule
-from higgins.networks.cni.boxes import boxes, disjoint
+from higgins.networks.cni.boxes import box, boxes, disjoint
 from higgins.networks.cni.rules import no_ruleset, ruleset
 from higgins.networks.cni.wires import bridge_name, port_name
 
@@ -111,9 +111,12 @@ def test_rules_do_not_grow_with_ports() -> None:
         Rule(remote="0.0.0.0/0 } ; flush ruleset"),
     ],
 )
-def test_a_rule_that_makes_no_sense_is_refused(rule: Rule) -> None:
-    with pytest.raises(Invalid):
-        boxes([rule])
+def test_a_rule_that_makes_no_sense_lets_nothing_in_and_is_named(rule: Rule, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Invalid) as caught:
+        box(rule)
+    sound = Rule(protocol="tcp", port_min=80, port_max=80)
+    assert boxes([rule, sound]) == boxes([sound])
+    assert str(caught.value) in caplog.text
 
 
 spans = st.tuples(st.integers(0, 12), st.integers(0, 12)).map(lambda ends: (min(ends), max(ends)))

@@ -5,6 +5,7 @@ import base64
 import errno
 import os
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,6 +72,20 @@ async def test_a_volume_takes_only_the_space_that_is_used(volumes: Volumes, root
     found = (root / "volumes" / f"{wire.uuid}.img").stat()
     assert found.st_size == 64 * 2**30
     assert found.st_blocks * 512 < 2**30
+
+
+async def test_space_that_is_freed_inside_goes_back_to_the_host(volumes: Volumes, root: Path) -> None:
+    wire = sized()
+    path, image = Path(await volumes.attach(wire)), root / "volumes" / f"{wire.uuid}.img"
+    (path / "big").write_bytes(os.urandom(2**25))
+    os.sync()
+    full = image.stat().st_blocks * 512
+    (path / "big").unlink()
+    deadline = time.monotonic() + 30
+    while image.stat().st_blocks * 512 > full - 2**24:
+        assert time.monotonic() < deadline, "still taken"
+        os.sync()
+        await asyncio.sleep(0.05)
 
 
 async def test_attached_and_detached_twice_is_no_error(volumes: Volumes) -> None:

@@ -1,14 +1,18 @@
 """Which container engine this host uses, and why."""
 
+import logging
 import socket
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from oslo_config import cfg
 
+from higgins.model.errors import EngineError
 from higgins.runtimes.base import Runtime
 from higgins.runtimes.cri import open_cri
 from higgins.runtimes.docker import open_docker
+
+LOG = logging.getLogger(__name__)
 
 
 class NoEngine(Exception):
@@ -52,7 +56,7 @@ async def open_engine(conf: cfg.ConfigOpts) -> tuple[Runtime, str]:
     name, reason = choose(conf.runtime, answers(conf.docker_url), cri)
     if name == "cri":
         return _cri(conf), f"Containers run on containerd at {conf.cri_endpoint}: {reason}."
-    return await open_docker(conf.docker_url), f"Containers run on Docker at {conf.docker_url}: {reason}."
+    return open_docker(conf.docker_url), f"Containers run on Docker at {conf.docker_url}: {reason}."
 
 
 def _cri(conf: cfg.ConfigOpts) -> Runtime:
@@ -63,6 +67,11 @@ async def _speaks_cri(conf: cfg.ConfigOpts) -> bool:
     """Docker brings a containerd whose CRI service is switched off, or that has no network set up: not one for us."""
     runtime = _cri(conf)
     try:
-        return await runtime.usable()
+        await runtime.info()
+    except EngineError as error:
+        LOG.info("containerd answers but is not used: %s", error)
+        return False
+    else:
+        return True
     finally:
         await runtime.close()

@@ -1,4 +1,4 @@
-"""Every option, once: for the command line, for configuration files (oslo.config), and for the reference in the docs."""
+"""Every option, once: for the command line, for oslo.config files, and for the reference in the docs."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from higgins.control.cloud import Settings
 
 _SETTINGS = Settings()
 
-COMMAND_LINE = [
+COMMAND_LINE: list[cfg.Opt] = [
     cfg.StrOpt("data", default="/var/lib/higgins", help="Directory for the database, credentials, volumes and logs."),
     cfg.StrOpt("listen", default="127.0.0.1:9517", help="Address and port of the API; port 0 takes any free one."),
     cfg.StrOpt(
@@ -22,7 +22,7 @@ COMMAND_LINE = [
     cfg.StrOpt("cri-endpoint", default="unix:///run/containerd/containerd.sock", help="Where containerd listens."),
 ]
 
-DEFAULT = [
+DEFAULT: list[cfg.Opt] = [
     cfg.StrOpt("host", default="", help="The name of this host; the machine's own name if empty."),
     cfg.StrOpt("zone", default="nova", help="The availability zone of this host."),
     cfg.StrOpt("public_url", default="", help="The URL that clients reach the API by, if not the one they ask."),
@@ -30,20 +30,20 @@ DEFAULT = [
     cfg.IntOpt("reserved_memory", default=512, min=0, help="Memory in MiB that containers of this host never get."),
 ]
 
-DATABASE = [
+DATABASE: list[cfg.Opt] = [
     cfg.StrOpt("connection", default="", secret=True, help="SQLAlchemy URL; a SQLite file in data if empty."),
 ]
 
-POLICY = [
+POLICY: list[cfg.Opt] = [
     cfg.StrOpt("file", default="", help="A policy file (YAML) with rules that differ from the defaults."),
 ]
 
-QUOTA = [
+QUOTA: list[cfg.Opt] = [
     cfg.IntOpt(name, default=limit, min=-1, help=f"How much of {name} a project may use; -1 is no limit.")
     for name, limit in _SETTINGS.quota.items()
 ]
 
-CONTAINERS = [
+CONTAINERS: list[cfg.Opt] = [
     cfg.FloatOpt("default_cpu", default=_SETTINGS.default_cpu, help="Cores of a container that asks for none."),
     cfg.IntOpt("default_memory", default=_SETTINGS.default_memory, help="MiB of a container that asks for none."),
     cfg.FloatOpt("maximum_cpu", default=_SETTINGS.maximum_cpu, help="The most cores one container may ask for."),
@@ -60,7 +60,7 @@ CONTAINERS = [
     cfg.FloatOpt("host_lease", default=_SETTINGS.host_lease, help="Seconds of silence after which a host is down."),
 ]
 
-NETWORK = [
+NETWORK: list[cfg.Opt] = [
     cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),
     cfg.IntOpt("mtu", default=_SETTINGS.network_mtu, min=576, help="MTU of containers' interfaces."),

@@ -85,11 +85,12 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         print(f"Higgins serves {endpoint}", flush=True)
         ended = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, work, keeping}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (work, keeping):
+        services: list[asyncio.Task[None]] = [work, keeping]
+        for task in services:
             if task.done():
                 task.result()  # an agent or a housekeeper that ended by itself ends the process, with its reason
         LOG.info("Ending; containers run on.")
         await agent.stop()
-        for task in (work, keeping, ended):
-            task.cancel()
+        keeping.cancel()
+        ended.cancel()
         await asyncio.gather(work, keeping, ended, return_exceptions=True)

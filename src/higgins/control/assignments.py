@@ -247,6 +247,7 @@ def _filter(row: Row[Any], specs: list[ContainerSpec], groups: dict[tuple[str, s
     return PortFilter(
         uuid=row.uuid,
         address=row.address,
+        mac=row.mac,
         network=row.network_uuid,
         project_id=row.project_id,
         project_open=not named or "default" in named,

@@ -79,17 +79,19 @@ async def execute_resize(cloud: Cloud, actor: Actor, ident: str, exec_id: str, w
 async def redeem(cloud: Cloud, token: str, container_uuid: str, exec_id: str | None) -> AsyncIterator[Terminal]:
     """The terminal that a token was given for; raises Forbidden for a token that is unknown, used or too old."""
 
-    def work(conn: Connection) -> tuple[Row[Any], str | None]:
-        row = conn.execute(sa.select(console).where(console.c.token_hash == _hash(token))).one_or_none()
-        used = conn.execute(sa.delete(console).where(console.c.token_hash == _hash(token))).rowcount
-        if row is None or not used or row.expires_at < cloud.now() or row.container_uuid != container_uuid:
-            raise Forbidden("The token is not valid, was used already, or is too old.")
-        if row.kind == "exec" and row.exec_id != exec_id:
-            raise Forbidden("The token was given for another exec.")
+    def work(conn: Connection) -> tuple[Row[Any] | None, str | None]:
+        query = sa.select(console).where(console.c.token_hash == _hash(token))
+        row = conn.execute(query).one_or_none()
+        if conn.execute(sa.delete(console).where(console.c.token_hash == _hash(token))).rowcount == 0:
+            return None, None
         host = conn.execute(sa.select(container.c.host).where(container.c.uuid == container_uuid)).scalar_one_or_none()
         return row, host
 
     row, host = await cloud.store.write(work)
+    if row is None or row.expires_at < cloud.now() or row.container_uuid != container_uuid:
+        raise Forbidden("The token is not valid, was used already, or is too old.")
+    if row.kind == "exec" and row.exec_id != exec_id:
+        raise Forbidden("The token was given for another exec.")
     streams = cloud.streams(host)
     if row.kind == "attach":
         key, terminal = container_uuid, await streams.attach(container_uuid)

@@ -1,6 +1,7 @@
 """Hosts: how they join, what they are told, what they report, and what an operator does with them."""
 
 import uuid as uuids
+from datetime import timedelta
 
 import sqlalchemy as sa
 from sqlalchemy import Row
@@ -13,9 +14,11 @@ from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
 from higgins.control.rows import host_of, to_json
+from higgins.model.container import Status
 from higgins.model.errors import Conflict, NotFound
 from higgins.model.resources import Host
-from higgins.store.schema import host, volume, workload
+from higgins.store.database import touch_host
+from higgins.store.schema import container, host, volume, workload
 
 #: The one service that runs on a host; Zun's name, which its clients and operators know.
 BINARY = "zun-compute"
@@ -69,16 +72,30 @@ async def register(cloud: Cloud, report: HostReport) -> int:
 
 
 async def seen(cloud: Cloud, host_id: int) -> None:
-    """The host is alive."""
-    await cloud.store.write(
-        lambda conn: (
-            conn.execute(
-                sa.update(host)
-                .where(host.c.id == host_id)
-                .values(seen_at=cloud.now(), report_count=host.c.report_count + 1)
-            ).rowcount
+    """The host is alive. If it was thought dead, it shall say again how its containers are."""
+
+    def work(conn: Connection) -> None:
+        now = cloud.now()
+        before = conn.execute(sa.select(host.c.seen_at).where(host.c.id == host_id)).scalar_one_or_none()
+        conn.execute(
+            sa.update(host).where(host.c.id == host_id).values(seen_at=now, report_count=host.c.report_count + 1)
         )
+        if before is not None and now - before > timedelta(seconds=cloud.settings.host_lease):
+            ask_again(conn, host_id)
+
+    await cloud.store.write(work)
+
+
+def ask_again(conn: Connection, host_id: int) -> None:
+    """Have a host report anew on all containers that became Unknown while it was silent."""
+    unknown = sa.select(container.c.workload_id).where(container.c.status == Status.UNKNOWN)
+    result = conn.execute(
+        sa.update(workload)
+        .where(workload.c.host_id == host_id, workload.c.id.in_(unknown))
+        .values(generation=workload.c.generation + 1)
     )
+    if result.rowcount:
+        touch_host(conn, host_id)
 
 
 async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) -> Assignments | None:
@@ -135,7 +152,10 @@ async def disable(cloud: Cloud, name: str, binary: str, reason: str | None) -> H
 
 
 async def force_down(cloud: Cloud, name: str, binary: str, forced_down: bool) -> Host:
-    return await _set(cloud, name, binary, forced_down=forced_down)
+    changed = await _set(cloud, name, binary, forced_down=forced_down)
+    if not forced_down:
+        await cloud.store.write(lambda conn: ask_again(conn, changed.id))
+    return changed
 
 
 async def delete(cloud: Cloud, name: str, binary: str) -> None:

@@ -1,8 +1,8 @@
 """Volumes on the host's own disk: see ``open_local``.
 
 A sized volume is a sparse file with an ext4 file system, mounted by a loop device that the kernel frees with the
-mount. So the size is held to by the file system itself, and a volume can be told from any other file by nobody's
-record but its own. A file's content is just a file.
+mount; what is freed inside is given back to the host's disk (``discard``). So the file system itself holds to the
+size, and the files are all the record there is. A file's content is just a file.
 
 An image is made under another name, formatted, brought to the disk and only then given its own name. What bears the
 name is therefore never formatted again, whatever is in it: a volume that cannot be mounted is an error to be looked
@@ -87,10 +87,13 @@ class _Local:
             if place in mount_points():
                 raise EngineError(f"Volume {uuid} cannot be deleted while it is attached.")
             _remove_empty(place)
-            for directory, name in ((self._volumes, f"{uuid}{_IMAGE}"), (self._files, uuid)):
-                for path in (directory / name, directory / f"{name}{_UNFINISHED}"):
-                    path.unlink(missing_ok=True)
-                await asyncio.to_thread(_sync, directory)
+            try:
+                for directory, name in ((self._volumes, f"{uuid}{_IMAGE}"), (self._files, uuid)):
+                    for path in (directory / name, directory / f"{name}{_UNFINISHED}"):
+                        path.unlink(missing_ok=True)
+                    await asyncio.to_thread(_sync, directory)
+            except OSError as error:
+                raise EngineError(f"Volume {uuid} could not be deleted: {error.strerror}.") from error
 
     async def attached(self) -> list[str]:
         """Those that are mounted. A content file is no mount: it is held, never attached."""
@@ -127,8 +130,11 @@ class _Local:
             unfinished.unlink(missing_ok=True)
 
     async def _mount(self, image: Path, place: Path, uuid: str) -> None:
-        place.mkdir(mode=0o700, exist_ok=True)
-        ended = await end_of("mount", "-t", "ext4", "-o", "loop,nosuid,nodev", str(image), str(place))
+        try:
+            place.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise _disk_error(uuid, error) from error
+        ended = await end_of("mount", "-t", "ext4", "-o", "loop,nosuid,nodev,discard", str(image), str(place))
         if ended.code == 0:
             return
         _remove_empty(place)

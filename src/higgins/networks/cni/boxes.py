@@ -4,6 +4,7 @@ nftables refuses a set whose intervals overlap, while the rules of security grou
 """
 
 import ipaddress
+import logging
 from collections import defaultdict
 from collections.abc import Iterable
 from itertools import pairwise
@@ -11,11 +12,31 @@ from itertools import pairwise
 from higgins.model.errors import Invalid
 from higgins.networks.base import Rule
 
+_log = logging.getLogger(__name__)
+
 Span = tuple[int, int]  # both ends belong to it
 Box = tuple[Span, Span]  # remote addresses, ports
 
 ICMP = 1
-_NUMBERS = {"icmp": ICMP, "tcp": 6, "udp": 17, "dccp": 33, "sctp": 132, "udplite": 136}
+#: The names that Neutron's security group API knows.
+_NUMBERS = {
+    "ah": 51,
+    "dccp": 33,
+    "egp": 8,
+    "esp": 50,
+    "gre": 47,
+    "icmp": ICMP,
+    "igmp": 2,
+    "ipip": 4,
+    "ospf": 89,
+    "pgm": 113,
+    "rsvp": 46,
+    "sctp": 132,
+    "tcp": 6,
+    "udp": 17,
+    "udplite": 136,
+    "vrrp": 112,
+}
 _ICMP6 = frozenset({"icmpv6", "ipv6-icmp", "58"})
 _ALL_ADDRESSES: Span = (0, 2**32 - 1)
 _ALL_PORTS: Span = (0, 65535)
@@ -26,16 +47,28 @@ def boxes(rules: Iterable[Rule]) -> dict[int | None, list[Box]]:
     """By IP protocol number (None: whatever protocol), in ascending order.
 
     For ICMP the "ports" are type times 256 plus code, the first two bytes of its header. Rules that speak of IPv6 let
-    nothing of IPv4 in and are left out. Raises ``Invalid`` for a rule that makes no sense.
+    nothing of IPv4 in and are left out. So is a rule that makes no sense: it lets nothing in either, and one tenant's
+    rule must not keep the filters of a whole host as they were. The log names it.
     """
     by_protocol: dict[int | None, list[Box]] = defaultdict(list)
     for rule in rules:
-        remote = _remote(rule)
-        if remote is None or rule.protocol in _ICMP6:
+        try:
+            found = box(rule)
+        except Invalid as error:
+            _log.warning("a rule is left out: %s", error)
             continue
-        protocol = _number(rule)
-        by_protocol[protocol].append((remote, _ports(rule, protocol)))
+        if found is not None:
+            by_protocol[found[0]].append(found[1])
     return {protocol: disjoint(found) for protocol, found in by_protocol.items()}
+
+
+def box(rule: Rule) -> tuple[int | None, Box] | None:
+    """The rule's protocol and box; None if it is about IPv6. Raises ``Invalid`` if it makes no sense."""
+    remote = _remote(rule)
+    if remote is None or rule.protocol in _ICMP6:
+        return None
+    protocol = _number(rule)
+    return protocol, (remote, _ports(rule, protocol))
 
 
 def disjoint(overlapping: Iterable[Box]) -> list[Box]:

@@ -7,6 +7,7 @@ plug, as the far end of an interface in the sandbox whose near end bears no name
 """
 
 import asyncio
+import ipaddress
 import json
 import os
 import shutil
@@ -227,7 +228,7 @@ async def _make_bridge(port: PortWire) -> None:
     if clash is not None:
         raise EngineError(f"The network {port.network} cannot be on this host: {port.cidr} overlaps {clash}.")
     bridge = wires.bridge_name(port.network)
-    place = f"{port.gateway}/{port.cidr.rpartition('/')[2]}"
+    place = f"{port.gateway}/{ipaddress.ip_network(port.cidr, strict=False).prefixlen}"
     await links.change(
         [
             f"link add name {bridge} address {wires.bridge_mac(port.network)} mtu {int(port.mtu)} type bridge"

@@ -11,6 +11,9 @@ Two tables of one name are ours, and one transaction replaces both; no other tab
 The number of rules does not grow with ports: they are elements of sets. Per project there is one chain and one set,
 because nftables cannot compare the results of two lookups ("is the sender's project the receiver's?").
 
+Interfaces are known by the first letters of their names, so that one too new to be in a set is held to nothing less;
+no other interface of the host may begin with them.
+
 A container reaches the outside, and the host itself at any of its addresses; the host reaches every container.
 A connection that was let in stays when its rule goes: only new ones are judged.
 """
@@ -19,7 +22,9 @@ import ipaddress
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import lru_cache
 
+from higgins.model.errors import Invalid
 from higgins.networks.base import PortFilter
 from higgins.networks.cni.boxes import ICMP, Span, boxes
 from higgins.networks.cni.wires import BRIDGE_PREFIX, PORT_PREFIX, bridge_name, checked_mac, port_name
@@ -33,7 +38,7 @@ def ruleset(filters: Iterable[PortFilter], *, table: str = "higgins", reach_host
     """What ``nft -f`` reads to make these the filters of the host. The same filters give the same text.
 
     Without ``reach_host`` containers open no connection to the host itself (they may ping it). Raises ``Invalid`` for
-    a port or rule that makes no sense.
+    a port whose uuid, address or MAC is none.
     """
     ports = _unambiguous(sorted(filters, key=lambda port: port.uuid))
     projects = {project: number for number, project in enumerate(sorted({port.project_id for port in ports}))}
@@ -57,7 +62,7 @@ def _unambiguous(ports: list[PortFilter]) -> list[PortFilter]:
     """
     places: dict[tuple[str, str], list[PortFilter]] = defaultdict(list)
     for port in ports:
-        if ipaddress.ip_address(port.address).version == 4:
+        if _canonical(port.address).version == 4:
             places[_place(port)].append(port)
     for (bridge, address), claimants in places.items():
         if len(claimants) > 1:
@@ -67,7 +72,16 @@ def _unambiguous(ports: list[PortFilter]) -> list[PortFilter]:
 
 
 def _place(port: PortFilter) -> tuple[str, str]:
-    return bridge_name(port.network), str(ipaddress.ip_address(port.address))
+    return bridge_name(port.network), str(_canonical(port.address))
+
+
+@lru_cache(maxsize=16384)
+def _canonical(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Asked for each port several times at every change of any."""
+    try:
+        return ipaddress.ip_address(address)
+    except ValueError as error:
+        raise Invalid(f"{address!r} is not the address of a port.") from error
 
 
 def _key(port: PortFilter) -> str:

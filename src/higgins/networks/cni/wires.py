@@ -6,6 +6,7 @@ hex digits of a uuid. They follow from the uuid alone: any process finds them ag
 
 import ipaddress
 import re
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -36,11 +37,13 @@ def checked_mac(value: str) -> str:
     return value.lower()
 
 
+@lru_cache(maxsize=16384)
 def bridge_name(network: str) -> str:
     """The Linux bridge of a network."""
     return BRIDGE_PREFIX + checked_uuid(network).hex[:12]
 
 
+@lru_cache(maxsize=16384)
 def port_name(port: str) -> str:
     """The host's end of a port's veth."""
     return PORT_PREFIX + checked_uuid(port).hex[:12]

@@ -13,11 +13,12 @@ from higgins.runtimes.docker.images import Images
 __all__ = ["DockerRuntime", "open_docker"]
 
 
-async def open_docker(
+def open_docker(
     url: str = "unix:///var/run/docker.sock", *, pause_image: str | None = None, pause_binary: str = "catatonit"
 ) -> Runtime:
-    """A driver for the engine at ``url``. It is awaited because its connections belong to the running event loop; the
-    engine is first spoken to, and the version of its API agreed, by the first verb.
+    """A driver for the engine at ``url``; to be called where an event loop runs, to which its connections belong.
+
+    The engine is first spoken to, and the version of its API agreed, by the first verb: it may be down until then.
 
     ``pause_image`` names an image whose ``/pause -P`` waits for ever; without it one is built from ``pause_binary``, a
     static program of this host, found on the PATH.

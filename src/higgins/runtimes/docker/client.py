@@ -166,14 +166,44 @@ class Client:
             return URL(path).with_query(dict(params or {})), data, tty
 
         stream = Stream(self._docker, setup)
-        with engine_errors(missing):
-            await stream._init()
+        try:
+            with engine_errors(missing):
+                await stream._init()
+        except BaseException:
+            await close_stream(stream)
+            raise
         return stream
+
+
+def _transport(stream: Stream) -> asyncio.WriteTransport | None:
+    """Where input goes; None once the connection is lost or closed."""
+    connection = None if stream._resp is None else stream._resp.connection
+    transport = None if connection is None else connection.transport
+    return None if transport is None or transport.is_closing() else transport
+
+
+async def write(stream: Stream, data: bytes) -> bool:
+    """Send input and wait until there is room for more. False when nobody reads it any more."""
+    if stream._closed or _transport(stream) is None:
+        return False
+    try:
+        await stream.write_in(data)
+    except (aiohttp.ClientError, OSError):
+        return False
+    return True
 
 
 def half_close(stream: Stream) -> None:
     """Tell the other side that no more input comes, and go on reading."""
-    connection = None if stream._resp is None else stream._resp.connection
-    transport = None if connection is None else connection.transport
-    if transport is not None and not transport.is_closing() and transport.can_write_eof():
+    transport = _transport(stream)
+    if transport is not None and transport.can_write_eof():
         transport.write_eof()
+
+
+async def close_stream(stream: Stream) -> None:
+    """Leave the connection, whatever has become of it. May be done twice."""
+    if _transport(stream) is not None:
+        await stream.close()
+    stream._closed = True
+    if stream._resp is not None:
+        stream._resp.close()

@@ -1,5 +1,6 @@
 """Our specification → the body of the engine's create call. Pure."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from higgins.runtimes.base import Bind, EngineContainer, SandboxSpec
@@ -36,6 +37,19 @@ def sandbox_name(uuid: str) -> str:
 
 def container_name(uuid: str, incarnation: int) -> str:
     return f"higgins-{uuid}-{incarnation}"
+
+
+def is_ours(name: str, labels: Mapping[str, str]) -> bool:
+    """Whether a container with this name and these labels was made by us.
+
+    An image may carry any labels, and whoever runs it beside us gets them; the name tells such a container from ours.
+    """
+    uuid, incarnation = labels.get(UUID, ""), labels.get(INCARNATION, "")
+    if labels.get(KIND) == "sandbox":
+        return name == sandbox_name(uuid)
+    return (
+        labels.get(KIND) == "container" and incarnation.isdecimal() and name == container_name(uuid, int(incarnation))
+    )
 
 
 def labels(container: EngineContainer) -> dict[str, str]:

@@ -84,7 +84,11 @@ class DockerRuntime:
     async def create(self, container: EngineContainer) -> None:
         name = config.container_name(container.uuid, container.incarnation)
         missing = ImageNotFound(f"The image {full_name(container.image)} is not on this host.")
-        await lifecycle.make(self._client, name, config.container_body(container), missing)
+        try:
+            await lifecycle.make(self._client, name, config.container_body(container), missing)
+        except ImageNotFound as error:
+            await self._images.inspect(container.image)
+            raise EngineError(f"The sandbox {container.sandbox} is not on this host.") from error
 
     async def start(self, uuid: str) -> None:
         await lifecycle.start(self._client, await self._find(uuid), uuid)

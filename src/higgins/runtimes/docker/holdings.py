@@ -23,6 +23,11 @@ def by_label(labels: dict[str, str]) -> dict[str, str]:
     return {"all": "1", "filters": json.dumps({"label": [f"{key}={value}" for key, value in labels.items()]})}
 
 
+def ours(entries: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Those entries of the engine's list that we made."""
+    return [entry for entry in entries if config.is_ours(entry["Names"][0].lstrip("/"), entry["Labels"])]
+
+
 def newest(entries: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
     """The entry of the highest incarnation."""
     return max(entries, key=lambda entry: int(entry["Labels"][config.INCARNATION]), default=None)
@@ -30,7 +35,7 @@ def newest(entries: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
 
 async def members(client: Client, labels: dict[str, str]) -> list[dict[str, Any]]:
     """Entries of the engine's list, of containers with these labels."""
-    return list(await client.call("GET", "containers/json", params=by_label({config.KIND: "container"} | labels)))
+    return ours(await client.call("GET", "containers/json", params=by_label({config.KIND: "container"} | labels)))
 
 
 async def find(client: Client, uuid: str) -> str:
@@ -51,7 +56,7 @@ async def everything(client: Client, sandbox: str | None) -> Holdings:
     params = by_label(labels)
     if sandbox is None:
         params["filters"] = json.dumps({"label": [config.KIND]})
-    entries = await client.call("GET", "containers/json", params=params)
+    entries = ours(await client.call("GET", "containers/json", params=params))
     slots = asyncio.Semaphore(AT_ONCE)
 
     async def look(entry: dict[str, Any]) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 import json
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -16,8 +17,18 @@ from higgins.runtimes.docker.client import Client
 PAUSE = "higgins-pause:1"
 
 
+#: What names may consist of, by the reference grammar of the OCI distribution specification. A name becomes a part of
+#: the engine's URLs, so nothing else may pass: neither ``..`` nor a question mark.
+_NAME = re.compile(r"[A-Za-z0-9\[]([A-Za-z0-9_\-:@\[\]]|[./](?![./]))*")
+
+
 def full_name(image: str) -> str:
-    """The name with its tag; without one it is ``latest``. A digest or an id needs none."""
+    """The name with its tag; without one it is ``latest``. A digest or an id needs none.
+
+    Raises ``ImageNotFound`` for what cannot be a name.
+    """
+    if not _NAME.fullmatch(image):
+        raise ImageNotFound(f"{image!r} is not the name of an image.")
     last = image.rpartition("/")[2]
     return image if ":" in last or "@" in last else f"{image}:latest"
 
@@ -112,6 +123,7 @@ class Images:
 
     async def inspect(self, name: str) -> Image:
         """The image on the host. Raises ``ImageNotFound``."""
+        name = full_name(name)
         missing = ImageNotFound(f"The image {name} is not on this host.")
         return image(await self._client.call("GET", f"images/{name}/json", missing=missing))
 

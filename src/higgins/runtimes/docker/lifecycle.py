@@ -2,19 +2,31 @@
 
 import asyncio
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
-from higgins.model.errors import ContainerGone, EngineError, HigginsError
+from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError
 from higgins.runtimes.docker import holdings
 from higgins.runtimes.docker.client import PATIENCE, Client
 
-#: Seconds between looks at a container that another call is making or removing, and for how long to look.
-LOOK_EVERY, LOOK_FOR = 0.05, 60.0
+#: Seconds between looks at a container that another call is making or removing.
+LOOK_EVERY = 0.05
+
+
+@asynccontextmanager
+async def in_time(sentence: str) -> AsyncIterator[None]:
+    """Give up on another call's work, with this sentence, when it takes longer than any call should."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            yield
+    except TimeoutError as error:
+        raise EngineError(sentence) from error
 
 
 async def make(client: Client, name: str, body: dict[str, Any], missing: HigginsError) -> None:
     """Create the container unless one of that name is there. ``missing`` says that its image is not on the host."""
-    async with asyncio.timeout(PATIENCE):
+    async with in_time(f"The container engine is still busy with {name}."):
         while not await exists(client, name):
             try:
                 await client.call("POST", "containers/create", params={"name": name}, body=body, missing=missing)
@@ -42,10 +54,12 @@ async def start(client: Client, container: str, uuid: str) -> None:
     """Start it; running already is done. Raises with a sentence about the command where that is at fault."""
     try:
         await client.call("POST", f"containers/{container}/start", missing=holdings.gone(uuid))
+    except EngineUnavailable:
+        raise
     except EngineError as error:
-        if status_of(error) is None or isinstance(error, ContainerGone):
-            raise
         payload = await holdings.inspect(client, container, holdings.gone(uuid))
+        if isinstance(error, ContainerGone):  # but it is here, so what is missing is what it joins
+            raise EngineError(f"The sandbox of the container {uuid} is not on this host.") from error
         sentence = command_fault(payload)
         if sentence is None:
             raise
@@ -89,7 +103,7 @@ async def remove(client: Client, container: str) -> None:
     """Kill and remove it with its anonymous volumes, and see it gone. Gone already is done."""
     missing = holdings.gone(container)
     params = {"force": "1", "v": "1"}
-    async with asyncio.timeout(LOOK_FOR):
+    async with in_time(f"The container engine is still busy with the removal of {container}."):
         while True:
             try:
                 await client.call("DELETE", f"containers/{container}", params=params, missing=missing)

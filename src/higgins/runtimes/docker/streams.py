@@ -8,7 +8,7 @@ from aiodocker.stream import Stream
 
 from higgins.model.errors import EngineError
 from higgins.runtimes.base import LogChunk, LogOptions
-from higgins.runtimes.docker.client import half_close
+from higgins.runtimes.docker.client import close_stream, half_close, write
 from higgins.runtimes.docker.errors import engine_errors
 
 #: A call that sets a terminal's width and height in characters.
@@ -81,8 +81,9 @@ class DockerTerminal:
         return None if message is None else LogChunk(stream=2 if message.stream == 2 else 1, data=message.data)
 
     async def write(self, data: bytes) -> None:
-        with engine_errors():
-            await self._stream.write_in(data)
+        """Raises ``EngineError`` once the process has ended."""
+        if not await write(self._stream, data):
+            raise EngineError("The process reads no more input.")
 
     async def close_stdin(self) -> None:
         half_close(self._stream)
@@ -102,4 +103,4 @@ class DockerTerminal:
         raise EngineError("The command closed its output, but has not ended yet.")
 
     async def close(self) -> None:
-        await self._stream.close()
+        await close_stream(self._stream)
