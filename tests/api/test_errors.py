@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from higgins.control.cloud import Cloud
 from tests.api.conftest import Caller, Opener
@@ -167,6 +168,16 @@ async def test_the_service_tells_its_health_and_its_figures(api: Caller, host: F
     assert 'higgins_workloads{kind="container",status="Creating"} 1.0' in text
     assert 'higgins_api_requests_total{method="POST",route="/v1/containers",status="202"} 1.0' in text
     assert 'higgins_api_request_seconds_count{route="/v1/containers"}' in text
+
+
+async def test_a_database_that_does_not_answer_is_ill_health(
+    api: Caller, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def gone(_work: object) -> object:
+        raise sa.exc.OperationalError("SELECT 1", None, Exception("no connection"))
+
+    monkeypatch.setattr(cloud.store, "read", gone)
+    assert (await api.by(None).get("/healthcheck")).status == 503
 
 
 async def test_figures_may_be_open(serve: Opener) -> None:

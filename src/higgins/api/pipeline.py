@@ -22,7 +22,7 @@ from higgins.api.routes import Route
 from higgins.api.schemas.fields import read
 from higgins.api.streams import OpenStreams
 from higgins.control.cloud import Actor, Cloud
-from higgins.model.errors import HigginsError, TooLarge, Unauthorized
+from higgins.model.errors import HigginsError, NotAcceptable, TooLarge, Unauthorized
 
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger("higgins.api.access")
@@ -120,6 +120,8 @@ class Pipeline:
         response = json_response(envelope(told, request[REQUEST_ID]), told.status)
         if isinstance(told, Unauthorized):
             response.headers["WWW-Authenticate"] = self.auth.challenge
+        if isinstance(told, NotAcceptable):
+            response.headers.update(microversion.headers(None))
         if isinstance(told, WrongMethod):
             response.headers["Allow"] = told.allowed
         if isinstance(told, TooLarge):
