@@ -118,6 +118,30 @@ async def test_attach_needs_an_interactive_container_that_runs(api: Caller, host
     assert (await api.get(f"{one}/attach")).status == 409
 
 
+async def test_consoles_count_among_the_streams_of_their_project(serve: Opener, host: FakeHost) -> None:
+    api = await serve(streams_per_project=1)
+    _, first = await attached(api, host)
+    _, second = await attached(api, host)
+    async with api.client.session.ws_connect(first) as socket:
+        await socket.send_bytes(b"x")
+        await socket.receive_bytes()
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await api.client.session.ws_connect(second)
+        assert refused.value.status == 429
+
+
+async def test_a_server_that_stops_closes_its_consoles(api: Caller, host: FakeHost) -> None:
+    _, url = await attached(api, host)
+    async with api.client.session.ws_connect(url) as socket:
+        await socket.send_bytes(b"x")
+        await socket.receive_bytes()
+        closing = asyncio.create_task(api.client.server.close())
+        async with asyncio.timeout(30):
+            assert (await socket.receive()).type in (aiohttp.WSMsgType.CLOSE, aiohttp.WSMsgType.CLOSED)
+            await closing
+            await host.terminals[-1].left.wait()
+
+
 async def test_consoles_are_where_the_operator_says(serve: Opener, host: FakeHost) -> None:
     api = await serve(console_url="wss://consoles.example:6784/")
     _, url = await attached(api, host)

@@ -178,6 +178,9 @@ async def test_a_database_that_does_not_answer_is_ill_health(
 
     monkeypatch.setattr(cloud.store, "read", gone)
     assert (await api.by(None).get("/healthcheck")).status == 503
+    answer = await api.get("/v1/containers")
+    assert (answer.status, answer.code) == (503, "container.service-unavailable")
+    assert "connection" not in answer.text
 
 
 async def test_figures_may_be_open(serve: Opener) -> None:

@@ -1,11 +1,15 @@
 """Events as a stream, how many streams a project may have, and that a server which stops ends them."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import msgspec
+import pytest
 
+from higgins.api.streams import with_pauses
+from higgins.model.errors import HostUnavailable
 from tests.api.conftest import Caller, Opener
 from tests.api.host import FakeHost
 
@@ -81,6 +85,37 @@ async def test_a_project_has_so_many_streams_and_no_more(serve: Opener, host: Fa
                 if response.status == 200:
                     break
             await asyncio.sleep(0.05)
+
+
+async def test_a_silent_source_is_paused_and_left_in_order() -> None:
+    left = asyncio.Event()
+
+    async def source() -> AsyncIterator[int]:
+        try:
+            yield 1
+            await asyncio.Event().wait()
+            yield 2
+        finally:
+            left.set()
+
+    seen = []
+    paused = with_pauses(source(), 0.001)
+    async for item in paused:
+        seen.append(item)
+        if len(seen) == 3:
+            break
+    await paused.aclose()  # type: ignore[attr-defined]
+    assert seen == [1, None, None]
+    assert left.is_set()
+
+
+async def test_a_source_that_fails_says_so() -> None:
+    async def source() -> AsyncIterator[int]:
+        yield 1
+        raise HostUnavailable("gone")
+
+    with pytest.raises(HostUnavailable):
+        assert [item async for item in with_pauses(source(), 30)] == [1]
 
 
 async def test_a_server_that_stops_waits_for_no_listener(serve: Opener, host: FakeHost) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from higgins.api import drafts, idempotency, paging
-from higgins.api.call import Call, Located
+from higgins.api.call import Call, Located, Told
 from higgins.api.schemas.containers import FILTERS
 from higgins.api.views import common
 from higgins.api.views import containers as views
@@ -44,7 +44,7 @@ async def create(call: Call) -> Any:
     _check_size(call)
     draft = drafts.container(call)
     if call.query.get("dry_run"):
-        return await containers.dry_run(call.cloud, call.actor, draft)
+        return Told(await containers.dry_run(call.cloud, call.actor, draft), 200)
     key, body_hash = idempotency.of(call)
     made = await containers.create(
         call.cloud, call.actor, draft, run=call.query["run"], idempotency_key=key, body_hash=body_hash
