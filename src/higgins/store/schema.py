@@ -152,6 +152,7 @@ port = Table(
     Column("address", String(64), nullable=False),
     Column("mac", String(32), nullable=False),
     UniqueConstraint("network_id", "address"),
+    Index(None, "network_id", "id"),
 )
 
 security_group = Table(
