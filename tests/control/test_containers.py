@@ -270,13 +270,13 @@ async def test_a_fixed_address_is_given_once(cloud: Cloud, host: Host, alice: Ac
     from higgins.control import networks
 
     (net,) = await networks.find(cloud, alice)
-    wanted = net.cidr.replace("0/22", "77")
+    wanted = net.cidr.replace("0/20", "77")
     nets = (NetRequest(network="default", v4_fixed_ip=wanted),)
     made = await containers.create(cloud, alice, containers.Draft(name=None, spec=draft().spec, nets=nets), run=True)
     assert made.addresses[net.uuid][0]["addr"] == wanted
     with pytest.raises(Conflict, match="in use"):
         await containers.create(cloud, alice, containers.Draft(name=None, spec=draft().spec, nets=nets), run=True)
-    for bad in ("8.8.8.8", net.cidr.replace("0/22", "1")):
+    for bad in ("8.8.8.8", net.cidr.replace("0/20", "1")):
         other = (NetRequest(network="default", v4_fixed_ip=bad),)
         with pytest.raises(Invalid, match="is not one that network"):
             await containers.create(cloud, alice, containers.Draft(name=None, spec=draft().spec, nets=other), run=True)

@@ -168,6 +168,7 @@ port = Table(
     Column("address", Words(64), nullable=False),
     Column("mac", Words(32), nullable=False),
     UniqueConstraint("network_id", "address"),
+    Index(None, "network_id", "id"),
 )
 
 security_group = Table(

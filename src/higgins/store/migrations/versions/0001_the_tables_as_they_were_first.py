@@ -294,6 +294,7 @@ def upgrade() -> None:
         **_MARIADB,
     )
     with op.batch_alter_table("port", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_port_network_id_id"), ["network_id", "id"], unique=False)
         batch_op.create_index(batch_op.f("ix_port_workload_id"), ["workload_id"], unique=False)
 
     op.create_table(
