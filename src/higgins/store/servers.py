@@ -16,7 +16,7 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 
 from higgins.model.errors import OutcomeUnknown, StoreUnavailable
-from higgins.store.transactions import T, Work, finish, forget, start
+from higgins.store.transactions import T, Work, finish, start
 from higgins.store.verdicts import Verdict, undone, verdict
 from higgins.store.wakeups import Wakeups
 
@@ -67,14 +67,11 @@ class ServerRunner:
         with self._engine.connect() as conn:
             start(conn, number)
             with conn.begin() as transaction:
-                try:
-                    result = work(conn)
-                    topics = finish(conn) if commit else set()
-                finally:
-                    forget(conn)
+                result = work(conn)
                 if not commit:
                     transaction.rollback()
                     return result
+                topics = finish(conn)
                 try:
                     transaction.commit()
                 except exc.DBAPIError as error:

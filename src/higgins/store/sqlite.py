@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
 
-from higgins.store.transactions import T, Work, finish, forget, start
+from higgins.store.transactions import T, Work, finish, start
 from higgins.store.wakeups import Wakeups
 
 _BATCH = 64
@@ -38,10 +38,8 @@ class SQLiteRunner:
         if self._read_conn is None:
             self._read_conn = self._reader_engine.connect()
         with self._read_conn.begin() as transaction:
-            try:
-                result = work(self._read_conn)
-            finally:
-                forget(self._read_conn)
+            start(self._read_conn)
+            result = work(self._read_conn)
             transaction.rollback()
         return result
 
@@ -79,7 +77,6 @@ class SQLiteRunner:
                             result = work(conn)
                             touched = finish(conn)
                     except Exception as error:  # handed to the one who asked, who decides
-                        forget(conn)
                         if not _in_transaction(conn):  # a full disk undoes the whole of it, not the savepoint alone
                             raise
                         future.set_exception(error)

@@ -8,7 +8,7 @@ project). So nobody catches such collisions: the second run sees what the first 
 
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql, postgresql, sqlite
@@ -68,8 +68,9 @@ def insert_missing(conn: Connection, table: sa.Table, **values: object) -> None:
 
 
 def start(conn: Connection, number: int = 1) -> None:
-    """For runners: the ``number``-th run of a transaction begins."""
-    forget(conn)
+    """For runners: the ``number``-th run of a transaction begins; what an undone one touched is forgotten."""
+    conn.info.pop(_HOSTS, None)
+    conn.info.pop(_EVENTS, None)
     conn.info[_ATTEMPT] = number
 
 
@@ -82,10 +83,3 @@ def finish(conn: Connection) -> set[str]:
     if conn.info.pop(_EVENTS, False):
         topics.add("events")
     return topics
-
-
-def forget(conn: Connection) -> None:
-    """For runners: the transaction is undone, and what it touched with it."""
-    state: dict[Any, Any] = conn.info
-    state.pop(_HOSTS, None)
-    state.pop(_EVENTS, None)

@@ -57,11 +57,11 @@ _INTERRUPTED: dict[str | int, str] = {
 def code_of(error: exc.DBAPIError) -> str | int | None:
     """PostgreSQL's SQLSTATE or MariaDB's number; None for an error that the driver raised without one."""
     original = error.orig
-    state = getattr(original, "sqlstate", None)
-    if isinstance(state, str):
-        return state
     first = original.args[0] if original is not None and original.args else None
-    return first if isinstance(first, int) else None
+    if isinstance(first, int):  # PyMySQL: its SQLSTATE says less
+        return first
+    state = getattr(original, "sqlstate", None)
+    return state if isinstance(state, str) else None
 
 
 def verdict(error: exc.DBAPIError) -> Verdict:
