@@ -9,15 +9,17 @@ import pytest
 from higgins.runtimes.base import Runtime
 from tests.contract.workloads import SHARED, Workloads
 from tests.engines import Engine
+from tests.engines.containerd import containerd_engine
 from tests.engines.docker import docker_engine
 from tests.engines.images import busybox_archive
 from tests.engines.podman import podman_engine
 from tests.engines.registry import registry
 
-__all__ = ["busybox_archive", "docker_engine", "podman_engine", "registry"]
+__all__ = ["busybox_archive", "containerd_engine", "docker_engine", "podman_engine", "registry"]
 
 #: The name of an engine → the session fixture that gives it, running. (Its module's fixtures are imported above.)
 ENGINES = {
+    "containerd": "containerd_engine",
     "docker": "docker_engine",
     "podman": "podman_engine",
 }

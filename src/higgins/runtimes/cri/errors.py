@@ -1,0 +1,63 @@
+"""gRPC statuses to errors with a tenant's sentence, by code and never by text."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+
+from higgins.model.errors import (
+    ContainerGone,
+    EngineError,
+    EngineUnavailable,
+    HigginsError,
+    ImageNotFound,
+    ImagePullFailed,
+    NotImplementedHere,
+)
+
+REFUSED = "The container engine refused"
+_AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+def engine_error(code: grpc.StatusCode, details: str, about: str, failed: str = REFUSED) -> HigginsError:
+    """What a call about ``about`` (a uuid, or the engine) failed with; ``failed`` begins the sentence."""
+    if code in _AWAY:
+        return EngineUnavailable("The container engine of this host does not answer.")
+    if code is grpc.StatusCode.NOT_FOUND:
+        return ContainerGone(f"The container engine does not know {about}.")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return NotImplementedHere("The container engine of this host cannot do that.")
+    return EngineError(f"{failed}: {sentence(details)}")
+
+
+def pull_error(code: grpc.StatusCode, details: str, image: str) -> HigginsError:
+    """What fetching ``image`` failed with."""
+    if code in _AWAY:
+        return EngineUnavailable("The container engine of this host does not answer.")
+    if code is grpc.StatusCode.NOT_FOUND:
+        return ImageNotFound(f"Image {image} could not be found.")
+    return ImagePullFailed(f"Image {image} could not be fetched: {sentence(details)}")
+
+
+def sentence(details: str) -> str:
+    """An engine's message as one line with a full stop, short enough to show."""
+    text = " ".join(details.split())[:500].rstrip(".")
+    return f"{text or 'it gave no reason'}."
+
+
+@contextmanager
+def translated(about: str, failed: str = REFUSED) -> Iterator[None]:
+    """Turn what gRPC raises inside into an error of ours."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise engine_error(error.code(), error.details() or "", about, failed) from error
+
+
+@contextmanager
+def pulling(image: str) -> Iterator[None]:
+    """Turn what gRPC raises inside into an error about an image."""
+    try:
+        yield
+    except grpc.aio.AioRpcError as error:
+        raise pull_error(error.code(), error.details() or "", image) from error

@@ -1,0 +1,119 @@
+"""Images over CRI's ImageService: pull by policy, list, remove."""
+
+import asyncio
+import re
+from collections.abc import Collection
+
+from cri_api.v1 import api_pb2 as cri
+
+from higgins.model.errors import EngineError, ImageNotFound
+from higgins.runtimes.base import Image, RegistryAuth
+from higgins.runtimes.cri.client import Client
+from higgins.runtimes.cri.errors import pulling
+
+#: A reference: registry, path, tag, digest (github.com/distribution/reference). An image's id has the same form.
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(
+    rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,})?"
+)
+#: Seconds that CRI may take to see what was changed in containerd.
+_SEEN = 30
+
+
+def image_of(found: cri.Image) -> Image:
+    return Image(id=found.id, names=tuple(short_name(name) for name in found.repo_tags), size=found.size)
+
+
+def full_name(image: str) -> str:
+    """The name that engines store: with a registry, and a tag where there is neither tag nor digest."""
+    first, slash, _ = image.partition("/")
+    if not slash:
+        image = f"docker.io/library/{image}"
+    elif not ("." in first or ":" in first or first == "localhost"):
+        image = f"docker.io/{image}"
+    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
+
+
+def short_name(image: str) -> str:
+    """The name as people write it: Docker's own registry and its library left out."""
+    return image.removeprefix("docker.io/").removeprefix("library/")
+
+
+def check_name(name: str) -> None:
+    """Raises ``ImageNotFound`` for what cannot be an image's name."""
+    if not _NAME.fullmatch(name):
+        raise ImageNotFound(f"{name!r} cannot be the name of an image.")
+
+
+class Images:
+    """What is on the host, and what is being fetched: several pulls of one image by one identity are one."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._pulls: dict[tuple[str, RegistryAuth | None], asyncio.Task[Image]] = {}
+
+    async def find(self, name: str) -> Image | None:
+        """An image on the host by a name, or by its id. None as well for what can be neither."""
+        if not _NAME.fullmatch(name):
+            return None
+        request = cri.ImageStatusRequest(image=cri.ImageSpec(image=name))
+        answer = await self._client.ask(self._client.image.ImageStatus, request, name)
+        return image_of(answer.image) if answer.image.id else None
+
+    async def pull(self, name: str, policy: str, auth: RegistryAuth | None) -> Image:
+        """Make the image be here. Raises ``ImageNotFound``, ``ImagePullFailed``."""
+        check_name(name)
+        if policy != "always":
+            found = await self.find(name)
+            if found is not None:
+                return found
+            if policy == "never":
+                raise ImageNotFound(f"Image {name} is not on this host, and the policy is never to pull it.")
+        key = (name, auth)
+        task = self._pulls.get(key)
+        if task is None:
+            task = asyncio.create_task(self._fetch(name, auth))
+            self._pulls[key] = task
+            task.add_done_callback(lambda done: self._forget(key, done))
+        # One that gives up waiting must not end the others' pull.
+        return await asyncio.shield(task)
+
+    def _forget(self, key: tuple[str, RegistryAuth | None], done: asyncio.Task[Image]) -> None:
+        self._pulls.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # those who waited have had it, or have gone
+
+    async def _fetch(self, name: str, auth: RegistryAuth | None) -> Image:
+        credentials = None
+        if auth is not None:
+            # Without an address: who asks has chosen it for this image, and engines differ in how they compare one.
+            credentials = cri.AuthConfig(username=auth.username, password=auth.password)
+        with pulling(name):
+            answer = await self._client.image.PullImage(
+                cri.PullImageRequest(image=cri.ImageSpec(image=name), auth=credentials)
+            )
+        return await self.find(answer.image_ref) or Image(id=answer.image_ref, names=(short_name(full_name(name)),))
+
+    async def all(self) -> list[Image]:
+        answer = await self._client.ask(self._client.image.ListImages, cri.ListImagesRequest())
+        return [image_of(found) for found in answer.images]
+
+    async def remove(self, name: str, used: Collection[str]) -> None:
+        """Take the name away, and with the last name the image, unless it is ``used`` (ids). Gone already is done.
+
+        CRI itself would remove all names that the image has.
+        """
+        found = await self.find(name)
+        if found is None:
+            return
+        if len(found.names) > 1 and await self._client.is_containerd() and short_name(full_name(name)) in found.names:
+            await (await self._client.containerd()).remove_image(full_name(name))
+            async with asyncio.timeout(_SEEN):
+                while await self.find(name) is not None:  # noqa: ASYNC110  CRI follows by an event, seen by it alone
+                    await asyncio.sleep(0.02)
+            return
+        if found.id in used:
+            raise EngineError(f"Image {name} is used by a container on this host.")
+        request = cri.RemoveImageRequest(image=cri.ImageSpec(image=name))
+        await self._client.ask(self._client.image.RemoveImage, request, name)

@@ -1,0 +1,133 @@
+"""A private containerd, which serves CRI."""
+
+import asyncio
+import io
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from higgins.runtimes.base import Runtime
+from higgins.runtimes.cri import open_cri
+from tests.engines import Daemon, need, wait_until
+from tests.engines.images import BUSYBOX, archive
+
+PAUSE = "localhost/pause:latest"
+CNI_PLUGINS = Path("/usr/lib/cni")
+
+#: As an operator sets it, but for paths of its own and what a machine without CAP_SYS_RESOURCE needs.
+CONFIG = """\
+version = 2
+root = "{root}/root"
+state = "{root}/state"
+[grpc]
+  address = "{root}/containerd.sock"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  restrict_oom_score_adj = true
+  netns_mounts_under_state_dir = true
+  stream_server_address = "127.0.0.1"
+  stream_server_port = "0"
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{plugins}"
+    conf_dir = "{root}/net.d"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
+"""
+
+
+def documented_network() -> str:
+    """The one snippet that Higgins needs from an operator, out of the page that tells them so."""
+    page = (Path(__file__).parents[2] / "docs" / "engines.md").read_text()
+    return page.split("```json\n", 1)[1].split("```", 1)[0]
+
+
+def pause_archive() -> bytes:
+    """An image of the process that holds a sandbox's namespaces."""
+    binary = Path(shutil.which("catatonit") or "").read_bytes()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        entry = tarfile.TarInfo("pause")
+        entry.size, entry.mode = len(binary), 0o755
+        tar.addfile(entry, io.BytesIO(binary))
+    return archive(PAUSE, out.getvalue(), {"Entrypoint": ["/pause", "-P"]})
+
+
+class ContainerdEngine:
+    """containerd below one directory. Its containers live on under their shims when it is killed."""
+
+    name = "containerd"
+    image = BUSYBOX
+    cannot: Mapping[str, str] = {}
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.endpoint = f"unix://{root}/containerd.sock"
+        self._ctr = ["ctr", "--address", f"{root}/containerd.sock", "--namespace", "k8s.io"]
+        (root / "net.d").mkdir()
+        (root / "net.d" / "10-higgins.conflist").write_text(documented_network())
+        config = root / "config.toml"
+        config.write_text(CONFIG.format(root=root, pause=PAUSE, plugins=CNI_PLUGINS))
+        self._daemon = Daemon(["containerd", "--config", str(config)], root / "containerd.log")
+
+    async def open(self) -> Runtime:
+        return open_cri(self.endpoint, logs=self.root / "logs")
+
+    def command(self, *arguments: str, stdin: bytes = b"") -> str:
+        """What containerd's own client prints, in the namespace of CRI."""
+        return subprocess.run([*self._ctr, *arguments], check=True, capture_output=True, input=stdin).stdout.decode()
+
+    def _serves_cri(self) -> bool:
+        if not self._daemon.running:
+            raise RuntimeError("containerd ended")
+        return (
+            b" ok" in subprocess.run([*self._ctr, "plugins", "ls", "id==cri"], check=False, capture_output=True).stdout
+        )
+
+    def start(self) -> None:
+        try:
+            self._daemon.start()
+            wait_until(self._serves_cri, "containerd does not serve CRI")
+        except (RuntimeError, TimeoutError) as error:
+            pytest.fail(f"{error}; its log:\n{self.log()}")
+
+    def kill(self) -> None:
+        self._daemon.kill()
+
+    async def _empty(self) -> None:
+        runtime = await self.open()
+        for sandbox in (await runtime.list()).sandboxes:
+            await runtime.remove_sandbox(sandbox.uuid)
+        await runtime.close()
+
+    def close(self) -> None:
+        """Remove what it runs, which leaves no control group and no socket of a shim, then end it."""
+        asyncio.run(self._empty())
+        self._daemon.terminate()
+
+    def log(self) -> str:
+        return self._daemon.log()
+
+
+@pytest.fixture(scope="session")
+def containerd_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
+    """One for the whole session, with busybox and the pause image loaded."""
+    need("containerd", "ctr", "runc", "catatonit")
+    if not (CNI_PLUGINS / "loopback").exists():
+        pytest.skip("the CNI plugins are not installed")
+    # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
+    root = Path(tempfile.mkdtemp(prefix="cd"))
+    engine = ContainerdEngine(root)
+    engine.start()
+    try:
+        for image in (busybox_archive.read_bytes(), pause_archive()):
+            engine.command("images", "import", "-", stdin=image)
+        yield engine
+        engine.close()
+    finally:
+        engine.kill()
+        shutil.rmtree(root, ignore_errors=True)
