@@ -59,7 +59,7 @@ async def test_a_followed_log_tells_what_comes_and_ends_with_the_container(
     written = b""
     async for chunk in runtime.logs(uuid, LogOptions(follow=True)):
         written += chunk.data
-        if chunk.data == b"early\n":
+        if written == b"early\n":
             terminal = await runtime.exec(uuid, ("touch", "/tmp/go"))
             assert await terminal.read() is None
             await terminal.close()

@@ -38,10 +38,14 @@ class Rule(Struct, frozen=True, kw_only=True):
 
 
 class PortFilter(Struct, frozen=True, kw_only=True):
-    """What may reach a port: from its own project's networks when ``project_open``, and by the rules."""
+    """What may reach a port: from its own project's networks when ``project_open``, and by the rules.
+
+    With ``mac`` the port may send from that MAC address only; without it only its IP address is held to.
+    """
 
     uuid: str
     address: str
+    mac: str = ""
     network: str
     project_id: str
     project_open: bool = True

@@ -1,0 +1,36 @@
+# Short names for the programs in scripts/; each of those runs on its own as well.
+
+.DEFAULT_GOAL := help
+.PHONY: help run stop logs clean test lint format bench docs
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+
+run: ## Install what is missing, start Higgins in the background and run a first container
+	@scripts/run
+
+stop: ## Stop Higgins; its containers go on
+	@scripts/stop
+
+logs: ## Follow the log of Higgins
+	@scripts/logs
+
+clean: ## Remove all that "make run" made: containers, networks, rules, mounts, data
+	@scripts/clean
+
+test: ## Install what the tests need, then lint and run all tests, on real engines
+	@scripts/setup-test
+	@scripts/lint
+	@scripts/test
+
+lint: ## Check style, types, layers and documents; change nothing
+	@scripts/lint
+
+format: ## Put all Python files into the project's style
+	@scripts/format
+
+bench: ## Measure start, create and API; BENCH="startup create api" chooses, BENCH_ARGS adds options
+	@scripts/bench $(BENCH)
+
+docs: ## Check that the documents match the tree
+	@scripts/docs

@@ -1,0 +1,70 @@
+"""What is measured: ``higgins up`` on a Docker engine that has a bridge of its own, both only for the measurement."""
+
+import contextlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.engines import Daemon, wait_until
+from tests.system.cloud import HigginsUp
+
+
+class BridgedEngine:
+    """A dockerd with its usual bridge, so that ``docker run`` wires a container as it does for everybody."""
+
+    def __init__(self, home: Path) -> None:
+        self.url = f"unix://{home}/docker.sock"
+        self.pidfile = home / "docker.pid"
+        command = ["dockerd", "--data-root", f"{home}/data", "--exec-root", f"{home}/exec", "--host", self.url]
+        command += ["--pidfile", str(self.pidfile), "--bip", "172.30.255.1/24"]
+        self._daemon = Daemon(command, home / "dockerd.log")
+
+    def start(self) -> None:
+        """Start it, with the image busybox in it."""
+        self._daemon.start()
+        wait_until(self._answers, "dockerd does not answer")
+        subprocess.run(["scripts/busybox-image", "docker", self.url], check=True, stdout=subprocess.DEVNULL)
+
+    def stop(self) -> None:
+        self._daemon.terminate()
+
+    def command(self, *arguments: str) -> str:
+        """What ``docker`` prints."""
+        command = ["docker", "--host", self.url, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def _answers(self) -> bool:
+        if not self._daemon.running:
+            raise RuntimeError(f"dockerd ended: {self._daemon.log()}")
+        done = subprocess.run(["docker", "--host", self.url, "version"], check=False, capture_output=True)
+        return done.returncode == 0
+
+
+@contextlib.contextmanager
+def running_engine() -> Iterator[BridgedEngine]:
+    """An engine while it is needed. Not below a long path: a socket's name has 107 bytes."""
+    home = Path(tempfile.mkdtemp(prefix="bench"))
+    engine = BridgedEngine(home)
+    engine.start()
+    try:
+        yield engine
+    finally:
+        engine.stop()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_cloud(engine: BridgedEngine) -> Iterator[HigginsUp]:
+    """Higgins while it is needed; all it made is removed."""
+    data = Path(tempfile.mkdtemp(prefix="bench-cloud"))
+    cloud = HigginsUp(data, engine.url)
+    cloud.start()
+    try:
+        yield cloud
+    finally:
+        if cloud.process is not None:
+            cloud.stop()
+        cloud.clean()
+        shutil.rmtree(data)

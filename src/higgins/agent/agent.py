@@ -1,0 +1,292 @@
+"""The agent of one host: it learns what the host should hold, and keeps one worker for each workload.
+
+Workers are woken by new assignments, by the engine's events, and by a full comparison at the start, after every outage
+of the engine and every 30 s, which covers whatever a wake-up missed. What is labelled ours but not assigned here is
+removed, though only once the control plane has said what is. Stopping the agent leaves all containers running.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from higgins.agent.effects import Effects
+from higgins.agent.files import Files, name_servers
+from higgins.agent.filters import Filters
+from higgins.agent.observe import Observer, Table
+from higgins.agent.outbox import Outbox
+from higgins.agent.steps import DeleteVolume, DetachVolume, Step
+from higgins.agent.worker import Bench, Worker
+from higgins.control.link import Assignment, Assignments, ControlLink, HostReport, Observation
+from higgins.model.errors import EngineUnavailable, HigginsError, NotFound
+from higgins.networks.base import Network
+from higgins.runtimes.base import Runtime
+from higgins.volumes.base import Volumes
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds between full comparisons, and of one long poll.
+COMPARE = 30.0
+POLL = 30.0
+#: Seconds before the control plane or the engine is asked again, doubled up to the last.
+FIRST_RETRY = 0.2
+LAST_RETRY = 10.0
+#: Seconds that the last observations may take when the agent is told to stop.
+FAREWELL = 5.0
+#: Workloads worked on at a time.
+SLOTS = 16
+
+
+def utc_now() -> datetime:
+    """The time as it is kept everywhere: UTC without zone."""
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def host_name_servers(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
+    """The name servers of this host that its containers can reach too."""
+    return name_servers(path.read_text()) if path.exists() else ()
+
+
+class Agent:
+    """Keeps one host as the control plane says. ``data`` is a directory of its own; ``dns`` name servers."""
+
+    def __init__(
+        self,
+        link: ControlLink,
+        runtime: Runtime,
+        network: Network,
+        volumes: Volumes,
+        *,
+        data: Path,
+        report: HostReport,
+        dns: tuple[str, ...] | None = None,
+        compare_every: float = COMPARE,
+        slots: int = SLOTS,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
+        self._link = link
+        self._runtime = runtime
+        self._network = network
+        self._report = report
+        self._compare_every = compare_every
+        self._files = Files(data / "sandboxes", host_name_servers() if dns is None else dns)
+        self._filters = Filters(network)
+        self._table = Table(network, volumes)
+        self._observer = Observer(runtime, self._table, self._files)
+        self._outbox = Outbox(self._send)
+        self._effects = Effects(runtime, network, volumes, files=self._files, filters=self._filters, table=self._table)
+        self._bench = Bench(
+            runtime=runtime,
+            effects=self._effects,
+            observer=self._observer,
+            outbox=self._outbox,
+            slots=asyncio.Semaphore(slots),
+            now=now,
+            shared=self._shared,
+        )
+        self._host: int | None = None
+        self._assigned: dict[str, Assignment] = {}
+        self._users: dict[str, set[str]] = {}  # of each volume, the workloads
+        self._dead: tuple[str, ...] = ()
+        self._told = False  # whether the control plane said what is assigned
+        self._compared = False  # whether all that is there was looked at since
+        self._compare_now = asyncio.Event()
+        self._sweep_now = asyncio.Event()
+        self._workers: dict[str, Worker] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._running: asyncio.Future[None] | None = None
+
+    # life
+
+    async def run(self) -> None:
+        """Work until ``stop``."""
+        self._running = asyncio.get_running_loop().create_future()
+        try:
+            await self._join()
+            for loop in (self._outbox.run, self._filters.run, self._follow, self._compare, self._sweep, self._listen):
+                self._spawn(self._for_ever(loop))
+            await self._running
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def stop(self) -> None:
+        """End the work where it is, and tell what was seen until now. Containers go on."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._outbox.flush()
+        if self._running is not None and not self._running.done():
+            self._running.set_result(None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _for_ever(self, loop: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Whatever goes wrong in one of the agent's loops, it begins again; the log tells."""
+        retry = FIRST_RETRY
+        clock = asyncio.get_running_loop().time
+        while True:
+            begun = clock()
+            try:
+                await loop()
+            except Exception as error:
+                if clock() - begun > LAST_RETRY:
+                    retry = FIRST_RETRY
+                if isinstance(error, HigginsError):
+                    LOG.warning("%s; trying again in %.1f s", error, retry)
+                else:
+                    LOG.exception("A fault in the agent; trying again in %.1f s", retry)
+                await asyncio.sleep(retry)
+                retry = min(retry * 2, LAST_RETRY)
+
+    async def _join(self) -> None:
+        """Prepare the host and introduce it, however long it takes until somebody answers."""
+        retry = FIRST_RETRY
+        while not (self._running and self._running.done()):
+            try:
+                await self._network.setup()
+                self._host = await self._link.register(self._report)
+                return
+            except (HigginsError, OSError) as error:
+                LOG.warning("The host could not join: %s; trying again in %.1f s", error, retry)
+                await asyncio.sleep(retry)
+                retry = min(retry * 2, LAST_RETRY)
+
+    # what should be
+
+    async def _follow(self) -> None:
+        """Learn of every change to what the host should hold."""
+        revision = -1
+        while True:
+            try:
+                answer = await self._link.assignments(self._hosted, revision, POLL)
+            except NotFound:
+                self._host = await self._link.register(self._report)  # it was removed, and is here all the same
+                continue
+            if answer is not None:
+                revision = answer.revision
+                self._take(answer)
+
+    @property
+    def _hosted(self) -> int:
+        if self._host is None:
+            raise RuntimeError("the host has not joined")
+        return self._host
+
+    def _take(self, answer: Assignments) -> None:
+        self._assigned = {assignment.uuid: assignment for assignment in answer.workloads}
+        self._dead = answer.dead_volumes
+        self._users = {}
+        for uuid, assignment in self._assigned.items():
+            for volume in assignment.volumes:
+                self._users.setdefault(volume, set()).add(uuid)
+        self._filters.want(self._assigned.values())
+        for uuid, assignment in self._assigned.items():
+            if uuid in self._workers:
+                self._workers[uuid].assign(assignment)
+            elif self._told:
+                self._employ(uuid, assignment)
+        for uuid, worker in self._workers.items():
+            if uuid not in self._assigned:
+                worker.assign(None)
+        if not self._told:
+            self._told = True
+            self._compare_now.set()
+        if self._dead:
+            self._sweep_now.set()
+
+    def _employ(self, uuid: str, assignment: Assignment | None) -> None:
+        worker = Worker(self._bench, uuid, assignment)
+        self._workers[uuid] = worker
+        self._spawn(self._work(worker))
+
+    async def _work(self, worker: Worker) -> None:
+        try:
+            await worker.run()
+        finally:
+            if self._workers.get(worker.workload) is worker:
+                del self._workers[worker.workload]
+        # It may have been assigned again at the last moment.
+        if worker.workload in self._assigned and worker.workload not in self._workers:
+            self._employ(worker.workload, self._assigned[worker.workload])
+        self._sweep_now.set()
+
+    def _shared(self, workload: str, volumes: frozenset[str]) -> frozenset[str]:
+        return frozenset(volume for volume in volumes if self._users.get(volume, set()) - {workload})
+
+    async def _send(self, observations: list[Observation]) -> None:
+        await self._link.observe(self._hosted, observations)
+
+    # what is
+
+    async def _listen(self) -> None:
+        """Wake the workload of every event; after an outage compare everything."""
+        events = self._runtime.events()
+        self._compare_now.set()
+        async for event in events:
+            if worker := self._workers.get(event.sandbox):
+                worker.wake()
+            elif self._told:
+                self._compare_now.set()
+        raise EngineUnavailable("The container engine ended its events")
+
+    async def _compare(self) -> None:
+        """Compare everything now and then."""
+        while True:
+            self._compare_now.clear()
+            if self._told:
+                await self._compare_all()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._compare_every):
+                    await self._compare_now.wait()
+
+    async def _compare_all(self) -> None:
+        holdings = await self._observer.everything()
+        for uuid in sorted(self._observer.workloads(holdings) - set(self._workers) - set(self._assigned)):
+            LOG.info("Workload %s is not assigned to this host: removing what is left of it", uuid)
+            self._employ(uuid, None)
+        for uuid, assignment in self._assigned.items():
+            if worker := self._workers.get(uuid):
+                volumes = frozenset(assignment.volumes)
+                worker.compare(self._observer.seen(uuid, holdings, volumes, self._shared(uuid, volumes)))
+            else:
+                self._employ(uuid, assignment)
+        self._filters.forget()
+        self._compared = True
+        self._sweep_now.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await self._sweep_now.wait()
+            self._sweep_now.clear()
+            if self._compared:
+                await self._sweep_volumes()
+
+    async def _sweep_volumes(self) -> None:
+        """Detach what nobody here needs, and delete what nobody keeps; not while anything is being removed."""
+        if any(worker.assignment is None for worker in self._workers.values()):
+            return
+        dead = [volume for volume in self._dead if volume not in self._users]
+        for volume in sorted(self._table.attached - set(self._users) - set(dead)):
+            await self._try(DetachVolume(volume=volume))
+        deleted = [volume for volume in dead if await self._try(DeleteVolume(volume=volume))]
+        if deleted:
+            await self._link.volumes_deleted(self._hosted, deleted)
+            self._dead = tuple(volume for volume in self._dead if volume not in deleted)
+
+    async def _try(self, step: Step) -> bool:
+        """Do a step that belongs to no workload; one that fails is tried again at the next comparison."""
+        try:
+            await self._effects.do(step)
+        except EngineUnavailable:
+            raise
+        except HigginsError as error:
+            LOG.warning("%s failed for volume %s: %s", type(step).__name__, step.subject, error)
+            return False
+        return True

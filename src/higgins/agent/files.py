@@ -1,0 +1,67 @@
+"""The files that tell a container its name, its neighbours and its name servers: one set for each sandbox.
+
+They are bound into every member, so ``hosts`` is rewritten in place (the same inode) when a neighbour comes or goes.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from higgins.runtimes.base import Bind
+
+#: File → where a container sees it.
+DESTINATIONS = {"hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf", "hostname": "/etc/hostname"}
+_LOCAL = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n"
+
+
+def hosts(names: Mapping[str, tuple[str, ...]]) -> str:
+    """The content of /etc/hosts; addresses without a name are left out."""
+    return _LOCAL + "".join(f"{address}\t{' '.join(own)}\n" for address, own in sorted(names.items()) if own)
+
+
+def resolv_conf(servers: tuple[str, ...]) -> str:
+    return "".join(f"nameserver {server}\n" for server in servers)
+
+
+def name_servers(text: str) -> tuple[str, ...]:
+    """Those of a resolv.conf that can be reached from another network namespace: not those on loopback."""
+    words = [line.split() for line in text.splitlines()]
+    servers = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver"]
+    return tuple(server for server in servers if not server.startswith("127.") and server != "::1")
+
+
+class Files:
+    """The sets of files under ``root``, one directory for each sandbox."""
+
+    def __init__(self, root: Path, servers: tuple[str, ...]) -> None:
+        self._root = root
+        self._servers = servers
+
+    def write(self, workload: str, hostname: str, names: Mapping[str, tuple[str, ...]]) -> None:
+        """Write or rewrite the set. Raises OSError."""
+        directory = self._root / workload
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "hosts").write_text(hosts(names))
+        (directory / "resolv.conf").write_text(resolv_conf(self._servers))
+        (directory / "hostname").write_text(f"{hostname}\n" if hostname else "")
+
+    def binds(self, workload: str, taken: frozenset[str]) -> tuple[Bind, ...]:
+        """How a member sees them, except where its owner mounts something of their own."""
+        directory = self._root / workload
+        return tuple(
+            Bind(str(directory / name), destination)
+            for name, destination in DESTINATIONS.items()
+            if destination not in taken
+        )
+
+    def remove(self, workload: str) -> None:
+        """Done already is done. Raises OSError."""
+        if self.there(workload):
+            shutil.rmtree(self._root / workload)
+
+    def there(self, workload: str) -> bool:
+        return (self._root / workload).is_dir()
+
+    def all(self) -> frozenset[str]:
+        """The workloads that have files here."""
+        return frozenset(path.name for path in self._root.iterdir()) if self._root.is_dir() else frozenset()

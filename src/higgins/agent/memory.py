@@ -1,0 +1,134 @@
+"""The little an agent remembers of a workload between two passes, and how a step's end changes it.
+
+All of it may be lost at any time: what must outlive the agent is in ``Known``, which the control plane keeps.
+"""
+
+from datetime import datetime, timedelta
+
+from msgspec import Struct, field
+from msgspec.structs import replace
+
+from higgins.agent.health import Health
+from higgins.agent.steps import (
+    CreateContainer,
+    KillContainer,
+    RemoveSandbox,
+    StartContainer,
+    Step,
+    StopContainer,
+    UpdateLimits,
+    WriteFiles,
+)
+from higgins.control.link import Assignment, Known, Member
+from higgins.model.errors import ContainerGone, HigginsError, HostUnavailable, ImagePullFailed
+
+#: Seconds before a failed step is tried again, doubled each time up to the last.
+FIRST_RETRY = 1.0
+LAST_RETRY = 30.0
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """A step failed ``count`` times in a row. Not tried again before ``retry_at``, never where that is None."""
+
+    sentence: str
+    generation: int
+    count: int
+    retry_at: datetime | None
+    crucial: bool
+
+    def holds(self, generation: int, now: datetime) -> bool:
+        """Whether the step must not be tried now. A new generation tries everything anew."""
+        return self.generation == generation and (self.retry_at is None or now < self.retry_at)
+
+
+class MemberMemory(Struct, kw_only=True):
+    """Of one container. ``limits`` (cores, bytes) in force and ``made`` with; ``streak`` restarts in a row."""
+
+    known: Known
+    limits: tuple[float, int] | None = None
+    made: tuple[float, int] | None = None
+    streak: int = 0
+    killed_at: datetime | None = None
+    health: Health | None = None
+
+
+class Memory(Struct, kw_only=True):
+    """Of one workload. ``files`` as last written."""
+
+    members: dict[str, MemberMemory] = field(default_factory=dict)
+    failures: dict[tuple[str, str], Failure] = field(default_factory=dict)
+    files: WriteFiles | None = None
+
+    def of(self, member: Member) -> MemberMemory:
+        """What is remembered of a member; at first, what the control plane kept of it."""
+        return self.members.get(member.uuid) or MemberMemory(known=member.known)
+
+    def failure(self, step: Step) -> Failure | None:
+        return self.failures.get(_key(step))
+
+
+def _key(step: Step) -> tuple[str, str]:
+    return step.subject, type(step).__name__
+
+
+def meet(memory: Memory, assignment: Assignment) -> None:
+    """Make room for all members, and forget those that are no more."""
+    memory.members = {member.uuid: memory.of(member) for member in assignment.members}
+
+
+def succeeded(memory: Memory, step: Step, now: datetime) -> None:
+    """Remember that a step was done."""
+    memory.failures.pop(_key(step), None)
+    if isinstance(step, WriteFiles):
+        memory.files = step
+    elif isinstance(step, RemoveSandbox):
+        memory.files = None
+    member = memory.members.get(step.subject)
+    if member is None:
+        return
+    if isinstance(step, CreateContainer):
+        member.limits = member.made = (step.container.cpu, step.container.memory)
+        member.streak, member.killed_at, member.health = 0, None, None
+    elif isinstance(step, UpdateLimits):
+        member.limits = (step.cpu, step.memory)
+    elif isinstance(step, StartContainer):
+        _started(member, step)
+    elif isinstance(step, KillContainer):
+        member.killed_at = now
+        member.known = replace(member.known, order_done=max(step.order, member.known.order_done))
+    elif isinstance(step, StopContainer) and not step.restarting:
+        member.killed_at = None
+
+
+def _started(member: MemberMemory, step: StartContainer) -> None:
+    """It runs again: whatever was said of its end is over."""
+    known = member.known
+    member.known = replace(
+        known,
+        order_done=max(step.order, known.order_done),
+        restarts=step.restarts,
+        ended=False,
+        step="",
+    )
+    member.streak = step.streak
+    member.killed_at = None
+    if step.again:
+        member.limits = member.made  # an engine may start it by making it anew
+
+
+def failed(memory: Memory, step: Step, error: HigginsError, generation: int, now: datetime) -> None:
+    """Remember that a step failed, and when to try again: never at once, and not at all after a final refusal."""
+    before = memory.failures.get(_key(step))
+    count = before.count + 1 if before and before.generation == generation else 1
+    transient = not step.final or isinstance(error, HostUnavailable | ImagePullFailed | ContainerGone)
+    wait = timedelta(seconds=min(FIRST_RETRY * 2 ** min(count - 1, 10), LAST_RETRY))
+    memory.failures[_key(step)] = Failure(
+        sentence=str(error),
+        generation=generation,
+        count=count,
+        retry_at=now + wait if transient else None,
+        crucial=step.crucial,
+    )
+    member = memory.members.get(step.subject)
+    if member is not None and isinstance(step, KillContainer):
+        member.known = replace(member.known, order_done=max(step.order, member.known.order_done))

@@ -1,0 +1,58 @@
+"""What the agent saw, on its way to the control plane: collected, sent together, and sent again until heard."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from higgins.control.link import Observation
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds in which observations are collected, and before an unheard batch is sent again (doubled up to the last).
+COLLECT = 0.005
+FIRST_RETRY = 0.2
+LAST_RETRY = 10.0
+
+
+class Outbox:
+    """The newest observation of each workload that was not heard yet."""
+
+    def __init__(self, send: Callable[[list[Observation]], Awaitable[None]]) -> None:
+        self._send = send
+        self._waiting: dict[str, Observation] = {}
+        self._some = asyncio.Event()
+        self._retry = FIRST_RETRY
+
+    def put(self, observation: Observation) -> None:
+        """Send it soon; an older one of the same workload that still waits is not sent any more."""
+        self._waiting[observation.workload] = observation
+        self._some.set()
+
+    async def run(self) -> None:
+        """Send what comes, for ever."""
+        while True:
+            await self._some.wait()
+            await asyncio.sleep(COLLECT)
+            if await self.flush():
+                self._retry = FIRST_RETRY
+            else:
+                await asyncio.sleep(self._retry)
+                self._retry = min(self._retry * 2, LAST_RETRY)
+
+    async def flush(self) -> bool:
+        """Send what waits now; whether it was heard."""
+        batch, self._waiting = self._waiting, {}
+        self._some.clear()
+        if not batch:
+            return True
+        heard = False
+        try:
+            await self._send(list(batch.values()))
+            heard = True
+        except Exception as error:  # whatever fails on the other side must not lose what was seen here
+            LOG.warning("The control plane did not take %d observations: %r", len(batch), error)
+        finally:
+            if not heard:
+                self._waiting = batch | self._waiting
+                self._some.set()
+        return heard

@@ -1,0 +1,58 @@
+"""What the control plane asks of this host directly: to look into a container, and to hold images."""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from higgins.runtimes.base import (
+    Image,
+    LogChunk,
+    LogOptions,
+    PathStat,
+    Processes,
+    RegistryAuth,
+    Runtime,
+    Stats,
+    Terminal,
+)
+
+
+class LocalStreams:
+    """``HostStreams`` over the engine of this host. Raises what the engine's driver raises."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    async def logs(self, uuid: str, options: LogOptions) -> AsyncIterator[LogChunk]:
+        return self._runtime.logs(uuid, options)
+
+    async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool) -> Terminal:
+        return await self._runtime.exec(uuid, command, tty=tty, stdin=stdin)
+
+    async def attach(self, uuid: str) -> Terminal:
+        return await self._runtime.attach(uuid)
+
+    async def stats(self, uuid: str) -> Stats:
+        return await self._runtime.stats(uuid)
+
+    async def top(self, uuid: str, ps_args: str | None) -> Processes:
+        return await self._runtime.top(uuid, ps_args)
+
+    def get_archive(self, uuid: str, path: str) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]:
+        return self._runtime.get_archive(uuid, path)
+
+    async def put_archive(self, uuid: str, path: str, data: AsyncIterator[bytes]) -> None:
+        await self._runtime.put_archive(uuid, path, data)
+
+    async def commit(self, uuid: str, name: str) -> str:
+        return await self._runtime.commit(uuid, name)
+
+    async def pull(self, image: str, auth: RegistryAuth | None) -> Image:
+        """The image as its registry has it now."""
+        return await self._runtime.pull(image, policy="always", auth=auth)
+
+    async def remove_image(self, name: str) -> None:
+        await self._runtime.remove_image(name)
+
+    async def search(self, term: str) -> list[dict[str, Any]]:
+        return await self._runtime.search(term)

@@ -1,0 +1,288 @@
+"""One workload's worker: looks, plans, does, and looks again until nothing is left to do. Never two for a workload."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from higgins.agent import health, memory
+from higgins.agent.effects import Effects
+from higgins.agent.observe import Observer
+from higgins.agent.outbox import Outbox
+from higgins.agent.plan import plan
+from higgins.agent.probes import probe
+from higgins.agent.seen import Plan, Seen
+from higgins.agent.steps import Step
+from higgins.control.link import Assignment, Known, Observation
+from higgins.model.container import Healthcheck
+from higgins.model.errors import EngineUnavailable, HigginsError
+from higgins.runtimes.base import Runtime
+
+LOG = logging.getLogger(__name__)
+
+#: Seconds after which the owner sees what a lasting step is at; most are over by then.
+ANNOUNCE = 0.25
+#: Seconds before a worker looks again while the engine does not answer, and after a fault of our own.
+OUTAGE = 2.0
+FAULT = 5.0
+#: Passes that did the same steps with success and changed nothing, before the next one has to wait.
+FUTILE = 3
+
+
+class Bench(Struct, kw_only=True):
+    """What all workers share."""
+
+    runtime: Runtime
+    effects: Effects
+    observer: Observer
+    outbox: Outbox
+    slots: asyncio.Semaphore
+    now: Callable[[], datetime]
+    shared: Callable[[str, frozenset[str]], frozenset[str]]  # which of a workload's volumes others need too
+
+
+def _plain(assignment: Assignment | None) -> Assignment | None:
+    """Without what this host itself told: that changes nothing about what is to be done."""
+    if assignment is None:
+        return None
+    return replace(assignment, members=tuple(replace(one, known=Known()) for one in assignment.members))
+
+
+class Worker:
+    """The worker of one workload. ``assignment`` None: the workload should not be on this host."""
+
+    def __init__(self, bench: Bench, workload: str, assignment: Assignment | None) -> None:
+        self.workload = workload
+        self.assignment = assignment
+        self.finished = False
+        self._bench = bench
+        self._memory = memory.Memory()
+        self._volumes: frozenset[str] = frozenset(assignment.volumes) if assignment else frozenset()
+        self._told: Observation | None = None
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Event()
+        self._wake_at: datetime | None = None
+        self._working = False
+        self._probes: set[asyncio.Task[None]] = set()
+        self._wake.set()
+
+    def assign(self, assignment: Assignment | None) -> None:
+        """What the workload should be from now on."""
+        before, self.assignment = self.assignment, assignment
+        if assignment is not None:
+            self._volumes = frozenset(assignment.volumes)
+        if before == assignment or _plain(before) == _plain(assignment):
+            return
+        if before is None or assignment is None or before.generation != assignment.generation:
+            self._changed.set()
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Something may have happened to it."""
+        self._wake.set()
+
+    def compare(self, seen: Seen) -> None:
+        """Wake up where ``seen`` is not what it should be; cheap where it is."""
+        if self._working:
+            return
+        now = self._bench.now()
+        todo = plan(self.workload, self.assignment, seen, self._memory, now)
+        if todo.gone:
+            self._told = None  # still assigned, though nothing is left: it is to be told again
+        if todo.stages or todo.gone or self._news(todo):
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Work until the workload is neither assigned nor here."""
+        try:
+            while not self.finished:
+                await self._sleep()
+                async with self._bench.slots:
+                    self._working = True
+                    try:
+                        self._wake_at = await self._work()
+                    finally:
+                        self._working = False
+        finally:
+            for task in self._probes:
+                task.cancel()
+            await asyncio.gather(*self._probes, return_exceptions=True)
+
+    async def _sleep(self) -> None:
+        wait = None if self._wake_at is None else (self._wake_at - self._bench.now()).total_seconds()
+        try:
+            async with asyncio.timeout(None if wait is None else max(wait, 0)):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _work(self) -> datetime | None:
+        """Passes until nothing is left to do; when to look again."""
+        try:
+            return await self._passes()
+        except EngineUnavailable as error:
+            LOG.warning("Workload %s waits for the engine: %s", self.workload, error)
+            return self._bench.now() + timedelta(seconds=OUTAGE)
+        except Exception:  # a fault of ours in one workload must not stop the others, nor this one for ever
+            LOG.exception("Workload %s met a fault", self.workload)
+            return self._bench.now() + timedelta(seconds=FAULT)
+
+    async def _passes(self) -> datetime | None:
+        last: tuple[tuple[Step, ...], ...] = ()
+        futile = 0
+        while True:
+            self._changed.clear()
+            self._wake.clear()  # whatever happened until now is seen by the look that follows
+            assignment = self.assignment
+            todo = await self._consider(assignment)
+            if todo.gone and self.assignment is None:
+                self.finished = True
+                return None
+            if not todo.stages:
+                return todo.wake_at
+            futile = futile + 1 if todo.stages == last else 0
+            if futile >= FUTILE:
+                LOG.warning("Workload %s: %s changed nothing", self.workload, [type(s).__name__ for s in todo.steps])
+                return self._bench.now() + timedelta(seconds=FAULT)
+            last = todo.stages
+            await self._carry_out(todo, assignment.generation if assignment else 0)
+
+    async def _consider(self, assignment: Assignment | None) -> Plan:
+        """Look and plan, tell what is new, and ask for the health of those whose time it is."""
+        bench = self._bench
+        if assignment is not None:
+            memory.meet(self._memory, assignment)
+        seen = await bench.observer.look(self.workload, self._volumes, bench.shared(self.workload, self._volumes))
+        if seen.sandbox is not None:
+            bench.effects.found(seen.sandbox)
+        todo = plan(self.workload, assignment, seen, self._memory, bench.now())
+        for uuid, known in todo.known.items():
+            self._memory.members[uuid].known = known
+        if assignment is not None:
+            self._tell(assignment, todo)
+            self._mind_health(assignment, todo)
+        return todo
+
+    # telling
+
+    def _news(self, todo: Plan) -> bool:
+        return self.assignment is not None and self._observation(self.assignment, todo) != self._told
+
+    def _observation(self, assignment: Assignment, todo: Plan) -> Observation:
+        return Observation(
+            workload=self.workload,
+            generation=assignment.generation,
+            members=todo.known,
+            gone=todo.gone,
+            settled=todo.settled,
+            error=todo.error,
+        )
+
+    def _tell(self, assignment: Assignment, todo: Plan) -> None:
+        """Tell what is new. While there is something to do, only what its owner should know before it is done."""
+        observation = self._observation(assignment, todo)
+        if observation == self._told:
+            return
+        if todo.stages:
+            if self._told is None:
+                before, error = {member.uuid: member.known for member in assignment.members}, ""
+            else:
+                before, error = self._told.members, self._told.error
+            if observation.members == before and observation.error == error:
+                return
+        self._told = observation
+        self._bench.outbox.put(observation)
+
+    def _announce(self, step: Step, generation: int) -> None:
+        """A step takes long: say what is being done."""
+        member, assignment = self._memory.members.get(step.subject), self.assignment
+        if member is None or assignment is None or assignment.generation != generation or not step.announce:
+            return
+        member.known = replace(member.known, step=step.announce)
+        known = {uuid: one.known for uuid, one in self._memory.members.items()}
+        self._told = Observation(workload=self.workload, generation=generation, members=known)
+        self._bench.outbox.put(self._told)
+
+    # doing
+
+    async def _carry_out(self, todo: Plan, generation: int) -> None:
+        """Stage by stage, until a step fails or the owner wants something else."""
+        for stage in todo.stages:
+            tasks = {asyncio.ensure_future(self._step(step, generation)): step for step in stage}
+            changed = asyncio.ensure_future(self._changed.wait())
+            try:
+                await self._await(tasks, changed)
+            finally:
+                for task in (*tasks, changed):
+                    task.cancel()
+                results = await asyncio.gather(*tasks, changed, return_exceptions=True)
+            faults = [one for one in results if isinstance(one, Exception)]
+            if faults:
+                raise next((one for one in faults if not isinstance(one, EngineUnavailable)), faults[0])
+            if self._changed.is_set() or not all(task.result() for task in tasks if not task.cancelled()):
+                return
+
+    async def _await(self, tasks: dict["asyncio.Task[bool]", Step], changed: "asyncio.Task[Literal[True]]") -> None:
+        """All of a stage, giving up what takes long once ``changed``."""
+        while running := [task for task in tasks if not task.done()]:
+            done, _ = await asyncio.wait([*running, changed], return_when=asyncio.FIRST_COMPLETED)
+            if changed in done:
+                for task in running:
+                    if tasks[task].lasting:
+                        task.cancel()
+                await asyncio.wait(running)
+
+    async def _step(self, step: Step, generation: int) -> bool:
+        """Do one step and remember how it went; whether it was done."""
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(ANNOUNCE, self._announce, step, generation) if step.announce else None
+        try:
+            await self._bench.effects.do(step)
+        except EngineUnavailable:
+            raise
+        except HigginsError as error:
+            LOG.warning(
+                "Workload %s: %s failed: %s", self.workload, type(step).__name__, error, exc_info=error.__cause__
+            )
+            memory.failed(self._memory, step, error, generation, self._bench.now())
+            return False
+        finally:
+            if timer is not None:
+                timer.cancel()
+        memory.succeeded(self._memory, step, self._bench.now())
+        return True
+
+    # health
+
+    def _mind_health(self, assignment: Assignment, todo: Plan) -> None:
+        for member in assignment.members:
+            check, mine = member.spec.healthcheck, self._memory.members[member.uuid]
+            known = todo.known.get(member.uuid, mine.known)
+            if check is None or known.state != "running":
+                continue
+            mine.health = health.of_run(mine.health, check, known.started_at, self._bench.now())
+            if member.uuid in todo.probes:
+                mine.health = health.asked(mine.health)
+                task = asyncio.ensure_future(self._probe(member.uuid, check, known.started_at))
+                self._probes.add(task)
+                task.add_done_callback(self._probes.discard)
+
+    async def _probe(self, uuid: str, check: Healthcheck, started_at: datetime | None) -> None:
+        try:
+            ok = await probe(self._bench.runtime, uuid, check)
+        except EngineUnavailable:
+            ok = None
+        mine = self._memory.members.get(uuid)
+        if mine is None or mine.health is None or mine.health.started_at != started_at:
+            return
+        now = self._bench.now()
+        if ok is None:
+            mine.health = replace(mine.health, probing=False, next_at=now + health.interval(check))
+        else:
+            mine.health = health.answered(mine.health, check, ok, now)
+        self._wake.set()

@@ -1,0 +1,82 @@
+"""The application: everything put together."""
+
+import logging
+from pathlib import Path
+
+import sqlalchemy as sa
+from aiohttp import web
+from msgspec import structs
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from higgins.api import consoles, openapi, versions
+from higgins.api.auth import Auth
+from higgins.api.call import ApiSettings, base_url
+from higgins.api.matching import Matcher
+from higgins.api.metrics import Metrics
+from higgins.api.pipeline import IDENTITY, Pipeline, json_response
+from higgins.api.policies import Policy
+from higgins.api.routes import ROUTES
+from higgins.api.streams import OpenStreams
+from higgins.control.cloud import Cloud
+
+LOG = logging.getLogger(__name__)
+
+
+def make_app(
+    cloud: Cloud,
+    *,
+    auth: Auth,
+    policy_file: Path | None = None,
+    allowed_origins: tuple[str, ...] = (),
+    settings: ApiSettings | None = None,
+) -> web.Application:
+    """The API of ``cloud``. ``allowed_origins`` are those of web pages that may call it and open consoles."""
+    settings = settings or ApiSettings()
+    if allowed_origins:
+        settings = structs.replace(settings, allowed_origins=(*settings.allowed_origins, *allowed_origins))
+    metrics = Metrics(cloud)
+    streams = OpenStreams(settings.streams_per_project)
+    policy = Policy(policy_file)
+    document = openapi.document(ROUTES)
+
+    async def root(request: web.Request) -> web.StreamResponse:
+        return json_response(versions.root(base_url(request, settings)))
+
+    async def v1(request: web.Request) -> web.StreamResponse:
+        return json_response(versions.v1(base_url(request, settings)))
+
+    async def described(request: web.Request) -> web.StreamResponse:
+        return json_response(document)
+
+    async def health(request: web.Request) -> web.StreamResponse:
+        try:
+            await cloud.store.read(lambda conn: conn.execute(sa.text("SELECT 1")).scalar())
+        except sa.exc.SQLAlchemyError:
+            LOG.exception("the database does not answer")
+            return web.Response(status=503, text="The database does not answer.\n")
+        return web.Response(text="OK\n")
+
+    async def figures(request: web.Request) -> web.StreamResponse:
+        if not settings.open_metrics:
+            identity = await auth.identify(request)
+            request[IDENTITY] = identity
+            policy.require("metrics:get", identity)
+        return web.Response(body=await metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def console(request: web.Request) -> web.StreamResponse:
+        return await consoles.open_console(request, cloud, settings, streams)
+
+    public = {
+        "/": root,
+        "/v1": v1,
+        "/v1/openapi.json": described,
+        "/healthcheck": health,
+        "/metrics": figures,
+        "/v1/consoles": console,
+    }
+    pipeline = Pipeline(cloud, Matcher(ROUTES), auth, policy, settings, metrics, streams, public)
+    app = web.Application(client_max_size=0)
+    app.on_response_prepare.append(pipeline.add_headers)
+    app.on_shutdown.append(streams.shut)
+    app.router.add_route("*", "/{path:.*}", pipeline.serve)
+    return app

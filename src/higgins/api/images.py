@@ -1,0 +1,45 @@
+"""Images: those an administrator had pulled to hosts, and searching for some."""
+
+from typing import Any
+
+from higgins.api import paging
+from higgins.api.call import Call, Located
+from higgins.api.views import others as views
+from higgins.control import images
+from higgins.model.errors import NotImplementedHere
+
+
+async def find(call: Call) -> Any:
+    page = paging.query(call)
+    found = await images.find(call.cloud, page)
+    return {
+        "images": [views.image(item, call.base_url) for item in found],
+        "next": paging.following(call, "images", page, [item.uuid for item in found]),
+    }
+
+
+def split_tag(repo: str) -> tuple[str, str | None]:
+    """Repository and tag of what may carry one; the colon of a registry's port is no tag."""
+    head, slash, tail = repo.rpartition("/")
+    name, colon, tag = tail.partition(":")
+    return (f"{head}{slash}{name}", tag) if colon and tag else (repo, None)
+
+
+async def pull(call: Call) -> Any:
+    repo, tag = split_tag(call.body["repo"])
+    image = await images.pull(call.cloud, call.actor, repo, tag or call.body.get("tag") or "latest", call.body["host"])
+    return Located(views.image(image, call.base_url), f"images/{image.uuid}")
+
+
+async def get(call: Call) -> Any:
+    return views.image(await images.get(call.cloud, call.path["image"]), call.base_url)
+
+
+async def delete(call: Call) -> Any:
+    await images.delete(call.cloud, call.path["image"])
+
+
+async def search(call: Call) -> Any:
+    if call.query.get("image_driver") == "glance":
+        raise NotImplementedHere("There is no image service to search; leave image_driver out, or ask for docker.")
+    return await images.search(call.cloud, call.path["image"], exact_match=call.query["exact_match"])

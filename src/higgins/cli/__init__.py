@@ -1,0 +1,1 @@
+"""The commands: where everything is put together."""

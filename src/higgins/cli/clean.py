@@ -1,0 +1,44 @@
+"""``higgins clean``: remove every trace of workloads from the engine, the network and the volumes of this host."""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from oslo_config import cfg
+
+from higgins.cli.engine import NoEngine, open_engine
+from higgins.model.errors import EngineError
+from higgins.networks.cni import open_cni
+from higgins.runtimes.base import Runtime
+from higgins.volumes.local import open_local
+
+
+def run(conf: cfg.ConfigOpts) -> int:
+    try:
+        asyncio.run(_clean(conf))
+    except (NoEngine, EngineError, OSError) as error:
+        print(f"higgins: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+async def _clean(conf: cfg.ConfigOpts) -> None:
+    runtime, _ = await open_engine(conf)
+    try:
+        await _containers(runtime)
+    finally:
+        await runtime.close()
+    data = Path(conf.data).resolve()
+    await open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table).teardown()
+    volumes = open_local(data)
+    for uuid in await volumes.attached():
+        await volumes.detach(uuid)
+
+
+async def _containers(runtime: Runtime) -> None:
+    held = await runtime.list()
+    for container in held.containers:
+        await runtime.remove(container.uuid)
+    for sandbox in held.sandboxes:
+        await runtime.remove_sandbox(sandbox.uuid)
+    print(f"Removed {len(held.containers)} containers and {len(held.sandboxes)} sandboxes.")

@@ -1,0 +1,93 @@
+"""The command ``higgins``: a word that says what to do, then options."""
+
+import getpass
+import sys
+from collections.abc import Callable
+
+from higgins import __version__
+from higgins.cli import credentials
+from higgins.cli.options import database_url, read
+
+USAGE = """\
+higgins up             serve the API and run containers on this machine (--help tells the options)
+higgins clean          remove all containers, networks and mounts of Higgins from this machine
+higgins db upgrade     bring the database to this version's tables
+higgins user LINE…     print a line for the users file: higgins user NAME PROJECT ROLE[,ROLE]
+higgins policy sample  print every policy rule with its default and its meaning
+higgins version        print the version
+"""
+
+
+def _up(arguments: list[str]) -> int:
+    from higgins.cli import up  # the API and the engines' libraries take a while to load: only who serves needs them
+
+    return up.run(read(arguments))
+
+
+def _clean(arguments: list[str]) -> int:
+    from higgins.cli import clean
+
+    return clean.run(read(arguments))
+
+
+def _db(arguments: list[str]) -> int:
+    from higgins.store.database import make_engine
+    from higgins.store.migrate import current, migrate
+
+    if arguments[:1] != ["upgrade"]:
+        return _usage()
+    engine = make_engine(database_url(read(arguments[1:])))
+    migrate(engine)
+    print(f"The database is at revision {current(engine)}.")
+    return 0
+
+
+def _user(arguments: list[str]) -> int:
+    if len(arguments) != 3:
+        return _usage()
+    user, project, roles = arguments
+    password = getpass.getpass("Password: ") if sys.stdin.isatty() else sys.stdin.readline().rstrip("\n")
+    print(credentials.user_line(user, password, project, roles), end="")
+    return 0
+
+
+def _policy(arguments: list[str]) -> int:
+    from higgins.api.policies import sample
+
+    if arguments != ["sample"]:
+        return _usage()
+    print(sample(), end="")
+    return 0
+
+
+def _version(arguments: list[str]) -> int:
+    print(__version__)
+    return 0
+
+
+def _usage() -> int:
+    print(USAGE, end="", file=sys.stderr)
+    return 2
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "up": _up,
+    "clean": _clean,
+    "db": _db,
+    "user": _user,
+    "policy": _policy,
+    "version": _version,
+}
+
+
+def main() -> int:
+    """The entry point; the exit code."""
+    command = COMMANDS.get(sys.argv[1]) if len(sys.argv) > 1 else None
+    if len(sys.argv) > 1 and sys.argv[1] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    return command(sys.argv[2:]) if command else _usage()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Every option, once: for the command line, for oslo.config files, and for the reference in the docs."""
+
+from pathlib import Path
+
+from oslo_config import cfg
+
+from higgins import __version__
+from higgins.control.cloud import Settings
+
+_SETTINGS = Settings()
+
+COMMAND_LINE: list[cfg.Opt] = [
+    cfg.StrOpt("data", default="/var/lib/higgins", help="Directory for the database, credentials, volumes and logs."),
+    cfg.StrOpt("listen", default="127.0.0.1:9517", help="Address and port of the API; port 0 takes any free one."),
+    cfg.StrOpt(
+        "runtime",
+        default="auto",
+        choices=["auto", "docker", "cri"],
+        help="The container engine. auto takes the one that answers, containerd first when both do.",
+    ),
+    cfg.StrOpt("docker-url", default="unix:///var/run/docker.sock", help="Where the Docker engine listens."),
+    cfg.StrOpt("cri-endpoint", default="unix:///run/containerd/containerd.sock", help="Where containerd listens."),
+]
+
+DEFAULT: list[cfg.Opt] = [
+    cfg.StrOpt("host", default="", help="The name of this host; the machine's own name if empty."),
+    cfg.StrOpt("zone", default="nova", help="The availability zone of this host."),
+    cfg.StrOpt("public_url", default="", help="The URL that clients reach the API by, if not the one they ask."),
+    cfg.ListOpt("allowed_origins", default=[], help="Origins (host names) whose pages may open terminals."),
+    cfg.IntOpt("reserved_memory", default=512, min=0, help="Memory in MiB that containers of this host never get."),
+]
+
+DATABASE: list[cfg.Opt] = [
+    cfg.StrOpt("connection", default="", secret=True, help="SQLAlchemy URL; a SQLite file in data if empty."),
+]
+
+POLICY: list[cfg.Opt] = [
+    cfg.StrOpt("file", default="", help="A policy file (YAML) with rules that differ from the defaults."),
+]
+
+QUOTA: list[cfg.Opt] = [
+    cfg.IntOpt(name, default=limit, min=-1, help=f"How much of {name} a project may use; -1 is no limit.")
+    for name, limit in _SETTINGS.quota.items()
+]
+
+CONTAINERS: list[cfg.Opt] = [
+    cfg.FloatOpt("default_cpu", default=_SETTINGS.default_cpu, help="Cores of a container that asks for none."),
+    cfg.IntOpt("default_memory", default=_SETTINGS.default_memory, help="MiB of a container that asks for none."),
+    cfg.FloatOpt("maximum_cpu", default=_SETTINGS.maximum_cpu, help="The most cores one container may ask for."),
+    cfg.IntOpt("maximum_memory", default=_SETTINGS.maximum_memory, help="The most MiB one container may ask for."),
+    cfg.IntOpt("maximum_disk", default=_SETTINGS.maximum_disk, help="The most GiB one container or volume may have."),
+    cfg.FloatOpt("cpu_allocation_ratio", default=_SETTINGS.cpu_allocation_ratio, help="Cores claimed per core."),
+    cfg.FloatOpt("memory_allocation_ratio", default=_SETTINGS.memory_allocation_ratio, help="MiB claimed per MiB."),
+    cfg.StrOpt(
+        "unique_names", default="", choices=["", "project", "global"], help="Where names of containers must differ."
+    ),
+    cfg.BoolOpt("spread", default=True, help="Fill the emptiest host first; otherwise the fullest."),
+    cfg.FloatOpt("execute_timeout", default=_SETTINGS.execute_timeout, help="Seconds an exec may take."),
+    cfg.FloatOpt("console_ttl", default=_SETTINGS.console_ttl, help="Seconds within which a terminal's URL is used."),
+    cfg.FloatOpt("host_lease", default=_SETTINGS.host_lease, help="Seconds of silence after which a host is down."),
+]
+
+NETWORK: list[cfg.Opt] = [
+    cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
+    cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),
+    cfg.IntOpt("mtu", default=_SETTINGS.network_mtu, min=576, help="MTU of containers' interfaces."),
+    cfg.StrOpt("table", default="higgins", help="The name of the nftables tables that are Higgins' own."),
+    cfg.StrOpt("cni_plugins", default="/usr/lib/cni", help="Directory of the CNI plugins."),
+]
+
+GROUPS: dict[str, list[cfg.Opt]] = {
+    "DEFAULT": DEFAULT,
+    "database": DATABASE,
+    "policy": POLICY,
+    "quota": QUOTA,
+    "containers": CONTAINERS,
+    "network": NETWORK,
+}
+
+
+def read(arguments: list[str]) -> cfg.ConfigOpts:
+    """The configuration of a process, from its command line and the files that it names (``--config-file``)."""
+    conf = cfg.ConfigOpts()
+    conf.register_cli_opts(COMMAND_LINE)
+    for group, options in GROUPS.items():
+        conf.register_opts(options, group=None if group == "DEFAULT" else group)
+    conf(arguments, project="higgins", version=__version__, default_config_files=[])
+    return conf
+
+
+def settings_of(conf: cfg.ConfigOpts) -> Settings:
+    """What of the configuration the control plane goes by."""
+    return Settings(
+        quota={option.name: conf.quota[option.name] for option in QUOTA},
+        network_pool=conf.network.pool,
+        network_prefix=conf.network.prefix,
+        network_mtu=conf.network.mtu,
+        **{option.name: conf.containers[option.name] for option in CONTAINERS},
+    )
+
+
+def database_url(conf: cfg.ConfigOpts) -> str:
+    return str(conf.database.connection or f"sqlite:///{Path(conf.data).resolve() / 'higgins.db'}")

@@ -1,0 +1,255 @@
+"""What a host shall hold, put together from the rows: four queries, however much the host holds."""
+
+import ipaddress
+from collections import defaultdict
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import structs
+from sqlalchemy import Row
+from sqlalchemy.engine import Connection
+
+from higgins.control.cloud import Cloud
+from higgins.control.link import Assignment, Assignments, Known, Member, Order
+from higgins.control.rows import known_decoder, spec_decoder
+from higgins.model.container import ContainerSpec, Goal, RestartPolicy
+from higgins.networks.base import PortFilter, PortWire, Rule
+from higgins.runtimes.base import RegistryAuth
+from higgins.store.schema import container, host, network, port, registry, security_group, volume, workload
+from higgins.volumes.base import VolumeWire
+
+_order = msgspec.json.Decoder(Order)
+_rules = msgspec.json.Decoder(list[Rule])
+
+
+class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a capsule's row keeps besides its members."""
+
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
+    restart_policy: RestartPolicy = RestartPolicy("always")
+
+
+_capsule = msgspec.json.Decoder(CapsuleSpec)
+
+
+def revision_of(conn: Connection, host_id: int) -> int | None:
+    return conn.execute(sa.select(host.c.revision).where(host.c.id == host_id)).scalar_one_or_none()
+
+
+def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
+    """Everything that the host holds, at its revision."""
+    revision = revision_of(conn, host_id) or 0
+    workloads = conn.execute(sa.select(workload).where(workload.c.host_id == host_id).order_by(workload.c.id)).all()
+    mine = sa.select(workload.c.id).where(workload.c.host_id == host_id)
+    members = _grouped(
+        conn.execute(
+            sa.select(container)
+            .where(container.c.workload_id.in_(mine))
+            .order_by(container.c.workload_id, container.c.position)
+        ).all()
+    )
+    ports = _grouped(
+        conn.execute(
+            sa.select(port, network.c.uuid.label("network_uuid"), network.c.cidr, network.c.project_id)
+            .join(network, network.c.id == port.c.network_id)
+            .where(port.c.workload_id.in_(mine))
+            .order_by(port.c.workload_id, port.c.position)
+        ).all()
+    )
+    volumes = _volumes(conn, cloud, members)
+    names = _names(conn, host_id)
+    groups = _groups(conn, {row.project_id for row in workloads})
+    auths = _auths(conn, cloud, members)
+    return Assignments(
+        revision=revision,
+        workloads=tuple(
+            _assignment(
+                cloud,
+                row,
+                members.get(row.id, []),
+                ports.get(row.id, []),
+                volumes=volumes,
+                names=names,
+                groups=groups,
+                auths=auths,
+            )
+            for row in workloads
+        ),
+        dead_volumes=tuple(
+            conn.execute(sa.select(volume.c.uuid).where(volume.c.host_id == host_id, volume.c.deleting)).scalars()
+        ),
+    )
+
+
+def _grouped(rows: Any) -> dict[int, list[Row[Any]]]:
+    result: dict[int, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        result[row.workload_id].append(row)
+    return result
+
+
+def _volumes(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, VolumeWire]:
+    wanted = {
+        mount.volume
+        for rows in members.values()
+        for row in rows
+        if '"mounts":[{' in row.spec  # most have none: spare the decoding
+        for mount in spec_decoder.decode(row.spec).mounts
+        if mount.volume
+    }
+    if not wanted:
+        return {}
+    rows = conn.execute(sa.select(volume).where(volume.c.uuid.in_(wanted))).all()
+    return {
+        row.uuid: VolumeWire(
+            uuid=row.uuid,
+            size=row.size,
+            content=cloud.secrets.decrypt(row.content.encode()).decode() if row.content is not None else None,
+        )
+        for row in rows
+    }
+
+
+def _names(conn: Connection, host_id: int) -> dict[int, dict[str, tuple[str, ...]]]:
+    """For each network that the host has a port on: address → names of whoever has it, on any host."""
+    here = (
+        sa.select(port.c.network_id)
+        .join(workload, workload.c.id == port.c.workload_id)
+        .where(workload.c.host_id == host_id)
+    )
+    rows = conn.execute(
+        sa.select(port.c.network_id, port.c.address, workload.c.name, workload.c.uuid)
+        .join(workload, workload.c.id == port.c.workload_id)
+        .where(port.c.network_id.in_(here))
+    ).all()
+    result: dict[int, dict[str, tuple[str, ...]]] = defaultdict(dict)
+    for row in rows:
+        result[row.network_id][row.address] = (row.name,) if row.name else ()
+    return result
+
+
+def _groups(conn: Connection, projects: set[str]) -> dict[tuple[str, str], tuple[Rule, ...]]:
+    if not projects:
+        return {}
+    rows = conn.execute(sa.select(security_group).where(security_group.c.project_id.in_(projects))).all()
+    result: dict[tuple[str, str], tuple[Rule, ...]] = {}
+    for row in rows:
+        result[row.project_id, row.name] = result[row.project_id, row.uuid] = tuple(_rules.decode(row.rules))
+    return result
+
+
+def _auths(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, RegistryAuth]:
+    wanted = {
+        spec_decoder.decode(row.spec).registry_id
+        for rows in members.values()
+        for row in rows
+        if '"registry_id":"' in row.spec
+    }
+    if not wanted:
+        return {}
+    rows = conn.execute(sa.select(registry).where(registry.c.uuid.in_(wanted))).all()
+    return {
+        row.uuid: RegistryAuth(
+            username=row.username or "",
+            password=cloud.secrets.decrypt(row.password.encode()).decode() if row.password else "",
+            domain=row.domain,
+        )
+        for row in rows
+    }
+
+
+def _assignment(
+    cloud: Cloud,
+    row: Row[Any],
+    members: list[Row[Any]],
+    ports: list[Row[Any]],
+    *,
+    volumes: dict[str, VolumeWire],
+    names: dict[int, dict[str, tuple[str, ...]]],
+    groups: dict[tuple[str, str], tuple[Rule, ...]],
+    auths: dict[str, RegistryAuth],
+) -> Assignment:
+    made = tuple(_member(member, auths) for member in members)
+    used = {mount.volume: volumes[mount.volume] for one in made for mount in one.spec.mounts if mount.volume in volumes}
+    specs = [one.spec for one in made]
+    return Assignment(
+        uuid=row.uuid,
+        kind=row.kind,
+        project_id=row.project_id,
+        generation=row.generation,
+        deleting=row.deleting,
+        hostname=_hostname(row, specs),
+        members=made,
+        restart_policy=_capsule.decode(row.spec).restart_policy if row.kind == "capsule" else None,
+        ports=tuple(_wire(cloud, one) for one in ports),
+        filters=tuple(_filter(one, specs, groups) for one in ports),
+        volumes=used,
+        names={address: who for one in ports for address, who in names[one.network_id].items()},
+    )
+
+
+def _hostname(row: Row[Any], specs: list[ContainerSpec]) -> str:
+    for spec in specs:
+        if spec.hostname:
+            return spec.hostname
+    name = (row.name or "").replace("_", "-").strip("-.")
+    return name[:63] if name and row.kind == "capsule" else row.uuid[:12]
+
+
+def _member(row: Row[Any], auths: dict[str, RegistryAuth]) -> Member:
+    spec = spec_decoder.decode(row.spec)
+    known = known_decoder.decode(row.known) if row.known else Known()
+    order = _order.decode(row.orders) if row.orders else None
+    auth = auths.get(spec.registry_id) if spec.registry_id else None
+    if auth is not None and not spec.image.startswith(f"{auth.domain}/"):
+        spec = structs.replace(spec, image=f"{auth.domain}/{spec.image}")
+    return Member(
+        uuid=row.uuid,
+        role="init" if row.role == "init" else "main",
+        position=row.position,
+        name=row.name,
+        goal=Goal(row.goal),
+        incarnation=row.incarnation,
+        spec=spec,
+        known=known,
+        order=order if order is not None and order.verb != "stop" and order.seq > known.order_done else None,
+        stop_timeout=order.timeout if order is not None else 10,
+        auth=auth if auth is not None and auth.username else None,
+    )
+
+
+def _wire(cloud: Cloud, row: Row[Any]) -> PortWire:
+    subnet = ipaddress.ip_network(row.cidr)
+    return PortWire(
+        uuid=row.uuid,
+        network=row.network_uuid,
+        project_id=row.project_id,
+        name=f"eth{row.position}",
+        mac=row.mac,
+        address=row.address,
+        cidr=row.cidr,
+        gateway=str(subnet[1]),
+        mtu=cloud.settings.network_mtu,
+        default_route=row.position == 0,
+    )
+
+
+def _filter(row: Row[Any], specs: list[ContainerSpec], groups: dict[tuple[str, str], tuple[Rule, ...]]) -> PortFilter:
+    """Open to the own project unless security groups were named and ``default`` is not among them."""
+    named = [group for spec in specs for group in spec.security_groups]
+    rules: list[Rule] = [rule for group in named for rule in groups.get((row.project_id, group), ())]
+    for spec in specs:
+        for exposed in spec.exposed_ports:
+            number, _, protocol = exposed.partition("/")
+            rules.append(Rule(protocol=protocol or "tcp", port_min=int(number), port_max=int(number)))
+    return PortFilter(
+        uuid=row.uuid,
+        address=row.address,
+        mac=row.mac,
+        network=row.network_uuid,
+        project_id=row.project_id,
+        project_open=not named or "default" in named,
+        rules=tuple(rules),
+    )

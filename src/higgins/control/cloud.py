@@ -1,0 +1,79 @@
+"""What every use case is given: the store, the settings, the secrets, the way to the hosts, and who asks."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from cryptography.fernet import Fernet
+from msgspec import Struct, field
+
+from higgins.control.link import HostStreams
+from higgins.control.terminals import OpenTerminals
+from higgins.model.errors import HostUnavailable
+from higgins.store.database import Store
+
+
+class Actor(Struct, frozen=True, kw_only=True):
+    """Who asks, as authentication and policy have it."""
+
+    user_id: str
+    project_id: str
+    roles: frozenset[str] = frozenset()
+    is_admin: bool = False
+    request_id: str = ""
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What an operator may set about containers. Memory in MiB, disk in GiB, times in seconds."""
+
+    default_cpu: float = 1.0
+    default_memory: int = 512
+    minimum_cpu: float = 0.1
+    maximum_cpu: float = 16.0
+    minimum_memory: int = 4
+    maximum_memory: int = 8192
+    minimum_disk: int = 1
+    maximum_disk: int = 160
+    quota: dict[str, int] = field(default_factory=lambda: {"containers": 40, "memory": 51200, "cpu": 20, "disk": 100})
+    cpu_allocation_ratio: float = 16.0
+    memory_allocation_ratio: float = 1.5
+    disk_allocation_ratio: float = 1.0
+    network_pool: str = "10.192.0.0/10"
+    network_prefix: int = 20
+    network_mtu: int = 1500
+    unique_names: str = ""  # "" | project | global
+    host_lease: float = 60
+    console_ttl: float = 60
+    execute_timeout: float = 300
+    spread: bool = True
+
+
+class Cloud:
+    """The control plane of one cloud."""
+
+    def __init__(
+        self,
+        store: Store,
+        secret: bytes,
+        settings: Settings | None = None,
+        *,
+        clock: Callable[[], datetime] | None = None,
+    ) -> None:
+        self.store = store
+        self.settings = settings or Settings()
+        self.secrets = Fernet(secret)
+        self.consoles = OpenTerminals()
+        self._hosts: dict[str, HostStreams] = {}
+        self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
+
+    def connect(self, host: str, streams: HostStreams) -> None:
+        """From now on ``host`` is reached through ``streams``."""
+        self._hosts[host] = streams
+
+    def disconnect(self, host: str) -> None:
+        self._hosts.pop(host, None)
+
+    def streams(self, host: str | None) -> HostStreams:
+        """The way to a host; raises HostUnavailable where there is none now."""
+        if host is None or host not in self._hosts:
+            raise HostUnavailable(f"Host {host or 'of this container'} does not answer now; try again later.")
+        return self._hosts[host]

@@ -1,0 +1,494 @@
+"""What one can do to a container. Every verb writes what is wanted, raises the generation, and is answered at once."""
+
+import asyncio
+import signal as signals
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from msgspec import structs
+from sqlalchemy import Row
+from sqlalchemy.engine import Connection
+
+from higgins.control import mounts, quotas, recording, wiring
+from higgins.control.cloud import Actor, Cloud
+from higgins.control.creating import (
+    Draft,
+    check_name,
+    create,
+    dry_run,
+    insert_ports,
+    need_of,
+    place,
+)
+from higgins.control.link import Order
+from higgins.control.lookup import SORT_KEYS, container_row, filter_conditions, page
+from higgins.control.placement import release
+from higgins.control.query import ListQuery
+from higgins.control.rows import addresses_of, container_of, known_of, spec_decoder, to_json
+from higgins.control.wiring import NetRequest
+from higgins.model.container import ALLOWED, ContainerSpec, Goal, Status, TaskState
+from higgins.model.errors import Conflict, Invalid, InvalidState, NotFound
+from higgins.model.resources import Container
+from higgins.store.database import touch_host
+from higgins.store.schema import action, container, host, workload
+from higgins.store.schema import port as ports_table
+
+__all__ = [
+    "Draft", "NetRequest", "create", "delete", "dry_run", "find", "get", "kill", "network_attach", "network_detach",
+    "network_list", "pause", "reboot", "rebuild", "rename", "start", "stop", "unpause", "update", "wait",
+]  # fmt: skip
+
+
+async def get(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = False) -> Container:
+    """A container by uuid (a capsule's member too) or by name. Raises NotFound, Conflict."""
+
+    def work(conn: Connection) -> Container:
+        row = container_row(conn, actor, ident, members=True)
+        return container_of(row, row.workload_uuid, cloud.now())
+
+    return await cloud.store.read(work)
+
+
+async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Container]:
+    """A page of plain containers of the project (of all with ``all_projects``, for an administrator)."""
+
+    def work(conn: Connection) -> list[Container]:
+        conditions, order = page(container, query, SORT_KEYS, conn, "container")
+        conditions += [container.c.role == "plain", *filter_conditions(query)]
+        if not (query.all_projects and actor.is_admin):
+            conditions.append(container.c.project_id == actor.project_id)
+        rows = conn.execute(sa.select(container).where(*conditions).order_by(*order).limit(query.limit)).all()
+        now = cloud.now()
+        return [container_of(row, row.uuid, now) for row in rows]
+
+    return await cloud.store.read(work)
+
+
+def changed(
+    conn: Connection,
+    cloud: Cloud,
+    actor: Actor,
+    row: Row[Any],
+    name: str,
+    values: dict[str, Any],
+) -> int:
+    """Write new values of a container, raise its workload's generation, wake its host, record action and event."""
+    now = cloud.now()
+    generation: int = row.generation + 1
+    conn.execute(
+        sa.update(workload)
+        .where(workload.c.id == row.workload_id)
+        .values(generation=workload.c.generation + 1, updated_at=now)
+    )
+    conn.execute(sa.update(container).where(container.c.id == row.id).values(**values, updated_at=now))
+    recording.record_action(conn, cloud, actor, row.uuid, name, generation=generation)
+    if row.host_id is not None:
+        touch_host(conn, row.host_id)
+    if values.get("status", row.status) != row.status:
+        recording.record_event(
+            conn, cloud, project_id=row.project_id, uuid=row.uuid, name=row.name, status=values["status"], reason=None
+        )
+    return generation
+
+
+def _held(conn: Connection, actor: Actor, ident: str) -> Row[Any]:
+    """The container, its workload's row held until the transaction ends: two verbs at once are one after the other."""
+    row = container_row(conn, actor, ident)
+    if conn.dialect.name == "sqlite":  # there one writer at a time is the rule anyway
+        return row
+    conn.execute(sa.select(workload.c.id).where(workload.c.id == row.workload_id).with_for_update())
+    return container_row(conn, actor, row.uuid)
+
+
+def _target(conn: Connection, actor: Actor, ident: str, verb: str) -> Row[Any]:
+    """The container to do ``verb`` to; raises InvalidState where its state does not allow it."""
+    row = _held(conn, actor, ident)
+    require(row, verb)
+    return row
+
+
+def require(row: Row[Any], verb: str) -> None:
+    """Raises InvalidState where the table of allowed states refuses."""
+    if row.deleting and not verb.startswith("delete"):
+        raise InvalidState(row.uuid, verb, Status.DELETING)
+    if row.status not in ALLOWED[verb]:
+        raise InvalidState(row.uuid, verb, row.status)
+
+
+def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any]:
+    """A container that found no host is placed now, or Conflict says why it still finds none."""
+    spec = spec_decoder.decode(row.spec)
+    need = need_of([spec], cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=frozenset())
+    chosen, reason = place(conn, cloud, need)
+    if chosen is None:
+        raise Conflict(reason)
+    conn.execute(
+        sa.update(workload)
+        .where(workload.c.id == row.workload_id)
+        .values(host_id=chosen.id, status=Status.CREATING, status_reason=None)
+    )
+    mounts.place(conn, [mount.volume for mount in spec.mounts if mount.volume], chosen.id)
+    owner = Actor(user_id=row.user_id, project_id=row.project_id)
+    nets = wiring.resolve(conn, cloud, owner, ())
+    addresses = insert_ports(conn, nets, row.workload_id)
+    touch_host(conn, chosen.id)
+    return {"host": chosen.name, "addresses": to_json(addresses), "status": Status.CREATING}
+
+
+def _seq(row: Row[Any]) -> int:
+    """The number of the next order."""
+    if row.orders is None:
+        return known_of(row).order_done + 1
+    return max(order_of(row).seq, known_of(row).order_done) + 1
+
+
+def order_of(row: Row[Any]) -> Order:
+    """The order that the container was given last."""
+    return msgspec.json.decode(row.orders, type=Order)
+
+
+async def start(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = False) -> None:
+    """Let it run. What is in Error is tried again; what vanished from its engine is made anew."""
+
+    def work(conn: Connection) -> None:
+        row = _target(conn, actor, ident, "start")
+        values: dict[str, Any] = {"goal": Goal.RUNNING, "task_state": TaskState.STARTING, "status_reason": None}
+        if row.status != Status.CREATED:
+            # An order, since a container that ended is not started for the goal alone: its restart policy may forbid.
+            values["orders"] = to_json(Order(seq=_seq(row), verb="restart", timeout=0))
+        if row.host_id is None:
+            values |= _place_again(conn, cloud, row)
+        elif known_of(row).state == "gone":
+            values["incarnation"] = row.incarnation + 1
+        changed(conn, cloud, actor, row, "start", values)
+
+    await cloud.store.write(work)
+
+
+async def stop(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10, all_projects: bool = False) -> None:
+    """Let it end: SIGTERM, and SIGKILL after ``timeout`` seconds."""
+    await _simple(
+        cloud,
+        actor,
+        ident,
+        "stop",
+        lambda row: {
+            "goal": Goal.STOPPED,
+            "task_state": TaskState.STOPPING,
+            "orders": to_json(Order(seq=_seq(row), verb="stop", timeout=timeout)),
+        },
+    )
+
+
+async def reboot(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10, all_projects: bool = False) -> None:
+    """Stop it (if it runs) and start it."""
+    await _simple(
+        cloud,
+        actor,
+        ident,
+        "reboot",
+        lambda row: {
+            "goal": Goal.RUNNING,
+            "status": Status.RESTARTING,
+            "status_reason": None,
+            "task_state": TaskState.REBOOTING,
+            "orders": to_json(Order(seq=_seq(row), verb="restart", timeout=timeout)),
+            "incarnation": row.incarnation + (known_of(row).state == "gone"),
+        },
+    )
+
+
+async def pause(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = False) -> None:
+    await _simple(cloud, actor, ident, "pause", lambda row: {"goal": Goal.PAUSED, "task_state": TaskState.PAUSING})
+
+
+async def unpause(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = False) -> None:
+    await _simple(cloud, actor, ident, "unpause", lambda row: {"goal": Goal.RUNNING, "task_state": TaskState.UNPAUSING})
+
+
+async def kill(
+    cloud: Cloud, actor: Actor, ident: str, *, signal: str | None = None, all_projects: bool = False
+) -> None:
+    """Send a signal, SIGKILL unless told. One that ends processes means that it shall stay ended."""
+    name = signal_name(signal or "SIGKILL")
+
+    def values(row: Row[Any]) -> dict[str, Any]:
+        order = Order(seq=_seq(row), verb="kill", signal=name)
+        ends = {"goal": Goal.STOPPED} if name == "SIGKILL" else {}
+        return {"task_state": TaskState.KILLING, "orders": to_json(order), **ends}
+
+    await _simple(cloud, actor, ident, "kill", values)
+
+
+def signal_name(text: str) -> str:
+    """``SIGTERM`` of SIGTERM, term or 15; raises Invalid for what is no signal."""
+    bare = text.upper().removeprefix("SIG")
+    try:
+        return (
+            signals.Signals(int(bare)).name if bare.isascii() and bare.isdigit() else signals.Signals[f"SIG{bare}"].name
+        )
+    except (KeyError, ValueError):
+        raise Invalid(f"signal: {text} is not the name or number of a signal.") from None
+
+
+async def rebuild(
+    cloud: Cloud,
+    actor: Actor,
+    ident: str,
+    *,
+    image: str | None = None,
+    image_driver: str | None = None,
+    all_projects: bool = False,
+) -> None:
+    """Make it anew from its image, or from another. The old one goes once the new image is there."""
+
+    def values(row: Row[Any]) -> dict[str, Any]:
+        spec = spec_decoder.decode(row.spec)
+        if image is not None:
+            spec = structs.replace(spec, image=image)
+        if image_driver is not None:
+            spec = structs.replace(spec, image_driver=image_driver)
+        return {
+            "spec": to_json(spec),
+            "image": spec.image,
+            "incarnation": row.incarnation + 1,
+            "status": Status.REBUILDING,
+            "status_reason": None,
+            "task_state": TaskState.REBUILDING,
+            # What did not run before does not run afterwards; what failed gets another chance.
+            "goal": Goal.RUNNING if row.status in (Status.RUNNING, Status.ERROR) else Goal.CREATED,
+        }
+
+    await _simple(cloud, actor, ident, "rebuild", values)
+
+
+async def _simple(cloud: Cloud, actor: Actor, ident: str, verb: str, values: Any) -> None:
+    """A verb that changes one container on its host. In Error without a host, only ``start`` and ``delete`` help."""
+
+    def work(conn: Connection) -> None:
+        row = _target(conn, actor, ident, verb)
+        new = values(row)
+        if row.host_id is None:
+            new |= _place_again(conn, cloud, row)
+        changed(conn, cloud, actor, row, verb, new)
+
+    await cloud.store.write(work)
+
+
+async def delete(
+    cloud: Cloud,
+    actor: Actor,
+    ident: str,
+    *,
+    force: bool = False,
+    stop: bool = False,
+    all_projects: bool = False,
+) -> None:
+    """Remove it with all that was made for it. A running one needs ``stop`` or ``force``. Twice is once."""
+
+    def work(conn: Connection) -> None:
+        row = _held(conn, actor, ident)
+        require(row, "delete_force" if force else "delete_stop" if stop else "delete")
+        if row.deleting:
+            return
+        if row.host_id is None:
+            remove_workload(conn, cloud, row.workload_id)
+            return
+        conn.execute(sa.update(workload).where(workload.c.id == row.workload_id).values(deleting=True))
+        changed(
+            conn,
+            cloud,
+            actor,
+            row,
+            "delete",
+            {
+                "goal": Goal.STOPPED if stop and not force else Goal.DELETED,
+                "status": Status.DELETING,
+                "task_state": TaskState.DELETING,
+            },
+        )
+
+    await cloud.store.write(work)
+
+
+def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
+    """Nothing of it is left on a host: give back its claims and take its rows away."""
+    row = conn.execute(sa.select(workload).where(workload.c.id == workload_id)).one()
+    members = conn.execute(sa.select(container).where(container.c.workload_id == workload_id)).all()
+    quotas.charge(
+        conn,
+        cloud.settings,
+        row.project_id,
+        containers=-sum(1 for member in members if member.role != "init"),
+        cpu=-row.cpu,
+        memory=-row.memory,
+        disk=-row.disk,
+    )
+    if row.host_id is not None:
+        release(conn, row.host_id, cpu=row.cpu, memory=row.memory, disk=row.disk)
+    mounts.drop(conn, workload_id)
+    conn.execute(sa.delete(ports_table).where(ports_table.c.workload_id == workload_id))
+    for member in members:
+        recording.record_event(
+            conn,
+            cloud,
+            project_id=member.project_id,
+            uuid=member.uuid,
+            name=member.name,
+            status=Status.DELETED,
+            reason=None,
+        )
+    uuids = [member.uuid for member in members]
+    conn.execute(sa.delete(action).where(action.c.container_uuid.in_([*uuids, row.uuid])))
+    conn.execute(sa.delete(container).where(container.c.workload_id == workload_id))
+    conn.execute(sa.delete(workload).where(workload.c.id == workload_id))
+
+
+async def update(
+    cloud: Cloud,
+    actor: Actor,
+    ident: str,
+    *,
+    name: str | None = None,
+    cpu: float | None = None,
+    memory: int | None = None,
+    auto_heal: bool | None = None,
+    action: str = "update",
+) -> Container:
+    """New name, limits or healing. More is charged to the quota and claimed on the host first, or nothing changes."""
+
+    def work(conn: Connection) -> Container:
+        row = _target(conn, actor, ident, action)
+        spec = spec_decoder.decode(row.spec)
+        new = structs.replace(
+            spec,
+            cpu=spec.cpu if cpu is None else cpu,
+            memory=spec.memory if memory is None else memory,
+            auto_heal=spec.auto_heal if auto_heal is None else auto_heal,
+        )
+        if name is not None and name != row.name:
+            check_name(conn, cloud, actor, name)
+        _resize(conn, cloud, row, spec, new)
+        values = {"spec": to_json(new), "memory": new.memory, "name": name or row.name}
+        changed(conn, cloud, actor, row, action, values)
+        fresh = container_row(conn, actor, row.uuid)
+        return container_of(fresh, fresh.workload_uuid, cloud.now())
+
+    return await cloud.store.write(work)
+
+
+def _resize(conn: Connection, cloud: Cloud, row: Row[Any], old: ContainerSpec, new: ContainerSpec) -> None:
+    cpu, memory = new.cpu - old.cpu, new.memory - old.memory
+    if not cpu and not memory:
+        return
+    quotas.charge(conn, cloud.settings, row.project_id, containers=0, cpu=cpu, memory=memory, disk=0)
+    conn.execute(
+        sa.update(workload)
+        .where(workload.c.id == row.workload_id)
+        .values(cpu=workload.c.cpu + cpu, memory=workload.c.memory + memory)
+    )
+    if row.host_id is None:
+        return
+    t = host.c
+    fits = conn.execute(
+        sa.update(host)
+        .where(
+            t.id == row.host_id,
+            sa.or_(sa.literal(cpu) <= 0, t.cpu_used + cpu <= t.cpus * cloud.settings.cpu_allocation_ratio + 1e-6),
+            sa.or_(
+                sa.literal(memory) <= 0, t.memory_used + memory <= t.memory * cloud.settings.memory_allocation_ratio
+            ),
+        )
+        .values(cpu_used=t.cpu_used + cpu, memory_used=t.memory_used + memory)
+    )
+    if fits.rowcount == 0:
+        raise Conflict("The container's host has too little CPU or memory left for that.")
+
+
+async def rename(cloud: Cloud, actor: Actor, ident: str, name: str) -> Container:
+    """A new name; the same again is a Conflict, as in Zun."""
+
+    def work(conn: Connection) -> Container:
+        row = _held(conn, actor, ident)
+        if row.name == name:
+            raise Conflict("The new name for the container is the same as the old name.")
+        check_name(conn, cloud, actor, name)
+        changed(conn, cloud, actor, row, "rename", {"name": name})
+        fresh = container_row(conn, actor, row.uuid)
+        return container_of(fresh, fresh.workload_uuid, cloud.now())
+
+    return await cloud.store.write(work)
+
+
+async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest) -> None:
+    """Give it a port on one more network."""
+
+    def work(conn: Connection) -> None:
+        row = _target(conn, actor, ident, "network_attach")
+        if row.host_id is None:
+            raise InvalidState(row.uuid, "network_attach", row.status)
+        owner = Actor(user_id=actor.user_id, project_id=row.project_id)
+        ((chosen, wanted),) = wiring.resolve(conn, cloud, owner, (net,))
+        ports = wiring.ports_of(conn, row.workload_id)
+        if any(one.network_uuid == chosen.uuid for one in ports):
+            raise Conflict(f"Container {row.uuid} is on network {chosen.name} already.")
+        position = max((one.position for one in ports), default=-1) + 1
+        wiring.make_port(conn, chosen, row.workload_id, position, wanted)
+        _addresses_changed(conn, cloud, actor, row, "network_attach", TaskState.NETWORK_ATTACHING)
+
+    await cloud.store.write(work)
+
+
+async def network_detach(
+    cloud: Cloud, actor: Actor, ident: str, *, network: str | None = None, port: str | None = None
+) -> None:
+    """Take it off a network, named by the network or by the port."""
+
+    def work(conn: Connection) -> None:
+        row = _target(conn, actor, ident, "network_detach")
+        ports = wiring.ports_of(conn, row.workload_id)
+        gone = [one for one in ports if port == one.uuid or network in (one.network_uuid, one.network_name)]
+        if not gone:
+            raise NotFound("port" if port else "network", port or network or "")
+        if len(gone) == len(ports):
+            raise Invalid("network: a container keeps at least one network.")
+        conn.execute(sa.delete(ports_table).where(ports_table.c.id.in_([one.id for one in gone])))
+        _addresses_changed(conn, cloud, actor, row, "network_detach", TaskState.NETWORK_DETACHING)
+
+    await cloud.store.write(work)
+
+
+def _addresses_changed(conn: Connection, cloud: Cloud, actor: Actor, row: Row[Any], verb: str, task: TaskState) -> None:
+    addresses = addresses_of(wiring.ports_of(conn, row.workload_id))
+    changed(conn, cloud, actor, row, verb, {"addresses": to_json(addresses), "task_state": task})
+
+
+async def network_list(cloud: Cloud, actor: Actor, ident: str) -> list[dict[str, Any]]:
+    """Its ports, each with network and addresses, as microversion 1.18 shows them."""
+
+    def work(conn: Connection) -> list[dict[str, Any]]:
+        row = container_row(conn, actor, ident)
+        return [
+            {
+                "net_id": one.network_uuid,
+                "port_id": one.uuid,
+                "fixed_ips": [{"ip_address": one.address, "version": 4, "subnet_id": one.network_uuid}],
+            }
+            for one in wiring.ports_of(conn, row.workload_id)
+        ]
+
+    return await cloud.store.read(work)
+
+
+async def wait(cloud: Cloud, actor: Actor, ident: str, status: str, timeout: float) -> Container:
+    """The container as soon as its status is ``status`` or Error; as it is after ``timeout`` seconds at the latest."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout
+    with cloud.store.wakeups.listen("events") as listener:
+        while True:
+            found = await get(cloud, actor, ident)
+            left = until - loop.time()
+            if found.status.lower() == status.lower() or found.status == Status.ERROR or left <= 0:
+                return found
+            await listener.wait(min(left, 5))

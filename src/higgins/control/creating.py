@@ -1,0 +1,300 @@
+"""A container comes to be: quota, place, network, volumes and rows, in one transaction."""
+
+import random
+import uuid as uuids
+from types import SimpleNamespace
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec import Struct, structs
+from sqlalchemy.engine import Connection
+
+from higgins.control import mounts, quotas, recording, wiring
+from higgins.control.cloud import Actor, Cloud
+from higgins.control.placement import Need, choose, claim
+from higgins.control.rows import addresses_of, container_of, host_of, to_json
+from higgins.control.wiring import NetRequest
+from higgins.model.container import ContainerSpec, Goal, Status, TaskState
+from higgins.model.errors import AlreadyExists, Conflict, NotFound
+from higgins.model.resources import Container, Host
+from higgins.store.database import touch_host
+from higgins.store.schema import container, host, idempotency, registry, security_group, workload
+
+_GREEK = (
+    *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
+    *("nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
+)
+
+NO_HOST = "There are not enough hosts available."
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """A container as its owner asked for it; mounts are not resolved yet."""
+
+    name: str | None
+    spec: ContainerSpec
+    nets: tuple[NetRequest, ...] = ()
+
+
+def generated_name(kind: str = "container") -> str:
+    return f"{random.choice(_GREEK)}-{random.randrange(1, 10000)}-{kind}"  # noqa: S311 - no secret
+
+
+def load_hosts(conn: Connection, cloud: Cloud) -> list[Host]:
+    now, lease = cloud.now(), cloud.settings.host_lease
+    return [host_of(row, now, lease) for row in conn.execute(sa.select(host)).all()]
+
+
+def need_of(specs: list[ContainerSpec], *, cpu: float, memory: int, disk: int, volumes: frozenset[int]) -> Need:
+    """What a workload with these members needs; the first member speaks for zone, host and hints."""
+    first = specs[0]
+    return Need(
+        cpu=cpu,
+        memory=memory,
+        disk=disk,
+        runtimes=frozenset(spec.runtime for spec in specs if spec.runtime),
+        zone=first.availability_zone,
+        host=first.requested_host,
+        labels={key[6:]: value for key, value in first.hints.items() if key.startswith("label:")},
+        volume_hosts=volumes,
+        dedicated=any(spec.cpu_policy == "dedicated" for spec in specs),
+    )
+
+
+def place(conn: Connection, cloud: Cloud, need: Need) -> tuple[Host | None, str]:
+    """Claim a host; without one, why not."""
+    hosts = load_hosts(conn, cloud)
+    if need.host is not None and all(need.host not in (one.name, one.uuid) for one in hosts):
+        raise NotFound("requested_host", need.host)
+    fit, refused = choose(hosts, need, cloud.settings)
+    for candidate in fit:
+        if claim(conn, candidate, need, cloud.settings):
+            return candidate, ""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(refused.items())[:5])
+    return None, f"{NO_HOST} {reasons}".strip()
+
+
+async def create(
+    cloud: Cloud,
+    actor: Actor,
+    draft: Draft,
+    *,
+    run: bool,
+    idempotency_key: str | None = None,
+    body_hash: str = "",
+) -> Container:
+    """Make a container. It is answered as soon as it is written down; its host does the rest.
+
+    Raises OverQuota, NotFound (registry, network, volume, host, security group), Invalid, AlreadyExists, Conflict
+    (an idempotency key that was used with another body). Where no host fits, the container is there in Error.
+    """
+
+    def work(conn: Connection) -> Container:
+        if idempotency_key is not None:
+            before = repeated(conn, actor, idempotency_key, body_hash)
+            if before is not None:
+                there = conn.execute(sa.select(container).where(container.c.uuid == before)).one_or_none()
+                if there is None:
+                    raise Conflict("The container made with this Idempotency-Key is deleted already.")
+                return container_of(there, before, cloud.now())
+        quotas.hold(conn, actor.project_id)
+        uuid = str(uuids.uuid4())
+        name = draft.name or generated_name()
+        check_name(conn, cloud, actor, name)
+        check_groups(conn, actor, draft.spec)
+        resolved = mounts.resolve(conn, cloud, actor, with_registry(conn, actor, draft.spec))
+        spec = resolved.spec
+        nets = wiring.resolve(conn, cloud, actor, draft.nets)
+        quotas.charge(
+            conn, cloud.settings, actor.project_id, containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk
+        )
+        need = need_of([spec], cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=resolved.hosts)
+        chosen, reason = place(conn, cloud, need)
+        workload_id = insert_workload(
+            conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason, spec="{}"
+        )
+        mounts.insert(conn, resolved.rows, workload_id, chosen.id if chosen else None)
+        if chosen is not None:
+            mounts.place(conn, resolved.used, chosen.id)
+        addresses = insert_ports(conn, nets, workload_id) if chosen is not None else {}
+        row = member_row(actor, workload_id, uuid=uuid, role="plain", position=0, name=name, spec=spec)
+        row |= {
+            "host": chosen.name if chosen else None,
+            "status": Status.CREATING if chosen else Status.ERROR,
+            "status_reason": None if chosen else reason,
+            "task_state": TaskState.CREATING if chosen else None,
+            "goal": Goal.RUNNING if run else Goal.CREATED,
+            "addresses": to_json(addresses),
+            "created_at": cloud.now(),
+        }
+        conn.execute(sa.insert(container).values(row))
+        recording.record_action(conn, cloud, actor, uuid, "create", generation=1)
+        if chosen is None:
+            recording.finish_actions(conn, cloud, [uuid], 1, reason)
+        else:
+            touch_host(conn, chosen.id)
+        recording.record_event(
+            conn, cloud, project_id=actor.project_id, uuid=uuid, name=name, status=row["status"], reason=reason or None
+        )
+        if idempotency_key is not None:
+            remember(conn, cloud, actor, idempotency_key, body_hash, uuid)
+        return Container(
+            uuid=uuid,
+            workload=uuid,
+            role="plain",
+            name=name,
+            project_id=actor.project_id,
+            user_id=actor.user_id,
+            host=row["host"],
+            spec=spec,
+            status=row["status"],
+            status_reason=row["status_reason"],
+            task_state=row["task_state"],
+            addresses=addresses,
+            created_at=row["created_at"],
+        )
+
+    return await cloud.store.write(work)
+
+
+async def dry_run(cloud: Cloud, actor: Actor, draft: Draft) -> dict[str, Any]:
+    """Where a container would go now, and why not to the other hosts. Nothing is changed."""
+
+    def work(conn: Connection) -> dict[str, Any]:
+        resolved = mounts.resolve(conn, cloud, actor, draft.spec)
+        spec = draft.spec
+        need = need_of([spec], cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=resolved.hosts)
+        fit, refused = choose(load_hosts(conn, cloud), need, cloud.settings)
+        return {"host": fit[0].name if fit else None, "candidates": [one.name for one in fit], "refused": refused}
+
+    return await cloud.store.read(work)
+
+
+def check_name(conn: Connection, cloud: Cloud, actor: Actor, name: str) -> None:
+    """Raises AlreadyExists where the operator wants names to be unique and this one is taken."""
+    scope = cloud.settings.unique_names
+    if not scope:
+        return
+    quotas.hold_names(conn, actor.project_id if scope == "project" else "")
+    query = sa.select(container.c.id).where(container.c.name == name).limit(1)
+    if scope == "project":
+        query = query.where(container.c.project_id == actor.project_id)
+    if conn.execute(query).first() is not None:
+        raise AlreadyExists("container", name)
+
+
+def with_registry(conn: Connection, actor: Actor, spec: ContainerSpec) -> ContainerSpec:
+    """The spec with its registry's name resolved to the uuid; raises NotFound, or Conflict for a name that two bear."""
+    if spec.registry_id is None:
+        return spec
+    rows = conn.execute(
+        sa.select(registry.c.uuid).where(
+            registry.c.project_id == actor.project_id,
+            sa.or_(registry.c.uuid == spec.registry_id, registry.c.name == spec.registry_id),
+        )
+    ).all()
+    if not rows:
+        raise NotFound("registry", spec.registry_id)
+    if len(rows) > 1:
+        raise Conflict(f"Several registries have the name {spec.registry_id}; use the uuid.")
+    return structs.replace(spec, registry_id=rows[0].uuid)
+
+
+def check_groups(conn: Connection, actor: Actor, spec: ContainerSpec) -> None:
+    for name in spec.security_groups:
+        if name == "default":
+            continue
+        query = sa.select(security_group.c.id).where(
+            security_group.c.project_id == actor.project_id,
+            sa.or_(security_group.c.name == name, security_group.c.uuid == name),
+        )
+        if conn.execute(query).first() is None:
+            raise NotFound("security_group", name)
+
+
+def insert_workload(
+    conn: Connection,
+    cloud: Cloud,
+    actor: Actor,
+    *,
+    uuid: str,
+    kind: str,
+    name: str | None,
+    need: Need,
+    host: Host | None,
+    reason: str,
+    spec: str,
+) -> int:
+    """Write the workload's row; its number."""
+    result = conn.execute(
+        sa.insert(workload).values(
+            uuid=uuid,
+            kind=kind,
+            name=name,
+            project_id=actor.project_id,
+            user_id=actor.user_id,
+            host_id=host.id if host else None,
+            generation=1,
+            observed=0,
+            deleting=False,
+            cpu=need.cpu,
+            memory=need.memory,
+            disk=need.disk,
+            spec=spec,
+            status=Status.CREATING if host else Status.ERROR,
+            status_reason=reason or None,
+            created_at=cloud.now(),
+        )
+    )
+    return int(result.inserted_primary_key[0])  # type: ignore[index]
+
+
+def insert_ports(conn: Connection, nets: list[tuple[Any, str | None]], workload_id: int) -> dict[str, Any]:
+    """Make a port on each network; the addresses as the API shows them."""
+    made = [
+        SimpleNamespace(**wiring.make_port(conn, net, workload_id, position, wanted))
+        for position, (net, wanted) in enumerate(nets)
+    ]
+    return addresses_of(made)
+
+
+def member_row(
+    actor: Actor, workload_id: int, *, uuid: str, role: str, position: int, name: str, spec: ContainerSpec
+) -> dict[str, Any]:
+    """The columns of a container that come from what was asked for."""
+    return {
+        "uuid": uuid,
+        "workload_id": workload_id,
+        "role": role,
+        "position": position,
+        "name": name,
+        "project_id": actor.project_id,
+        "user_id": actor.user_id,
+        "image": spec.image,
+        "memory": spec.memory,
+        "auto_remove": spec.auto_remove,
+        "incarnation": 1,
+        "spec": to_json(spec),
+    }
+
+
+def repeated(conn: Connection, actor: Actor, key: str, body_hash: str) -> str | None:
+    """The uuid of what was made with this key before; Conflict if the body was another."""
+    row = conn.execute(
+        sa.select(idempotency).where(idempotency.c.project_id == actor.project_id, idempotency.c.key == key)
+    ).one_or_none()
+    if row is None:
+        return None
+    if row.body_hash != body_hash:
+        raise Conflict("This Idempotency-Key was used with another body.")
+    uuid: str = row.uuid
+    return uuid
+
+
+def remember(conn: Connection, cloud: Cloud, actor: Actor, key: str, body_hash: str, uuid: str) -> None:
+    """Keep the key, so that a repeat finds what was made. Of two at once the second runs again, and finds it too."""
+    conn.execute(
+        sa.insert(idempotency).values(
+            project_id=actor.project_id, key=key, body_hash=body_hash, uuid=uuid, created_at=cloud.now()
+        )
+    )

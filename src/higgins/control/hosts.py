@@ -1,0 +1,203 @@
+"""Hosts: how they join, what they are told, what they report, and what an operator does with them."""
+
+import asyncio
+import uuid as uuids
+from datetime import timedelta
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+from sqlalchemy.engine import Connection
+
+from higgins.control import assignments as assigning
+from higgins.control import observing
+from higgins.control.cloud import Cloud
+from higgins.control.link import Assignments, HostReport, Observation
+from higgins.control.lookup import page
+from higgins.control.query import ListQuery
+from higgins.control.rows import host_of, to_json
+from higgins.model.container import Status
+from higgins.model.errors import Conflict, NotFound
+from higgins.model.resources import Host
+from higgins.store.database import touch_host
+from higgins.store.schema import container, host, volume, workload
+
+#: The one service that runs on a host; Zun's name, which its clients and operators know.
+BINARY = "zun-compute"
+
+SORT_KEYS = frozenset({"id", "uuid", "hostname", "name", "created_at"})
+
+
+class LocalLink:
+    """The control plane as an agent in the same process reaches it: the verbs of ``ControlLink``."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+
+    async def register(self, report: HostReport) -> int:
+        return await register(self._cloud, report)
+
+    async def assignments(self, host: int, since: int, timeout: float) -> Assignments | None:
+        return await assignments(self._cloud, host, since, timeout)
+
+    async def observe(self, host: int, observations: list[Observation]) -> None:
+        await observing.observe(self._cloud, host, observations)
+
+    async def volumes_deleted(self, host: int, uuids: list[str]) -> None:
+        await volumes_deleted(self._cloud, host, uuids)
+
+
+async def register(cloud: Cloud, report: HostReport) -> int:
+    """A host introduces itself, for the first time or again; its number."""
+
+    def work(conn: Connection) -> int:
+        now = cloud.now()
+        values = {
+            "zone": report.zone,
+            "info": to_json(report.info),
+            "cpus": report.cpus,
+            "memory": report.memory,
+            "disk": report.disk,
+            "seen_at": now,
+            "updated_at": now,
+        }
+        found = conn.execute(sa.select(host.c.id).where(host.c.name == report.name)).scalar_one_or_none()
+        if found is not None:
+            conn.execute(sa.update(host).where(host.c.id == found).values(values))
+            return int(found)
+        result = conn.execute(
+            sa.insert(host).values(uuid=str(uuids.uuid4()), name=report.name, created_at=now, **values)
+        )
+        return int(result.inserted_primary_key[0])  # type: ignore[index]
+
+    return await cloud.store.write(work)
+
+
+async def seen(cloud: Cloud, host_id: int) -> None:
+    """The host is alive. If it was thought dead, it shall say again how its containers are."""
+
+    def work(conn: Connection) -> None:
+        now = cloud.now()
+        before = conn.execute(sa.select(host.c.seen_at).where(host.c.id == host_id)).scalar_one_or_none()
+        conn.execute(
+            sa.update(host).where(host.c.id == host_id).values(seen_at=now, report_count=host.c.report_count + 1)
+        )
+        if before is not None and now - before > timedelta(seconds=cloud.settings.host_lease):
+            ask_again(conn, host_id)
+
+    await cloud.store.write(work)
+
+
+def ask_again(conn: Connection, host_id: int) -> None:
+    """Have a host report anew on all containers that became Unknown while it was silent."""
+    unknown = sa.select(container.c.workload_id).where(container.c.status == Status.UNKNOWN)
+    result = conn.execute(
+        sa.update(workload)
+        .where(workload.c.host_id == host_id, workload.c.id.in_(unknown))
+        .values(generation=workload.c.generation + 1)
+    )
+    if result.rowcount:
+        touch_host(conn, host_id)
+
+
+async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) -> Assignments | None:
+    """All that a host holds once its revision is above ``since``; None after ``timeout`` seconds. Renews its lease."""
+    await seen(cloud, host_id)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout
+    with cloud.store.wakeups.listen(f"host:{host_id}") as listener:
+        while True:
+            revision = await cloud.store.read(lambda conn: assigning.revision_of(conn, host_id))
+            if revision is None:
+                raise NotFound("host", str(host_id))
+            if revision > since:
+                break
+            if not await listener.wait(until - loop.time()):
+                return None
+    return await cloud.store.read(lambda conn: assigning.assignments(conn, cloud, host_id))
+
+
+async def volumes_deleted(cloud: Cloud, host_id: int, uuids: list[str]) -> None:
+    """The data of these volumes is gone from the host; so go their rows."""
+    gone = sa.delete(volume).where(volume.c.uuid.in_(uuids), volume.c.host_id == host_id, volume.c.deleting)
+    await cloud.store.write(lambda conn: conn.execute(gone).rowcount)
+
+
+async def find(cloud: Cloud, query: ListQuery) -> list[Host]:
+    """A page of hosts. ``hostname`` sorts as ``name``."""
+    key = "name" if query.sort_key == "hostname" else query.sort_key
+    asked = ListQuery(limit=query.limit, marker=query.marker, sort_key=key, sort_dir=query.sort_dir)
+
+    def work(conn: Connection) -> list[Host]:
+        conditions, order = page(host, asked, SORT_KEYS, conn, "compute_node")
+        now = cloud.now()
+        rows = conn.execute(sa.select(host).where(*conditions).order_by(*order).limit(query.limit)).all()
+        return [host_of(row, now, cloud.settings.host_lease) for row in rows]
+
+    return await cloud.store.read(work)
+
+
+async def get(cloud: Cloud, ident: str) -> Host:
+    """A host by uuid or name."""
+
+    def work(conn: Connection) -> Host:
+        row = conn.execute(sa.select(host).where(sa.or_(host.c.uuid == ident, host.c.name == ident))).first()
+        if row is None:
+            raise NotFound("compute_node", ident)
+        return host_of(row, cloud.now(), cloud.settings.host_lease)
+
+    return await cloud.store.read(work)
+
+
+async def enable(cloud: Cloud, name: str, binary: str) -> Host:
+    return await _set(cloud, name, binary, disabled=False, disabled_reason=None)
+
+
+async def disable(cloud: Cloud, name: str, binary: str, reason: str | None) -> Host:
+    """Nothing new is placed there; what runs there runs on."""
+    return await _set(cloud, name, binary, disabled=True, disabled_reason=reason)
+
+
+async def force_down(cloud: Cloud, name: str, binary: str, forced_down: bool) -> Host:
+    changed = await _set(cloud, name, binary, forced_down=forced_down)
+    if not forced_down:
+        await cloud.store.write(lambda conn: ask_again(conn, changed.id))
+    return changed
+
+
+async def delete(cloud: Cloud, name: str, binary: str) -> None:
+    """Forget a host that holds nothing any more."""
+
+    def work(conn: Connection) -> None:
+        row = _service(conn, name, binary)
+        holds = sa.select(workload.c.id).where(workload.c.host_id == row.id).limit(1)
+        if conn.execute(holds).first() is not None:
+            raise Conflict(f"Host {name} still holds containers.")
+        conn.execute(sa.delete(volume).where(volume.c.host_id == row.id, volume.c.deleting))
+        if conn.execute(sa.select(volume.c.id).where(volume.c.host_id == row.id).limit(1)).first() is not None:
+            raise Conflict(f"Host {name} still holds volumes.")
+        conn.execute(sa.delete(host).where(host.c.id == row.id))
+
+    await cloud.store.write(work)
+
+
+async def zones(cloud: Cloud) -> list[str]:
+    """The availability zones that hosts are in."""
+    query = sa.select(host.c.zone).distinct().order_by(host.c.zone)
+    return await cloud.store.read(lambda conn: list(conn.execute(query).scalars()))
+
+
+def _service(conn: Connection, name: str, binary: str) -> Row[tuple[object, ...]]:
+    row = conn.execute(sa.select(host).where(host.c.name == name)).one_or_none()
+    if row is None or binary != BINARY:
+        raise NotFound("zun_service", f"{binary} on host {name}")
+    return row
+
+
+async def _set(cloud: Cloud, name: str, binary: str, **values: object) -> Host:
+    def work(conn: Connection) -> Host:
+        row = _service(conn, name, binary)
+        conn.execute(sa.update(host).where(host.c.id == row.id).values(**values, updated_at=cloud.now()))
+        fresh = conn.execute(sa.select(host).where(host.c.id == row.id)).one()
+        return host_of(fresh, cloud.now(), cloud.settings.host_lease)
+
+    return await cloud.store.write(work)

@@ -1,0 +1,140 @@
+"""What passes between the control plane and a host: assignments down, observations up, and streams.
+
+In one process both sides hold each other's objects; with hosts of their own the same verbs travel over HTTPS. The
+structs are what travels.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Any, Protocol
+
+from msgspec import Struct, field
+
+from higgins.model.container import ContainerSpec, Goal, RestartPolicy
+from higgins.model.resources import HostInfo
+from higgins.networks.base import PortFilter, PortWire
+from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
+from higgins.volumes.base import VolumeWire
+
+
+class HostReport(Struct, frozen=True, kw_only=True):
+    """A host as it introduces itself. ``memory`` MiB, ``disk`` GiB: what containers may use."""
+
+    name: str
+    zone: str
+    cpus: float
+    memory: int
+    disk: int
+    info: HostInfo
+
+
+class Order(Struct, frozen=True, kw_only=True):
+    """Something to do once: restart, or send a signal. Done when the host has reported its ``seq``."""
+
+    seq: int
+    verb: str  # restart | kill
+    signal: str = ""
+    timeout: float = 10
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """A container as its host last reported it; kept by the control plane and given back after a restart."""
+
+    incarnation: int = 0  # the newest that was ever made
+    state: str = ""  # "" | created | running | paused | exited | error | gone
+    exit_code: int | None = None
+    reason: str = ""
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    order_done: int = 0
+    restarts: int = 0
+    health: str = ""  # "" | starting | healthy | unhealthy
+    step: str = ""  # what is being done right now: a task state
+    ended: bool = False  # it came to its end while it should run, and is to stay so until it is told to start
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """A container as its host shall have it. ``stop_timeout`` in seconds."""
+
+    uuid: str
+    role: str
+    position: int
+    name: str
+    goal: Goal
+    incarnation: int
+    spec: ContainerSpec
+    known: Known
+    order: Order | None = None
+    stop_timeout: float = 10
+    auth: RegistryAuth | None = None
+
+
+class Assignment(Struct, frozen=True, kw_only=True):
+    """A workload as its host shall have it. ``names`` maps the addresses of its neighbours to their names."""
+
+    uuid: str
+    kind: str
+    project_id: str
+    generation: int
+    deleting: bool
+    hostname: str
+    members: tuple[Member, ...]
+    restart_policy: RestartPolicy | None = None
+    ports: tuple[PortWire, ...] = ()
+    filters: tuple[PortFilter, ...] = ()
+    volumes: dict[str, VolumeWire] = field(default_factory=dict)  # by uuid
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Assignments(Struct, frozen=True):
+    """All that a host holds at ``revision``. ``dead_volumes`` are kept by nobody any more: delete their data."""
+
+    revision: int
+    workloads: tuple[Assignment, ...]
+    dead_volumes: tuple[str, ...] = ()
+
+
+class Observation(Struct, frozen=True, kw_only=True):
+    """What a host saw of a workload while it worked on ``generation``. ``gone``: nothing of it is left there."""
+
+    workload: str
+    generation: int
+    members: dict[str, Known] = field(default_factory=dict)
+    gone: bool = False
+    settled: bool = False  # nothing is left to do for this generation
+    error: str = ""  # why the workload as a whole cannot go on
+
+
+class ControlLink(Protocol):
+    """What an agent may ask of the control plane; all of it speaks of its own host only."""
+
+    async def register(self, report: HostReport) -> int:
+        """Introduce the host; the number it goes by."""
+
+    async def assignments(self, host: int, since: int, timeout: float) -> Assignments | None:
+        """All that the host holds, as soon as its revision is above ``since``; None after ``timeout`` seconds."""
+
+    async def observe(self, host: int, observations: list[Observation]) -> None:
+        """What was seen. Observations of an older generation, or of what the host lost, change nothing."""
+
+    async def volumes_deleted(self, host: int, uuids: list[str]) -> None:
+        """The data of these volumes is gone."""
+
+
+class HostStreams(Protocol):
+    """What the control plane may ask of a host directly: to look into a container, and to hold images."""
+
+    async def logs(self, uuid: str, options: LogOptions) -> AsyncIterator[LogChunk]: ...
+    async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool) -> Terminal: ...
+    async def attach(self, uuid: str) -> Terminal: ...
+    async def stats(self, uuid: str) -> Stats: ...
+    async def top(self, uuid: str, ps_args: str | None) -> Processes: ...
+    def get_archive(
+        self, uuid: str, path: str
+    ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]: ...
+    async def put_archive(self, uuid: str, path: str, data: AsyncIterator[bytes]) -> None: ...
+    async def commit(self, uuid: str, name: str) -> str: ...
+    async def pull(self, image: str, auth: RegistryAuth | None) -> Image: ...
+    async def remove_image(self, name: str) -> None: ...
+    async def search(self, term: str) -> list[dict[str, Any]]: ...

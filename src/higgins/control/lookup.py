@@ -1,0 +1,141 @@
+"""Finding containers: one by uuid or name, many by page."""
+
+import re
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Row
+from sqlalchemy.engine import Connection
+
+from higgins.control.cloud import Actor
+from higgins.control.query import ListQuery
+from higgins.model.errors import Conflict, Invalid, InvalidSortKey, NotFound
+from higgins.store.schema import container, workload
+
+_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+#: What a list of containers can be sorted and filtered by.
+SORT_KEYS = frozenset(
+    {"id", "uuid", "name", "project_id", "user_id", "image", "status", "task_state", "memory", "host", "created_at",
+     "updated_at", "auto_remove"}
+)  # fmt: skip
+FILTERS = frozenset({"name", "image", "project_id", "user_id", "memory", "host", "task_state", "status", "auto_remove"})
+
+
+def is_uuid(text: str) -> bool:
+    return _UUID.fullmatch(text) is not None
+
+
+def container_row(conn: Connection, actor: Actor, ident: str, *, members: bool = False) -> Row[Any]:
+    """The row of a container, with its workload's: by uuid (an administrator sees every project's), else by name.
+
+    ``members`` lets a capsule's member be found by its uuid too. Raises NotFound, or Conflict for a name that two bear.
+    """
+    columns = (
+        container,
+        workload.c.uuid.label("workload_uuid"),
+        workload.c.generation,
+        workload.c.host_id,
+        workload.c.deleting,
+        workload.c.kind,
+    )
+    base = sa.select(*columns).join(workload, workload.c.id == container.c.workload_id)
+    if is_uuid(ident):
+        query = base.where(container.c.uuid == ident)
+        if not actor.is_admin:
+            query = query.where(container.c.project_id == actor.project_id)
+        if not members:
+            query = query.where(container.c.role == "plain")
+        row = conn.execute(query).one_or_none()
+        if row is not None:
+            return row
+    rows = conn.execute(
+        base.where(
+            container.c.project_id == actor.project_id, container.c.name == ident, container.c.role == "plain"
+        ).limit(2)
+    ).all()
+    if len(rows) > 1:
+        raise Conflict(f"Several containers have the name {ident}; use the uuid.")
+    if not rows:
+        raise NotFound("container", ident)
+    return rows[0]
+
+
+def workload_row(conn: Connection, actor: Actor, ident: str, kind: str) -> Row[Any]:
+    """A workload of this kind by uuid or name; raises as ``container_row``."""
+    query = sa.select(workload).where(workload.c.kind == kind)
+    if is_uuid(ident):
+        by_uuid = query.where(workload.c.uuid == ident)
+        if not actor.is_admin:
+            by_uuid = by_uuid.where(workload.c.project_id == actor.project_id)
+        row = conn.execute(by_uuid).one_or_none()
+        if row is not None:
+            return row
+    rows = conn.execute(query.where(workload.c.project_id == actor.project_id, workload.c.name == ident).limit(2)).all()
+    if len(rows) > 1:
+        raise Conflict(f"Several capsules have the name {ident}; use the uuid.")
+    if not rows:
+        # Zun answers "container not found" for capsules too, and clients look for that.
+        raise NotFound("container", ident)
+    return rows[0]
+
+
+def held(conn: Connection, row: Row[Any]) -> Row[Any]:
+    """The workload's row as it is once nobody else changes it, held until the transaction ends. Raises NotFound."""
+    query = sa.select(workload).where(workload.c.id == row.id).with_for_update()
+    fresh = conn.execute(query).one_or_none()
+    if fresh is None:
+        raise NotFound("container", row.uuid)
+    return fresh
+
+
+def page(
+    table: sa.Table, query: ListQuery, sort_keys: frozenset[str], conn: Connection, kind: str
+) -> tuple[list[Any], list[Any]]:
+    """The conditions and the order of a page after its marker; raises NotFound for an unknown marker.
+
+    Sorted by another key than ``id`` the place of the marker is (key, id), nulls first, so that equal keys keep apart.
+    """
+    if query.sort_key not in sort_keys:
+        raise InvalidSortKey(f"sort_key: {query.sort_key} is not one of {', '.join(sorted(sort_keys))}.")
+    ids = table.c.id
+    key = table.c[query.sort_key]
+    descending = query.sort_dir == "desc"
+    conditions: list[Any] = []
+    if query.marker is not None:
+        row = conn.execute(sa.select(ids, key.label("sort_value")).where(table.c.uuid == query.marker)).one_or_none()
+        if row is None:
+            raise NotFound(kind, query.marker)
+        beyond = ids < row.id if descending else ids > row.id
+        if query.sort_key == "id":
+            conditions.append(beyond)
+        elif row.sort_value is None:
+            conditions.append(
+                sa.and_(key.is_(None), beyond)
+                if descending
+                else sa.or_(key.is_not(None), sa.and_(key.is_(None), beyond))
+            )
+        elif descending:
+            conditions.append(sa.or_(key < row.sort_value, key.is_(None), sa.and_(key == row.sort_value, beyond)))
+        else:
+            conditions.append(sa.or_(key > row.sort_value, sa.and_(key == row.sort_value, beyond)))
+    if query.sort_key == "id":
+        return conditions, [ids.desc() if descending else ids]
+    nulls_last = sa.case((key.is_(None), 1), else_=0)
+    if descending:
+        return conditions, [nulls_last, key.desc(), ids.desc()]
+    return conditions, [nulls_last.desc(), key, ids]
+
+
+def filter_conditions(query: ListQuery) -> list[Any]:
+    conditions: list[Any] = []
+    for name, value in query.filters.items():
+        if name not in FILTERS:
+            raise Invalid(f"Unknown parameters: {name}")
+        if name == "memory":
+            if not str(value).isascii() or not str(value).isdigit() or len(str(value)) > 9:
+                raise Invalid(f"memory: {value} is not a number of MiB.")
+            conditions.append(container.c.memory == int(value))
+        else:
+            conditions.append(container.c[name] == value)
+    return conditions

@@ -1,0 +1,111 @@
+"""Volumes that a container is created with: found by name, or made for it."""
+
+import uuid as uuids
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec import structs
+from sqlalchemy import Row
+from sqlalchemy.engine import Connection
+
+from higgins.control.cloud import Actor, Cloud
+from higgins.model.container import ContainerSpec, Mount
+from higgins.model.errors import NotFound
+from higgins.store.schema import volume
+
+#: GiB of a named volume that is made without a size.
+_DEFAULT_SIZE = 1
+
+
+class Resolved:
+    """The spec with its mounts' volumes named, the rows to insert, and the hosts that hold existing ones."""
+
+    def __init__(self, spec: ContainerSpec, rows: list[dict[str, Any]], hosts: frozenset[int], used: list[str]) -> None:
+        self.spec = spec
+        self.rows = rows
+        self.hosts = hosts
+        self.used = used
+
+
+def resolve(
+    conn: Connection,
+    cloud: Cloud,
+    actor: Actor,
+    spec: ContainerSpec,
+    *,
+    made: dict[str, dict[str, Any]] | None = None,
+) -> Resolved:
+    """Find or prepare each mount's volume.
+
+    ``source`` names a volume of the project (uuid or name); with a ``size`` it is made when it is not there, and kept.
+    ``size`` alone makes one that goes with the container. ``bind`` puts a file's content there, kept encrypted.
+    A mount whose ``volume`` is a key of the members' own shares what is in ``made``: a capsule's members do.
+    """
+    rows: dict[str, dict[str, Any]] = {} if made is None else made
+    if not spec.mounts:
+        return Resolved(spec, list(rows.values()), frozenset(), [])
+    mounts: list[Mount] = []
+    hosts: set[int] = set()
+    for mount in spec.mounts:
+        named = mount.type != "bind" and mount.source is not None
+        found = _find(conn, actor, mount.source or "") if named else None
+        if found is not None:
+            if found.host_id is not None:
+                hosts.add(found.host_id)
+            mounts.append(structs.replace(mount, volume=found.uuid))
+            continue
+        if named and mount.size is None:
+            raise NotFound("volume", mount.source or "")
+        key = mount.volume or (f"name:{mount.source}" if named else str(uuids.uuid4()))
+        if key not in rows:
+            rows[key] = _new(cloud, actor, mount)
+        # The content is in the volume's row, encrypted; the spec keeps only where it goes.
+        mounts.append(structs.replace(mount, volume=rows[key]["uuid"], source=mount.source if named else None))
+    used = [mount.volume for mount in mounts if mount.volume]
+    return Resolved(structs.replace(spec, mounts=tuple(mounts)), list(rows.values()), frozenset(hosts), used)
+
+
+def _find(conn: Connection, actor: Actor, ident: str) -> Row[Any] | None:
+    return conn.execute(
+        sa.select(volume).where(
+            volume.c.project_id == actor.project_id,
+            sa.not_(volume.c.deleting),
+            sa.or_(volume.c.uuid == ident, volume.c.name == ident),
+        )
+    ).first()
+
+
+def _new(cloud: Cloud, actor: Actor, mount: Mount) -> dict[str, Any]:
+    bind = mount.type == "bind"
+    return {
+        "uuid": str(uuids.uuid4()),
+        "name": None if bind else mount.source,
+        "project_id": actor.project_id,
+        "size": 0 if bind else mount.size or _DEFAULT_SIZE,
+        "content": cloud.secrets.encrypt((mount.source or "").encode()).decode() if bind else None,
+        "created_at": cloud.now(),
+        # Whether it goes with the container; the caller puts the workload's number here.
+        "own": bind or mount.source is None,
+    }
+
+
+def insert(conn: Connection, rows: list[dict[str, Any]], workload_id: int, host_id: int | None) -> None:
+    for row in rows:
+        values = {key: value for key, value in row.items() if key != "own"}
+        values |= {"workload_id": workload_id if row["own"] else None, "host_id": host_id, "deleting": False}
+        conn.execute(sa.insert(volume).values(values))
+
+
+def place(conn: Connection, uuids_: list[str], host_id: int) -> None:
+    """Volumes that lay nowhere yet now lie on this host."""
+    if uuids_:
+        conn.execute(
+            sa.update(volume).where(volume.c.uuid.in_(uuids_), volume.c.host_id.is_(None)).values(host_id=host_id)
+        )
+
+
+def drop(conn: Connection, workload_id: int) -> None:
+    """The workload's own volumes go: those with data on a host are marked until the host has deleted it."""
+    mine = volume.c.workload_id == workload_id
+    conn.execute(sa.delete(volume).where(mine, volume.c.host_id.is_(None)))
+    conn.execute(sa.update(volume).where(mine).values(workload_id=None, deleting=True, content=None))

@@ -1,0 +1,132 @@
+"""What a project may use. A limit of -1 is no limit.
+
+The usage row of a project is raised in the transaction that makes the container and compared afterwards: the update
+locks the row, so that of a hundred creates at once exactly as many pass as fit, on any database.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from higgins.control.cloud import Cloud, Settings
+from higgins.model.errors import OverQuota
+from higgins.store.schema import project, quota, quota_class
+from higgins.store.transactions import insert_missing
+
+RESOURCES = ("containers", "memory", "cpu", "disk")
+
+
+def limits(conn: Connection, settings: Settings, project_id: str) -> dict[str, int]:
+    """The limits in force: the project's own, else the class ``default``, else the configuration's."""
+    own = dict(
+        conn.execute(sa.select(quota.c.resource, quota.c.hard_limit).where(quota.c.project_id == project_id)).all()
+    )
+    return {**defaults_of(conn, settings), **own}
+
+
+def defaults_of(conn: Connection, settings: Settings, class_name: str = "default") -> dict[str, int]:
+    rows = conn.execute(
+        sa.select(quota_class.c.resource, quota_class.c.hard_limit).where(quota_class.c.class_name == class_name)
+    ).all()
+    return {**settings.quota, **dict(rows)}
+
+
+def hold(conn: Connection, project_id: str) -> None:
+    """Hold the project's row until the transaction ends: creates in one project are one after the other.
+
+    So each sees the networks, addresses and volumes of the one before. On a Galera cluster this holds back those of the
+    same node; those of another node lose when they are certified, since both charge the project, and run again.
+    """
+    query = sa.select(project.c.id).where(project.c.id == project_id).with_for_update()
+    if conn.execute(query).first() is None:
+        _make(conn, project_id)
+        conn.execute(query)
+
+
+def hold_names(conn: Connection, project_id: str) -> None:
+    """Whoever takes a name that must be unique does so after whoever took one before; "" stands for all projects.
+
+    An update that changes the row, since a Galera cluster compares what was written, not what was locked.
+    """
+    update = sa.update(project).where(project.c.id == project_id).values(names=project.c.names + 1)
+    if conn.execute(update).rowcount == 0:
+        _make(conn, project_id)
+        conn.execute(update)
+
+
+def _make(conn: Connection, project_id: str) -> None:
+    insert_missing(conn, project, id=project_id, containers=0, cpu=0, memory=0, disk=0, names=0)
+
+
+def charge(
+    conn: Connection, settings: Settings, project_id: str, *, containers: int, cpu: float, memory: int, disk: int
+) -> None:
+    """Add to what the project uses (negative amounts give back); raises OverQuota where a raised amount is too much."""
+    t = project.c
+    added = {"containers": containers, "cpu": cpu, "memory": memory, "disk": disk}
+    raised = {name: getattr(t, name) + amount for name, amount in added.items()}
+    update = sa.update(project).where(t.id == project_id).values(raised)
+    if conn.execute(update).rowcount == 0:
+        _make(conn, project_id)
+        conn.execute(update)
+    grown = [name for name, amount in added.items() if amount > 0]
+    if not grown:
+        return
+    used = conn.execute(sa.select(project).where(t.id == project_id)).one()
+    bounds = limits(conn, settings, project_id)
+    over = [name for name in grown if bounds[name] >= 0 and getattr(used, name) > bounds[name] + 1e-6]
+    if over:
+        raise OverQuota(f"Quota exceeded for resources: {over}")
+
+
+async def get(cloud: Cloud, project_id: str) -> dict[str, int]:
+    return await cloud.store.read(lambda conn: limits(conn, cloud.settings, project_id))
+
+
+async def usages(cloud: Cloud, project_id: str) -> dict[str, tuple[int, float]]:
+    """Limit and use of each resource."""
+
+    def work(conn: Connection) -> dict[str, tuple[int, float]]:
+        bounds = limits(conn, cloud.settings, project_id)
+        row: Any = conn.execute(sa.select(project).where(project.c.id == project_id)).one_or_none()
+        return {name: (bounds[name], getattr(row, name) if row else 0) for name in RESOURCES}
+
+    return await cloud.store.read(work)
+
+
+async def defaults(cloud: Cloud) -> dict[str, int]:
+    return await cloud.store.read(lambda conn: defaults_of(conn, cloud.settings))
+
+
+async def update(cloud: Cloud, project_id: str, changes: dict[str, int]) -> dict[str, int]:
+    def work(conn: Connection) -> dict[str, int]:
+        for resource, limit in changes.items():
+            key = (quota.c.project_id == project_id) & (quota.c.resource == resource)
+            conn.execute(sa.delete(quota).where(key))
+            conn.execute(sa.insert(quota).values(project_id=project_id, resource=resource, hard_limit=limit))
+        return limits(conn, cloud.settings, project_id)
+
+    return await cloud.store.write(work)
+
+
+async def delete(cloud: Cloud, project_id: str) -> None:
+    """Back to the defaults."""
+    await cloud.store.write(
+        lambda conn: conn.execute(sa.delete(quota).where(quota.c.project_id == project_id)).rowcount
+    )
+
+
+async def class_get(cloud: Cloud, class_name: str) -> dict[str, int]:
+    return await cloud.store.read(lambda conn: defaults_of(conn, cloud.settings, class_name))
+
+
+async def class_update(cloud: Cloud, class_name: str, changes: dict[str, int]) -> dict[str, int]:
+    def work(conn: Connection) -> dict[str, int]:
+        for resource, limit in changes.items():
+            key = (quota_class.c.class_name == class_name) & (quota_class.c.resource == resource)
+            conn.execute(sa.delete(quota_class).where(key))
+            conn.execute(sa.insert(quota_class).values(class_name=class_name, resource=resource, hard_limit=limit))
+        return defaults_of(conn, cloud.settings, class_name)
+
+    return await cloud.store.write(work)

@@ -1,0 +1,51 @@
+"""What is written down beside every change: the action that asked for it and the event that it was."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from higgins.control.cloud import Actor, Cloud
+from higgins.store.database import touch_events
+from higgins.store.schema import action, event
+
+
+def record_action(
+    conn: Connection, cloud: Cloud, actor: Actor, uuid: str, name: str, *, generation: int | None = None
+) -> None:
+    """Write that ``actor`` asked for an action. With a ``generation`` it is over when that has settled, else now."""
+    now = cloud.now()
+    done: dict[str, Any] = {} if generation is not None else {"finish_time": now, "result": "Success"}
+    conn.execute(
+        sa.insert(action).values(
+            container_uuid=uuid,
+            request_id=actor.request_id,
+            action=name,
+            project_id=actor.project_id,
+            user_id=actor.user_id,
+            generation=generation or 0,
+            start_time=now,
+            **done,
+        )
+    )
+
+
+def finish_actions(conn: Connection, cloud: Cloud, uuids: list[str], generation: int, error: str | None) -> None:
+    """The host has settled ``generation``: whatever was asked up to it is over."""
+    conn.execute(
+        sa.update(action)
+        .where(action.c.container_uuid.in_(uuids), action.c.finish_time.is_(None), action.c.generation <= generation)
+        .values(finish_time=cloud.now(), result="Error" if error else "Success", message="Error" if error else None)
+    )
+
+
+def record_event(
+    conn: Connection, cloud: Cloud, *, project_id: str, uuid: str, name: str, status: str, reason: str | None
+) -> None:
+    """Write that a container changed its status, for whoever listens."""
+    conn.execute(
+        sa.insert(event).values(
+            project_id=project_id, container_uuid=uuid, name=name, status=status, status_reason=reason, at=cloud.now()
+        )
+    )
+    touch_events(conn)

@@ -1,0 +1,156 @@
+"""Networks of projects, and the ports and addresses of workloads on them: the control side of the local network.
+
+Addresses are chosen here and stored under a unique key, so that no two ports ever get the same one.
+"""
+
+import ipaddress
+import itertools
+import random
+import uuid as uuids
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec import Struct
+from sqlalchemy import Row
+from sqlalchemy.engine import Connection
+
+from higgins.control.cloud import Actor, Cloud
+from higgins.model.errors import Conflict, Invalid, NotFound
+from higgins.store.schema import network, port
+from higgins.store.transactions import attempt
+
+
+class NetRequest(Struct, frozen=True, kw_only=True):
+    """A network that the tenant asks for, by name or uuid, with an address if it shall be a certain one."""
+
+    network: str | None = None
+    port: str | None = None
+    v4_fixed_ip: str | None = None
+    v6_fixed_ip: str | None = None
+
+
+def create_network(conn: Connection, cloud: Cloud, actor: Actor, name: str, *, default: bool = False) -> Row[Any]:
+    """Make a network with the first free subnet of the pool.
+
+    Where another took that one just now, the transaction runs again, and chooses so that many at once keep apart.
+    """
+    taken = {ipaddress.ip_network(cidr) for cidr in conn.execute(sa.select(network.c.cidr)).scalars()}
+    pool = ipaddress.ip_network(cloud.settings.network_pool)
+    subnets = (net for net in pool.subnets(new_prefix=cloud.settings.network_prefix) if net not in taken)
+    free = list(itertools.islice(subnets, 1 if attempt(conn) == 1 else 64))
+    if not free:
+        raise Conflict(f"No subnet is left in the pool {pool} for another network.")
+    row = {
+        "uuid": str(uuids.uuid4()),
+        "name": name,
+        "project_id": actor.project_id,
+        "user_id": actor.user_id,
+        "cidr": str(random.choice(free)),  # noqa: S311 - no secret
+        "is_default": default,
+        "created_at": cloud.now(),
+    }
+    conn.execute(sa.insert(network).values(row))
+    return conn.execute(sa.select(network).where(network.c.uuid == row["uuid"])).one()
+
+
+def default_network(conn: Connection, cloud: Cloud, actor: Actor) -> Row[Any]:
+    """The project's default network, made when it is first needed."""
+    query = sa.select(network).where(network.c.project_id == actor.project_id, network.c.is_default)
+    row = conn.execute(query).one_or_none()
+    if row is not None:
+        return row
+    return create_network(conn, cloud, actor, "default", default=True)
+
+
+def find_network(conn: Connection, actor: Actor, ident: str) -> Row[Any]:
+    """A network of the project by uuid or name."""
+    query = sa.select(network).where(
+        network.c.project_id == actor.project_id, sa.or_(network.c.uuid == ident, network.c.name == ident)
+    )
+    rows = conn.execute(query).all()
+    if not rows:
+        raise NotFound("network", ident)
+    return next((row for row in rows if row.uuid == ident), rows[0])
+
+
+def resolve(
+    conn: Connection, cloud: Cloud, actor: Actor, nets: tuple[NetRequest, ...]
+) -> list[tuple[Row[Any], str | None]]:
+    """The networks that were asked for (or the default one), each with the address asked for."""
+    if not nets:
+        return [(default_network(conn, cloud, actor), None)]
+    result: list[tuple[Row[Any], str | None]] = []
+    for index, net in enumerate(nets):
+        if net.port is not None:
+            raise NotFound("port", net.port)
+        if net.v6_fixed_ip is not None:
+            raise Invalid(f"nets[{index}].v6-fixed-ip: the local networks have IPv4 subnets only.")
+        row = (
+            default_network(conn, cloud, actor)
+            if net.network == "default"
+            else find_network(conn, actor, net.network or "")
+        )
+        if any(row.uuid == other.uuid for other, _ in result):
+            raise Invalid(f"nets[{index}]: network {net.network} is named twice.")
+        result.append((row, net.v4_fixed_ip))
+    return result
+
+
+def make_port(
+    conn: Connection, net: Row[Any], workload_id: int, position: int, wanted: str | None = None
+) -> dict[str, Any]:
+    """A port with an address of the network: the one wanted, or a free one."""
+    row = {
+        "uuid": str(uuids.uuid4()),
+        "workload_id": workload_id,
+        "network_id": net.id,
+        "position": position,
+        "address": _free(conn, net) if wanted is None else _wanted(conn, net, wanted),
+        "mac": "02:" + ":".join(f"{random.randrange(256):02x}" for _ in range(5)),  # noqa: S311 - no secret
+    }
+    conn.execute(sa.insert(port).values(row))
+    return {**row, "network_uuid": net.uuid}
+
+
+def _taken(conn: Connection, net: Row[Any], address: str) -> bool:
+    query = sa.select(port.c.id).where(port.c.network_id == net.id, port.c.address == address)
+    return conn.execute(query).first() is not None
+
+
+def _wanted(conn: Connection, net: Row[Any], wanted: str) -> str:
+    subnet = ipaddress.ip_network(net.cidr)
+    address = ipaddress.ip_address(wanted)
+    if address not in subnet or address in (subnet[0], subnet[1], subnet[-1]):
+        raise Invalid(f"Address {wanted} is not one that network {net.name} ({subnet}) can give.")
+    if _taken(conn, net, wanted):
+        raise Conflict(f"Address {wanted} is in use on network {net.name}.")
+    return wanted
+
+
+def _free(conn: Connection, net: Row[Any]) -> str:
+    """The address after the one given last, so that an address rests a while before it is given again."""
+    subnet = ipaddress.ip_network(net.cidr)
+    first, size = int(subnet[0]), subnet.num_addresses
+    newest = sa.select(port.c.address).where(port.c.network_id == net.id).order_by(port.c.id.desc()).limit(1)
+    last = conn.execute(newest).scalar_one_or_none()
+    index = int(ipaddress.ip_address(last)) - first + 1 if last else 2
+    if 2 <= index < size - 1 and not _taken(conn, net, str(subnet[index])):
+        return str(subnet[index])
+    used = set(conn.execute(sa.select(port.c.address).where(port.c.network_id == net.id)).scalars())
+    for _ in range(size):
+        index = (index + 1) % size
+        if 2 <= index < size - 1 and str(subnet[index]) not in used:
+            return str(subnet[index])
+    raise Conflict(f"Network {net.name} has no free address left.")
+
+
+def ports_of(conn: Connection, workload_id: int) -> list[Row[Any]]:
+    """The ports of a workload in order, with their network's uuid, name and subnet."""
+    return list(
+        conn.execute(
+            sa.select(port, network.c.uuid.label("network_uuid"), network.c.name.label("network_name"), network.c.cidr)
+            .join(network, network.c.id == port.c.network_id)
+            .where(port.c.workload_id == workload_id)
+            .order_by(port.c.position)
+        ).all()
+    )

@@ -1,0 +1,282 @@
+"""The verbs of the ``cni`` network: see ``open_cni``.
+
+State lives in the kernel. The host's end of a port is named after the port, and its alias says whose it is and into
+which namespace it leads; a restarted agent reads all of it back with one look. The alias is written and the name given
+only after the plugin has finished: what bears the name is wired, and what a crash left half done is found by the next
+plug, as the far end of an interface in the sandbox whose near end bears no name of ours, and made anew.
+"""
+
+import asyncio
+import ipaddress
+import json
+import os
+import shutil
+from collections import defaultdict
+from pathlib import Path
+
+from higgins.model.errors import EngineError
+from higgins.networks.base import Network, Plugged, PortFilter, PortWire
+from higgins.networks.cni import links, wires
+from higgins.networks.cni.rules import no_ruleset, ruleset
+from higgins.programs import end_of, last_words, run
+
+_IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
+_BRIDGE_CALLS = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
+_PASSAGES = (("-i", f"{wires.BRIDGE_PREFIX}+"), ("-o", f"{wires.BRIDGE_PREFIX}+"))
+
+
+def open_cni(
+    state: Path, *, plugins: Path = Path("/usr/lib/cni"), table: str = "higgins", reach_host: bool = True
+) -> Network:
+    """The network of one machine: bridges by CNI's plugins, filters by nftables.
+
+    ``state`` is a directory of the driver's own, for the last ruleset; ``plugins`` where the plugins ``bridge`` and
+    ``static`` are; ``table`` the name of our nftables tables. Without ``reach_host`` a container opens no connection
+    to the host. Needs root, ``ip``, ``nft``, and br_netfilter in the kernel or as a module.
+    """
+    return _Cni(state, plugins, table, reach_host)
+
+
+class _Cni:
+    def __init__(self, state: Path, plugins: Path, table: str, reach_host: bool) -> None:
+        self._saved = state / "ruleset.nft"
+        self._plugins = plugins
+        self._table = table
+        self._reach_host = reach_host
+        self._bridges: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._making = asyncio.Lock()
+        self._filtering = asyncio.Lock()
+        self._applied: str | None = None
+
+    async def setup(self) -> None:
+        for plugin in ("bridge", "static"):
+            if not os.access(self._plugins / plugin, os.X_OK):
+                raise EngineError(f"The CNI plugin {plugin} is not in {self._plugins} on this host.")
+        await self._let_bridges_call()
+        _switch_on(_IP_FORWARD)
+        await self._restore_filters()
+        await self._pass_foreign_policy()
+        await self._remove_unused_bridges()
+
+    async def plug(self, netns: str, workload: str, ports: list[PortWire]) -> None:
+        try:
+            inode = Path(netns).stat().st_ino
+        except OSError as error:
+            raise EngineError(f"The sandbox {workload} has no network namespace to wire.") from error
+        for port in ports:
+            config = json.dumps(wires.bridge_config(port))
+            alias = wires.port_alias(workload, port.uuid, inode)
+            async with self._bridges[wires.bridge_name(port.network)]:
+                await self._wire(netns, workload, port, config, alias)
+
+    async def unplug(self, workload: str, ports: list[str]) -> None:
+        wanted = {Plugged(workload=str(wires.checked_uuid(workload)), port=str(wires.checked_uuid(p))) for p in ports}
+        there = await links.links()
+        await links.delete(
+            [name for name, link in there.items() if wires.is_port_name(name) and _owner(link) in wanted]
+        )
+        await self._remove_unused_bridges()
+
+    async def plugged(self) -> list[Plugged]:
+        there = await links.links()
+        owners = (_owner(link) for name, link in there.items() if wires.is_port_name(name))
+        return [owner for owner in owners if owner is not None]
+
+    async def apply(self, filters: list[PortFilter]) -> None:
+        text = ruleset(filters, table=self._table, reach_host=self._reach_host)
+        async with self._filtering:
+            if text != self._applied:
+                await self._load(text)
+
+    async def teardown(self) -> None:
+        there = await links.links()
+        bridges = {name for name, link in there.items() if _is_our_bridge(link)}
+        ports = [name for name, link in there.items() if link.master in bridges or _owner(link) is not None]
+        await links.delete(ports)
+        await links.delete(sorted(bridges))
+        async with self._filtering:
+            await run("nft", "-f", "-", feed=no_ruleset(self._table))
+            self._applied = None
+            self._saved.unlink(missing_ok=True)
+        await self._pass_no_more()
+
+    # wires
+
+    async def _wire(self, netns: str, workload: str, port: PortWire, config: str, alias: str) -> None:
+        """Under the bridge's lock. One plugin and one ``ip`` for a new port, none for one wired already."""
+        bridge, name = wires.bridge_name(port.network), wires.port_name(port.uuid)
+        names = links.names()
+        if name in names:
+            link = (await links.links()).get(name)
+            if link is not None and link.alias == alias and link.master == bridge and link.up:
+                return
+            await links.delete([name])
+        if bridge not in names:
+            async with self._making:
+                await _make_bridge(port)
+        veth = await self._run_plugin(netns, workload, port, config)
+        # Renamed while it is down, as kernels before 6.2 ask for.
+        await links.change(
+            [
+                f"link set dev {veth} alias {alias}",
+                f"link set dev {veth} down",
+                f"link set dev {veth} name {name}",
+                f"link set dev {name} up",
+            ]
+        )
+
+    async def _run_plugin(self, netns: str, workload: str, port: PortWire, config: str) -> str:
+        """The name that the plugin gave to the host's end."""
+        env = {
+            "PATH": os.environ.get("PATH", os.defpath),
+            "CNI_COMMAND": "ADD",
+            "CNI_CONTAINERID": workload,
+            "CNI_NETNS": netns,
+            "CNI_IFNAME": port.name,
+            "CNI_PATH": str(self._plugins),
+        }
+        program = self._plugins / "bridge"
+        ended = await end_of(program, feed=config, env=env)
+        if ended.code != 0 and await _remove_leftover(netns, port.name):
+            ended = await end_of(program, feed=config, env=env)
+        if ended.code != 0:
+            raise EngineError(f"Port {port.uuid} could not be wired: {_complaint(ended.out) or last_words(ended)}.")
+        bridge = wires.bridge_name(port.network)
+        for interface in json.loads(ended.out)["interfaces"]:
+            if not interface.get("sandbox") and interface["name"] != bridge:
+                return str(interface["name"])
+        raise EngineError(f"Port {port.uuid} could not be wired: the CNI plugin names no interface of the host.")
+
+    async def _remove_unused_bridges(self) -> None:
+        """Each under its own lock, and looked at again there: a plug may be about to use it."""
+        for bridge in _unused(await links.links()):
+            async with self._bridges[bridge]:
+                if bridge in _unused(await links.links()):
+                    await links.delete([bridge])
+
+    # filters
+
+    async def _load(self, text: str) -> None:
+        """Under the filter lock. Nothing changes where nft refuses: it takes all of it or nothing."""
+        self._applied = None
+        await run("nft", "-f", "-", feed=text)
+        self._saved.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self._saved.with_suffix(".new")
+        fresh.write_text(text)
+        fresh.replace(self._saved)
+        self._applied = text
+
+    async def _restore_filters(self) -> None:
+        """Have filters before the first ``apply``: those in force, else the last ones known, else none let through.
+
+        Also finds out when somebody flushed the host's ruleset under us.
+        """
+        async with self._filtering:
+            tables = await run("nft", "list", "tables")
+            if {f"table inet {self._table}", f"table bridge {self._table}"} <= set(tables.splitlines()):
+                return
+            last = self._applied
+            if last is None and self._saved.exists():
+                last = self._saved.read_text()
+            await self._load(last or ruleset([], table=self._table, reach_host=self._reach_host))
+
+    async def _let_bridges_call(self) -> None:
+        """Bridged packets reach the forward hook only with br_netfilter; our bridges ask for it one by one."""
+        if _BRIDGE_CALLS.exists():
+            return
+        loaded = await end_of("modprobe", "br_netfilter")
+        if loaded.code != 0 or not _BRIDGE_CALLS.exists():
+            raise EngineError(
+                "This host cannot filter inside a network: its kernel has no br_netfilter "
+                f"(modprobe br_netfilter: {last_words(loaded)})."
+            )
+        # Loading it turns it on for all bridges of the host; those of others stay as they were.
+        for family in ("iptables", "ip6tables", "arptables"):
+            _BRIDGE_CALLS.with_name(f"bridge-nf-call-{family}").write_text("0")
+
+    async def _pass_foreign_policy(self) -> None:
+        """Where Docker or an operator lets iptables drop what is forwarded, pass what our own table judges.
+
+        An accept in one table does not undo a drop in another, so that two rules must stand in the other one. They
+        are only set where the policy is to drop.
+        """
+        if shutil.which("iptables") is None:
+            return
+        found = (await run("iptables", "-w", "-S", "FORWARD")).splitlines()
+        if "-P FORWARD DROP" not in found:
+            return
+        for side, bridges in _PASSAGES:
+            if not any(line.startswith(f"-A FORWARD {side} {bridges} ") for line in found):
+                await run("iptables", "-w", "-I", "FORWARD", *_passage(side, bridges))
+
+    async def _pass_no_more(self) -> None:
+        if shutil.which("iptables") is None:
+            return
+        found = (await run("iptables", "-w", "-S", "FORWARD")).splitlines()
+        for side, bridges in _PASSAGES:
+            if any(line.startswith(f"-A FORWARD {side} {bridges} ") for line in found):
+                await run("iptables", "-w", "-D", "FORWARD", *_passage(side, bridges))
+
+
+async def _make_bridge(port: PortWire) -> None:
+    """Before its first port, so that no port is ever in a bridge that does not filter.
+
+    The gateway's address comes with it (the plugin would add it later), and one bridge is made at a time: so the next
+    one sees which addresses are taken.
+    """
+    clash = await links.overlapping_subnet(port.cidr)
+    if clash is not None:
+        raise EngineError(f"The network {port.network} cannot be on this host: {port.cidr} overlaps {clash}.")
+    bridge = wires.bridge_name(port.network)
+    place = f"{port.gateway}/{ipaddress.ip_network(port.cidr, strict=False).prefixlen}"
+    await links.change(
+        [
+            f"link add name {bridge} address {wires.bridge_mac(port.network)} mtu {int(port.mtu)} type bridge"
+            " nf_call_iptables 1 mcast_snooping 0",
+            f"link set dev {bridge} alias {wires.bridge_alias(port.network)}",
+            *([f"address add {place} brd + dev {bridge}"] if port.gateway else []),
+            f"link set dev {bridge} up",
+        ]
+    )
+
+
+async def _remove_leftover(netns: str, interface: str) -> bool:
+    """Whether a wire that an earlier plug did not finish stood in the way; it is gone now."""
+    peer = await links.peer_name(netns, interface)
+    if peer is None or wires.is_port_name(peer):
+        return False
+    await links.delete([peer])
+    return True
+
+
+def _passage(side: str, bridges: str) -> tuple[str, ...]:
+    return (side, bridges, "-m", "comment", "--comment", "judged by higgins", "-j", "ACCEPT")
+
+
+def _owner(link: links.Link) -> Plugged | None:
+    return wires.read_port_alias(link.alias)
+
+
+def _is_our_bridge(link: links.Link) -> bool:
+    """By name and mark: somebody else's interface may begin with the same letters."""
+    return wires.is_bridge_name(link.name) and link.alias.startswith("higgins:")
+
+
+def _unused(there: dict[str, links.Link]) -> list[str]:
+    used = {link.master for link in there.values()}
+    return [name for name, link in there.items() if _is_our_bridge(link) and name not in used]
+
+
+def _switch_on(setting: Path) -> None:
+    """Not written where it is on already: the file may be read-only then."""
+    if setting.read_text().strip() == "0":
+        setting.write_text("1")
+
+
+def _complaint(out: str) -> str:
+    """What a CNI plugin says of its failure (CNI specification, section 5), without a full stop."""
+    try:
+        error = json.loads(out)
+    except ValueError:
+        return ""
+    return ": ".join(filter(None, (error.get("msg"), error.get("details")))).rstrip(".")

@@ -1,0 +1,206 @@
+"""Who reaches whom: the filters of a host as one nftables ruleset, a pure function of the ports.
+
+Two tables of one name are ours, and one transaction replaces both; no other table is looked at or touched.
+
+* ``inet`` filters what is forwarded, between bridges and also inside one: each bridge sends its own traffic through
+  this hook (``nf_call_iptables``), so that connection tracking works there too, on kernels with and without
+  conntrack for bridges. Its nat chain masquerades what leaves for the outside.
+* ``bridge`` holds each port to its own MAC and IP address, in ARP too. Whatever is neither IPv4 nor ARP is dropped,
+  and so is everything from a port that is in no filter: a port is silent until it is known.
+
+The number of rules does not grow with ports: they are elements of sets. Per project there is one chain and one set,
+because nftables cannot compare the results of two lookups ("is the sender's project the receiver's?").
+
+Interfaces are known by the first letters of their names, so that one too new to be in a set is held to nothing less;
+no other interface of the host may begin with them.
+
+A container reaches the outside, and the host itself at any of its addresses; the host reaches every container.
+A connection that was let in stays when its rule goes: only new ones are judged.
+"""
+
+import ipaddress
+import logging
+from collections import defaultdict
+from collections.abc import Iterable
+from functools import lru_cache
+
+from higgins.model.errors import Invalid
+from higgins.networks.base import PortFilter
+from higgins.networks.cni.boxes import ICMP, Span, boxes
+from higgins.networks.cni.wires import BRIDGE_PREFIX, PORT_PREFIX, bridge_name, checked_mac, port_name
+
+_log = logging.getLogger(__name__)
+_BRIDGES = f'"{BRIDGE_PREFIX}*"'
+_PORTS = f'"{PORT_PREFIX}*"'
+
+
+def ruleset(filters: Iterable[PortFilter], *, table: str = "higgins", reach_host: bool = True) -> str:
+    """What ``nft -f`` reads to make these the filters of the host. The same filters give the same text.
+
+    Without ``reach_host`` containers open no connection to the host itself (they may ping it). Raises ``Invalid`` for
+    a port whose uuid, address or MAC is none.
+    """
+    ports = _unambiguous(sorted(filters, key=lambda port: port.uuid))
+    projects = {project: number for number, project in enumerate(sorted({port.project_id for port in ports}))}
+    lines = [f"table {family} {table}\ndelete table {family} {table}" for family in ("inet", "bridge")]
+    lines += [f"table inet {table} {{", *_sets(ports, projects), *_project_chains(ports, projects)]
+    lines += [_FORWARD, _host_chain(reach_host), _MASQUERADE, "}"]
+    lines += [f"table bridge {table} {{", *_senders(ports), _SPOOFING, "}"]
+    return "\n".join(lines) + "\n"
+
+
+def no_ruleset(table: str) -> str:
+    """What makes our tables go, and is no error where they are not there."""
+    return "".join(f"table {family} {table}\ndelete table {family} {table}\n" for family in ("inet", "bridge"))
+
+
+def _unambiguous(ports: list[PortFilter]) -> list[PortFilter]:
+    """IPv4 ports whose place (network and address) is theirs alone.
+
+    Two ports at one place are a port being replaced, or a fault; either way nobody can tell whose traffic it is, so
+    that neither gets any, and the other ports of the host go on.
+    """
+    places: dict[tuple[str, str], list[PortFilter]] = defaultdict(list)
+    for port in ports:
+        if _canonical(port.address).version == 4:
+            places[_place(port)].append(port)
+    for (bridge, address), claimants in places.items():
+        if len(claimants) > 1:
+            names = ", ".join(port.uuid for port in claimants)
+            _log.warning("ports %s share the address %s on %s: none of them is let through", names, address, bridge)
+    return [claimants[0] for claimants in places.values() if len(claimants) == 1]
+
+
+def _place(port: PortFilter) -> tuple[str, str]:
+    return bridge_name(port.network), str(_canonical(port.address))
+
+
+@lru_cache(maxsize=16384)
+def _canonical(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """Asked for each port several times at every change of any."""
+    try:
+        return ipaddress.ip_address(address)
+    except ValueError as error:
+        raise Invalid(f"{address!r} is not the address of a port.") from error
+
+
+def _key(port: PortFilter) -> str:
+    bridge, address = _place(port)
+    return f'"{bridge}" . {address}'
+
+
+def _sets(ports: list[PortFilter], projects: dict[str, int]) -> list[str]:
+    anything, services, echoes = [], [], []
+    for port in ports:
+        for protocol, found in boxes(port.rules).items():
+            for remote, span in found:
+                place = f"{_key(port)} . {_addresses(remote)}"
+                if protocol is None:
+                    anything.append(place)
+                elif protocol == ICMP:
+                    echoes.append(f"{place} . {_numbers(span)}")
+                else:
+                    services.append(f"{place} . {protocol} . {_numbers(span)}")
+    senders = [f"{_key(port)} : jump project_{projects[port.project_id]}" for port in ports]
+    addresses = sorted({_place(port)[1] for port in ports})
+    return [
+        _set("set containers", "ipv4_addr", addresses),
+        _set("set places", "ifname . ipv4_addr", [_key(port) for port in ports]),
+        _set("map sender_project", "ifname . ipv4_addr : verdict", senders),
+        _set("set open_to_remote", "ifname . ipv4_addr . ipv4_addr", anything, interval=True),
+        _set(
+            "set open_services", "ifname . ipv4_addr . ipv4_addr . inet_proto . inet_service", services, interval=True
+        ),
+        _set("set open_echoes", "ifname . ipv4_addr . ipv4_addr . inet_service", echoes, interval=True),
+    ]
+
+
+def _project_chains(ports: list[PortFilter], projects: dict[str, int]) -> list[str]:
+    """One per project, entered by what its ports send: to ports of its own that are open to it, on any network."""
+    lines = []
+    for project, number in projects.items():
+        mine = [_key(port) for port in ports if port.project_id == project and port.project_open]
+        lines.append(_set(f"set open_{number}", "ifname . ipv4_addr", mine))
+        lines.append(f"  chain project_{number} {{\n    oifname . ip daddr @open_{number} accept\n  }}")
+    return lines
+
+
+def _senders(ports: list[PortFilter]) -> list[str]:
+    bound, unbound = [], []
+    for port in ports:
+        address = _place(port)[1]
+        if port.mac:
+            bound.append(f'"{port_name(port.uuid)}" . {checked_mac(port.mac)} . {address}')
+        else:
+            unbound.append(f'"{port_name(port.uuid)}" . {address}')
+    return [
+        _set("set senders", "ifname . ether_addr . ipv4_addr", bound),
+        _set("set senders_of_any_mac", "ifname . ipv4_addr", unbound),
+    ]
+
+
+def _set(kind: str, types: str, elements: list[str], *, interval: bool = False) -> str:
+    flags = "\n    flags interval" if interval else ""
+    listed = f"\n    elements = {{ {', '.join(elements)} }}" if elements else ""
+    return f"  {kind} {{\n    type {types}{flags}{listed}\n  }}"
+
+
+def _addresses(span: Span) -> str:
+    low, high = (ipaddress.IPv4Address(end) for end in span)
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _numbers(span: Span) -> str:
+    low, high = span
+    return str(low) if low == high else f"{low}-{high}"
+
+
+def _host_chain(reach_host: bool) -> str:
+    if reach_host:
+        return ""
+    return f"""  chain to_host {{
+    type filter hook input priority filter; policy accept;
+    iifname != {_BRIDGES} accept
+    ct state established,related accept
+    meta l4proto icmp accept
+    drop
+  }}"""
+
+
+# A sender that is at no known place is dropped before anybody's rules are asked: those let in what comes from the
+# outside and from known containers, not what claims to be somebody.
+_FORWARD = f"""  chain sent {{
+    meta nfproto != ipv4 drop
+    iifname . ip saddr != @places drop
+    oifname != {_BRIDGES} accept
+    iifname . ip saddr vmap @sender_project
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    iifname != {_BRIDGES} oifname != {_BRIDGES} accept
+    ct state established,related accept
+    iifname {_BRIDGES} jump sent
+    oifname . ip daddr . ip saddr @open_to_remote accept
+    oifname . ip daddr . ip saddr . ip protocol . th dport @open_services accept
+    ip protocol icmp oifname . ip daddr . ip saddr . @th,0,16 @open_echoes accept
+    drop
+  }}"""
+
+_MASQUERADE = f"""  chain leaving {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr @containers oifname != {_BRIDGES} oifname != "lo" masquerade
+  }}"""
+
+_SPOOFING = f"""  chain announced {{
+    iifname . arp saddr ether . arp saddr ip @senders accept
+    drop
+  }}
+  chain sent {{
+    type filter hook prerouting priority dstnat; policy accept;
+    iifname != {_PORTS} accept
+    ether type ip iifname . ether saddr . ip saddr @senders accept
+    ether type ip iifname . ip saddr @senders_of_any_mac accept
+    ether type arp iifname . ether saddr . arp saddr ip @senders jump announced
+    ether type arp iifname . arp saddr ip @senders_of_any_mac accept
+    drop
+  }}"""

@@ -1,0 +1,208 @@
+"""The ruleset: what holds for whatever ports and rules there are."""
+
+import ipaddress
+import re
+import subprocess
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from higgins.model.errors import Invalid
+from higgins.networks.base import PortFilter, Rule
+from higgins.networks.cni.boxes import box, boxes, disjoint
+from higgins.networks.cni.rules import no_ruleset, ruleset
+from higgins.networks.cni.wires import bridge_name, port_name
+
+#: Nothing here measures time, so that a busy machine changes no verdict.
+UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+ONE = "11111111-1111-4111-8111-111111111111"
+TWO = "22222222-2222-4222-8222-222222222222"
+BLUE = "bbbbbbbb-bbbb-4bbb-8bbb-bbbbbbbbbbbb"
+RED = "dddddddd-dddd-4ddd-8ddd-dddddddddddd"
+
+
+def port(uuid: str, address: str, network: str = BLUE, project_id: str = "blue", **more: object) -> PortFilter:
+    return PortFilter(uuid=uuid, address=address, network=network, project_id=project_id, **more)  # type: ignore[arg-type]
+
+
+def elements(text: str, name: str) -> set[str]:
+    """What is in a set or map of the ruleset."""
+    found = re.search(rf"^  (?:set|map) {name} {{\n.*?^  }}", text, re.MULTILINE | re.DOTALL)
+    assert found, f"no {name}"
+    listed = re.search(r"elements = { (.*) }", found[0])
+    return set(listed[1].split(", ")) if listed else set()
+
+
+def open_to(text: str, sender: PortFilter) -> set[str]:
+    """The places that the sender's project chain accepts."""
+    key = f'"{bridge_name(sender.network)}" . {sender.address} : jump '
+    chains = [element.removeprefix(key) for element in elements(text, "sender_project") if element.startswith(key)]
+    return {place for chain in chains for place in elements(text, chain.replace("project_", "open_"))}
+
+
+def test_ports_of_one_project_are_open_to_each_other_and_to_no_other() -> None:
+    mine, hers = port(ONE, "10.0.0.5"), port(TWO, "10.0.0.6", project_id="red")
+    text = ruleset([mine, hers])
+    assert open_to(text, mine) == {f'"{bridge_name(BLUE)}" . 10.0.0.5'}
+    assert open_to(text, hers) == {f'"{bridge_name(BLUE)}" . 10.0.0.6'}
+
+
+def test_a_closed_port_is_open_to_nobody() -> None:
+    mine, closed = port(ONE, "10.0.0.5"), port(TWO, "10.0.0.6", project_open=False)
+    assert open_to(ruleset([mine, closed]), mine) == {f'"{bridge_name(BLUE)}" . 10.0.0.5'}
+
+
+def test_rules_become_elements() -> None:
+    rules = (
+        Rule(protocol="tcp", port_min=80, port_max=80),
+        Rule(protocol="udp", port_min=53, port_max=60, remote="192.0.2.0/24"),
+        Rule(protocol="icmp", port_min=8, port_max=0),
+        Rule(remote="198.51.100.7/32"),
+        Rule(remote="fd00::/8"),
+    )
+    text = ruleset([port(ONE, "10.0.0.5", rules=rules)])
+    place = f'"{bridge_name(BLUE)}" . 10.0.0.5'
+    assert elements(text, "open_services") == {
+        f"{place} . 0.0.0.0-255.255.255.255 . 6 . 80",
+        f"{place} . 192.0.2.0-192.0.2.255 . 17 . 53-60",
+    }
+    assert elements(text, "open_echoes") == {f"{place} . 0.0.0.0-255.255.255.255 . 2048"}
+    assert elements(text, "open_to_remote") == {f"{place} . 198.51.100.7"}
+
+
+def test_a_port_may_send_as_itself_only() -> None:
+    text = ruleset([port(ONE, "10.0.0.5", mac="02:00:00:00:00:05"), port(TWO, "10.0.0.6")])
+    assert elements(text, "senders") == {f'"{port_name(ONE)}" . 02:00:00:00:00:05 . 10.0.0.5'}
+    assert elements(text, "senders_of_any_mac") == {f'"{port_name(TWO)}" . 10.0.0.6'}
+
+
+def test_two_ports_at_one_place_are_both_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    text = ruleset([port(ONE, "10.0.0.5"), port(TWO, "10.0.0.5", project_id="red")])
+    assert elements(text, "places") == set()
+    assert "share the address 10.0.0.5" in caplog.text
+
+
+def test_one_address_on_two_networks_is_two_places() -> None:
+    mine, hers = port(ONE, "10.0.0.5"), port(TWO, "10.0.0.5", network=RED, project_id="red")
+    text = ruleset([mine, hers])
+    assert open_to(text, mine) == {f'"{bridge_name(BLUE)}" . 10.0.0.5'}
+
+
+def test_the_host_is_closed_on_request_only() -> None:
+    assert "hook input" not in ruleset([])
+    assert "hook input" in ruleset([], reach_host=False)
+
+
+def test_rules_do_not_grow_with_ports() -> None:
+    few = ruleset([port(ONE, "10.0.0.5")])
+    many = ruleset([port(f"{n:08x}-1111-4111-8111-111111111111", f"10.0.1.{n}") for n in range(200)])
+    assert len(many.splitlines()) <= len(few.splitlines()) + 1
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        Rule(protocol="carrier-pigeon"),
+        Rule(protocol="tcp", port_min=90, port_max=80),
+        Rule(protocol="tcp", port_min=0, port_max=65536),
+        Rule(protocol="icmp", port_min=256),
+        Rule(remote="0.0.0.0/0 } ; flush ruleset"),
+    ],
+)
+def test_a_rule_that_makes_no_sense_lets_nothing_in_and_is_named(rule: Rule, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Invalid) as caught:
+        box(rule)
+    sound = Rule(protocol="tcp", port_min=80, port_max=80)
+    assert boxes([rule, sound]) == boxes([sound])
+    assert str(caught.value) in caplog.text
+
+
+spans = st.tuples(st.integers(0, 12), st.integers(0, 12)).map(lambda ends: (min(ends), max(ends)))
+
+
+@UNHURRIED
+@given(st.lists(st.tuples(spans, spans), max_size=8))
+def test_disjoint_boxes_hold_the_same_points_once(given_boxes: list[tuple[tuple[int, int], tuple[int, int]]]) -> None:
+    def points(some: list[tuple[tuple[int, int], tuple[int, int]]]) -> list[tuple[int, int]]:
+        return [(x, y) for (a, b), (c, d) in some for x in range(a, b + 1) for y in range(c, d + 1)]
+
+    result = points(disjoint(given_boxes))
+    assert set(result) == set(points(given_boxes))
+    assert len(result) == len(set(result))
+
+
+remotes = st.one_of(
+    st.none(),
+    st.builds(
+        lambda base, length: str(ipaddress.ip_network((base, length), strict=False)),
+        st.integers(0, 2**32 - 1),
+        st.integers(0, 32),
+    ),
+    st.just("fd00::/8"),
+)
+ranges = st.tuples(st.integers(0, 65535), st.integers(0, 65535)).map(sorted)
+rules = st.one_of(
+    st.builds(
+        lambda protocol, ports, remote: Rule(protocol=protocol, port_min=ports[0], port_max=ports[1], remote=remote),
+        st.sampled_from(["tcp", "udp", "sctp", "47"]),
+        ranges,
+        remotes,
+    ),
+    st.builds(lambda code, remote: Rule(protocol="icmp", port_min=code, remote=remote), st.integers(0, 255), remotes),
+    st.builds(Rule, protocol=st.sampled_from([None, "tcp", "udp", "icmp"]), remote=remotes),
+)
+filters = st.lists(
+    st.builds(
+        PortFilter,
+        uuid=st.uuids().map(str),
+        address=st.integers(5, 14).map(lambda last: f"10.0.0.{last}"),
+        mac=st.sampled_from(["", "02:00:00:00:00:05"]),
+        network=st.sampled_from([BLUE, RED]),
+        project_id=st.sampled_from(["blue", "red", 'green" } ; flush ruleset', ""]),
+        project_open=st.booleans(),
+        rules=st.lists(rules, max_size=5).map(tuple),
+    ),
+    max_size=8,
+)
+
+
+@UNHURRIED
+@given(filters)
+def test_no_port_of_another_project_is_ever_open_to_a_sender(ports: list[PortFilter]) -> None:
+    text = ruleset(ports)
+    for sender in ports:
+        allowed = {
+            f'"{bridge_name(other.network)}" . {other.address}'
+            for other in ports
+            if other.project_id == sender.project_id and other.project_open
+        }
+        assert open_to(text, sender) <= allowed
+
+
+@UNHURRIED
+@given(filters)
+def test_what_is_open_by_rule_is_a_place_with_rules(ports: list[PortFilter]) -> None:
+    text = ruleset(ports)
+    places = {f'"{bridge_name(each.network)}" . {each.address} ' for each in ports if each.rules}
+    for name in ("open_services", "open_echoes", "open_to_remote"):
+        assert all(any(element.startswith(place) for place in places) for element in elements(text, name))
+
+
+@UNHURRIED
+@given(st.permutations([port(ONE, "10.0.0.5"), port(TWO, "10.0.0.6", project_id="red"), port(RED, "10.0.0.7")]))
+def test_the_order_of_the_filters_does_not_change_the_text(ports: list[PortFilter]) -> None:
+    assert ruleset(ports) == ruleset(sorted(ports, key=lambda each: each.address))
+
+
+@settings(UNHURRIED, max_examples=25)
+@given(ports=filters, reach_host=st.booleans())
+def test_nft_takes_every_ruleset(own_namespaces: None, ports: list[PortFilter], reach_host: bool) -> None:
+    text = ruleset(ports, table="higgins-checked", reach_host=reach_host)
+    ended = subprocess.run(["nft", "-c", "-f", "-"], input=text, text=True, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr + text
+
+
+def test_removal_names_our_tables_only() -> None:
+    assert set(re.findall(r"table (\S+ \S+)", no_ruleset("higgins"))) == {"inet higgins", "bridge higgins"}
