@@ -16,6 +16,7 @@ from higgins.model.errors import (
     EngineUnavailable,
     ImageNotFound,
     ImagePullFailed,
+    SandboxGone,
 )
 from higgins.model.resources import HostInfo
 from higgins.networks.base import Plugged, PortFilter, PortWire
@@ -175,7 +176,7 @@ class FakeRuntime:
         self._up(f"create {container.uuid}")
         box = self.boxes.get(container.sandbox)
         if box is None or not box.ready:
-            raise EngineError("The sandbox is not there.")
+            raise SandboxGone("The sandbox is not there.")
         key = (container.uuid, container.incarnation)
         if key not in self.held:
             self.held[key] = Held(container, box.identity, cpu=container.cpu, memory=container.memory)
@@ -186,7 +187,7 @@ class FakeRuntime:
         held = self.newest(uuid)
         box = self.boxes.get(held.spec.sandbox)
         if box is None or not box.ready or box.identity != held.identity:
-            raise ContainerGone("The sandbox of the container is gone.")
+            raise SandboxGone("The sandbox of the container is gone.")
         if held.spec.image in self.refused:
             raise EngineError("exec: no such file")
         if held.state in ("running", "paused"):

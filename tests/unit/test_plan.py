@@ -304,6 +304,20 @@ async def test_after_the_loss_of_its_sandbox_a_container_runs_in_the_new_one(
     assert rig.known().step == ""
 
 
+async def test_a_sandbox_that_vanishes_while_it_is_brought_back_costs_no_more_than_another_container(
+    tmp_path: Path,
+) -> None:
+    rig = await made(tmp_path)
+    rig.runtime.lose_sandbox(WORKLOAD, gone=False)
+    todo = await rig.consider()
+    rig.runtime.lose_sandbox(WORKLOAD, gone=True)  # after the agent looked, and before it acts
+    assert not await rig.carry_out(todo)
+    await rig.settle()
+    held = rig.runtime.newest(WORKLOAD)
+    assert (held.state, held.netns) == ("running", rig.runtime.boxes[WORKLOAD].netns)
+    assert (rig.known().state, rig.known().reason) == ("running", "")
+
+
 @pytest.mark.parametrize("gone", [True, False])
 async def test_after_the_loss_of_its_sandbox_what_was_stopped_stays_stopped(tmp_path: Path, gone: bool) -> None:
     rig = await made(tmp_path)
