@@ -376,6 +376,17 @@ async def test_a_refusal_is_not_asked_for_again_until_the_owner_wants_something_
     assert rig.known().state == "running"
 
 
+async def test_a_refusal_does_not_outlive_the_sandbox(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.runtime.refused.add("busybox")
+    await rig.settle()
+    assert rig.known().state == "error"
+    rig.runtime.refused.clear()
+    rig.runtime.lose_sandbox(WORKLOAD, gone=False)
+    await rig.settle()
+    assert rig.known().state == "running"
+
+
 async def test_wires_that_fail_are_an_error_of_the_workload_and_tried_again(tmp_path: Path) -> None:
     rig = Rig(tmp_path)
     rig.network.broken = True

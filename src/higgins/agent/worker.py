@@ -246,9 +246,8 @@ class Worker:
         except EngineUnavailable:
             raise
         except HigginsError as error:
-            LOG.warning(
-                "Workload %s: %s failed: %s", self.workload, type(step).__name__, error, exc_info=error.__cause__
-            )
+            name = type(step).__name__
+            LOG.warning("Workload %s: %s failed: %s Cause: %r", self.workload, name, error, error.__cause__)
             memory.failed(self._memory, step, error, generation, self._bench.now())
             return False
         finally:
