@@ -85,7 +85,8 @@ class FakeRuntime:
         self.refused: set[str] = set()
         self.missing: set[str] = set()
         self.unreachable: set[str] = set()
-        self.pull_gate: asyncio.Event | None = None
+        self.pull_gate: asyncio.Event | None = None  # pulls (of one image, if ``gated`` names it) wait for it
+        self.gated = ""
         self.ignores_sigterm = False
         self.unwell: set[str] = set()
         self.hangs: set[str] = set()
@@ -143,7 +144,7 @@ class FakeRuntime:
 
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
         self._up(f"pull {image}")
-        if self.pull_gate is not None:
+        if self.pull_gate is not None and self.gated in ("", image):
             await self.pull_gate.wait()
         if image in self.missing:
             raise ImageNotFound(f"The image {image} was not found.")

@@ -537,6 +537,17 @@ async def test_an_init_container_that_fails_is_tried_again_where_the_policy_says
     assert rig.runtime.state(MAIN) == "running"
 
 
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_capsule_comes_up_whenever_the_agent_crashed(tmp_path: Path, steps: int) -> None:
+    rig = Rig(tmp_path, capsule())
+    rig.runtime.exits["prepare"] = 0
+    await _some(rig, steps)
+    rig.crash()
+    await rig.settle()
+    assert rig.runtime.state(MAIN) == rig.runtime.state(SIDE) == "running"
+    assert rig.runtime.calls.count(f"start {INIT}") <= 2
+
+
 # crashes
 
 Act = Callable[[Rig], None]
