@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from higgins.model.errors import EngineError, EngineUnavailable, ImageNotFound, NotImplementedHere
+from higgins.model.errors import EngineError, EngineUnavailable, ImageNotFound, NotImplementedHere, SandboxGone
 from higgins.runtimes.base import (
     EngineContainer,
     EngineInfo,
@@ -92,7 +92,7 @@ class DockerRuntime:
             await lifecycle.make(self._client, name, body, missing)
         except ImageNotFound as error:
             await self._images.inspect(container.image)
-            raise EngineError(f"The sandbox {container.sandbox} is not on this host.") from error
+            raise SandboxGone(f"The sandbox {container.sandbox} is not on this host.") from error
 
     async def start(self, uuid: str) -> None:
         await lifecycle.start(self._client, await self._find(uuid), uuid)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError
+from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError, SandboxGone
 from higgins.runtimes.docker import holdings
 from higgins.runtimes.docker.client import PATIENCE, Client
 
@@ -65,7 +65,7 @@ async def start(client: Client, container: str, uuid: str) -> None:
     except EngineError as error:
         payload = await holdings.inspect(client, container, holdings.gone(uuid))
         if isinstance(error, ContainerGone):  # but it is here, so what is missing is what it joins
-            raise EngineError(f"The sandbox of the container {uuid} is not on this host.") from error
+            raise SandboxGone(f"The sandbox of the container {uuid} is not on this host.") from error
         sentence = command_fault(payload)
         if sentence is None:
             raise
