@@ -128,7 +128,7 @@ class Pipeline:
             response.headers.update(microversion.headers(None))
         if isinstance(told, WrongMethod):
             response.headers["Allow"] = told.allowed
-        if isinstance(told, TooLarge):
+        if isinstance(told, TooLarge | bodies.BrokenBody):
             response.force_close()  # the rest of the body is not worth reading
         return response
 
