@@ -171,10 +171,13 @@ async def test_what_nobody_foresaw_leaks_nothing_and_can_be_found_in_the_log(
 
 async def test_each_request_is_written_down_with_its_number(api: Caller, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "higgins.api.access"):
-        answer = await api.get("/v1/containers?name=secret")
+        theirs = "req-0a0a0a0a-0000-0000-0000-000000000000"
+        answer = await api.get("/v1/containers?name=secret", headers={"X-Openstack-Request-Id": theirs})
     (line,) = (record.getMessage() for record in caplog.records if record.name == "higgins.api.access")
     assert answer.headers["X-Openstack-Request-Id"] in line
     assert '"project":"wonder"' in line
+    assert theirs in line
+    assert theirs != answer.headers["X-Openstack-Request-Id"]
     assert "secret" not in line
 
 
