@@ -1,7 +1,7 @@
 """The real application with a real store in SQLite, callers of several roles, and one fake host."""
 
 import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +84,19 @@ async def host(cloud: Cloud) -> FakeHost:
     joined = FakeHost(cloud, "host-1")
     await joined.join()
     return joined
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """The SQL statements that were run, on any connection; to be cleared before what is counted."""
+    seen: list[str] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        seen.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    yield seen
+    sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
 class Answer:
