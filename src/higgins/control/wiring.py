@@ -4,6 +4,7 @@ Addresses are chosen here and stored under a unique key, so that no two ports ev
 """
 
 import ipaddress
+import itertools
 import random
 import uuid as uuids
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy.engine import Connection
 from higgins.control.cloud import Actor, Cloud
 from higgins.model.errors import Conflict, Invalid, NotFound
 from higgins.store.schema import network, port
+from higgins.store.transactions import attempt
 
 
 class NetRequest(Struct, frozen=True, kw_only=True):
@@ -28,18 +30,22 @@ class NetRequest(Struct, frozen=True, kw_only=True):
 
 
 def create_network(conn: Connection, cloud: Cloud, actor: Actor, name: str, *, default: bool = False) -> Row[Any]:
-    """Make a network with the first free subnet of the pool."""
+    """Make a network with the first free subnet of the pool.
+
+    Where another took that one just now, the transaction runs again, and chooses so that many at once keep apart.
+    """
     taken = {ipaddress.ip_network(cidr) for cidr in conn.execute(sa.select(network.c.cidr)).scalars()}
     pool = ipaddress.ip_network(cloud.settings.network_pool)
-    free = next((net for net in pool.subnets(new_prefix=cloud.settings.network_prefix) if net not in taken), None)
-    if free is None:
+    subnets = (net for net in pool.subnets(new_prefix=cloud.settings.network_prefix) if net not in taken)
+    free = list(itertools.islice(subnets, 1 if attempt(conn) == 1 else 64))
+    if not free:
         raise Conflict(f"No subnet is left in the pool {pool} for another network.")
     row = {
         "uuid": str(uuids.uuid4()),
         "name": name,
         "project_id": actor.project_id,
         "user_id": actor.user_id,
-        "cidr": str(free),
+        "cidr": str(random.choice(free)),  # noqa: S311 - no secret
         "is_default": default,
         "created_at": cloud.now(),
     }
@@ -53,11 +59,7 @@ def default_network(conn: Connection, cloud: Cloud, actor: Actor) -> Row[Any]:
     row = conn.execute(query).one_or_none()
     if row is not None:
         return row
-    try:
-        with conn.begin_nested():
-            return create_network(conn, cloud, actor, "default", default=True)
-    except sa.exc.IntegrityError:  # another replica made it just now
-        return conn.execute(query).one()
+    return create_network(conn, cloud, actor, "default", default=True)
 
 
 def find_network(conn: Connection, actor: Actor, ident: str) -> Row[Any]:
