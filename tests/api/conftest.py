@@ -16,7 +16,6 @@ from higgins.api.auth import HttpBasic
 from higgins.api.call import ApiSettings
 from higgins.control.cloud import Cloud
 from higgins.store.database import Store, open_store
-from higgins.store.schema import metadata
 from tests.api.host import FakeHost
 
 #: user: (project, roles); the password is the user's name.
@@ -48,9 +47,8 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    opened = open_store(f"sqlite:///{tmp_path}/higgins.db")
-    metadata.create_all(opened.engine)
+async def store(database: str) -> AsyncIterator[Store]:
+    opened = open_store(database)
     yield opened
     await opened.close()
 
