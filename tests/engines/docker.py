@@ -23,6 +23,7 @@ class DockerEngine:
 
     def __init__(self, root: Path) -> None:
         self.url = f"unix://{root}/docker.sock"
+        self.options = ["--runtime", "docker", "--docker-url", self.url]
         self._pidfile = root / "docker.pid"
         self._containerd = root / "exec" / "containerd" / "containerd.pid"
         command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]

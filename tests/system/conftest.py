@@ -8,9 +8,9 @@ import pytest
 from tests.engines.docker import docker_engine
 from tests.engines.images import busybox_archive
 from tests.system.client import OpenStack
-from tests.system.cloud import cloud, openstack
+from tests.system.cloud import cloud, launcher, openstack
 
-__all__ = ["busybox_archive", "cloud", "docker_engine", "openstack"]
+__all__ = ["busybox_archive", "cloud", "docker_engine", "launcher", "openstack"]
 
 _numbers = itertools.count(1)
 
