@@ -21,7 +21,6 @@ from tests.engines.docker import DockerEngine
 from tests.system.client import PATIENCE, OpenStack
 from tests.system.launcher import Launched, Launcher
 
-
 _PROGRAM = [sys.executable, "-m", "higgins.cli.main"]
 
 

@@ -107,7 +107,7 @@ WALKS: dict[str, Walk] = {
 def cases() -> Iterator[Any]:
     """Every passing of every step of every verb, before and after it."""
     for verb, walk in WALKS.items():
-        passed: dict[str, int] = {step: 1 for step in walk.early}
+        passed: dict[str, int] = dict.fromkeys(walk.early, 1)
         for step in walk.steps:
             passed[step] = passed.get(step, 0) + 1
             for when in ("before", "after"):

@@ -45,9 +45,11 @@ def started_again(stage: Stage, rest: Rest, uuid: str, before: int) -> int:
     """Wait until it runs with another process than ``before``; that process."""
     rest.wait(
         uuid,
-        lambda now: now is not None
-        and (now["status"], now["task_state"]) == ("Running", None)
-        and stage.behind.pid(uuid) not in (0, before),
+        lambda now: (
+            now is not None
+            and (now["status"], now["task_state"]) == ("Running", None)
+            and stage.behind.pid(uuid) not in (0, before)
+        ),
         "was started again",
     )
     return stage.behind.pid(uuid)

@@ -67,5 +67,3 @@ def _rows(database: Path) -> set[str]:
         return found
     finally:
         connection.close()
-
-
