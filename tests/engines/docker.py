@@ -21,7 +21,8 @@ class DockerEngine:
     image = BUSYBOX
     cannot: Mapping[str, str] = {}
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, live_restore: bool = True) -> None:
+        """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine."""
         self.url = f"unix://{root}/docker.sock"
         self.options = ["--runtime", "docker", "--docker-url", self.url]
         self._root = root
@@ -30,8 +31,7 @@ class DockerEngine:
         command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
         command += ["--pidfile", str(self._pidfile), "--host", self.url]
         command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"]
-        # As an operator should set it: containers outlive a restart of the engine.
-        command += ["--live-restore"]
+        command += ["--live-restore"] if live_restore else []
         self._daemon = Daemon(command, root / "dockerd.log")
 
     async def open(self) -> Runtime:

@@ -14,7 +14,8 @@ _UUID = "org.higgins.uuid"
 class BehindTheBack(Protocol):
     """An engine as its operator drives it. A container is named by its uuid, as Higgins knows it."""
 
-    engine: Engine
+    @property
+    def engine(self) -> Engine: ...
 
     def containers(self) -> set[str]:
         """All there are in the engine, whatever their state."""

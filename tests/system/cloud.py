@@ -30,7 +30,7 @@ class HigginsUp:
     def __init__(self, data: Path, engine: Sequence[str], launcher: Launcher | None = None) -> None:
         """``engine``: the options that name the engine to use. A ``launcher`` makes starting it quick."""
         self.data = data
-        self._engine = engine
+        self.engine = engine
         self._launcher = launcher
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
@@ -80,7 +80,7 @@ class HigginsUp:
         assert done.returncode == 0, done.stderr
 
     def _arguments(self, verb: str, *options: str) -> list[str]:
-        return [verb, "--data", str(self.data), *self._engine, *options]
+        return [verb, "--data", str(self.data), *self.engine, *options]
 
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""

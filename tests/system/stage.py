@@ -1,8 +1,9 @@
-"""A cloud on each engine in turn, for tests that must hold on all of them."""
+"""A cloud on each engine in turn, for tests that must hold on all of them, and clouds of other makings."""
 
+import contextlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,26 +23,34 @@ class Stage(Struct):
     behind: BehindTheBack
 
 
+@contextlib.contextmanager
+def in_place_of(
+    cloud: HigginsUp, engine: Sequence[str], launcher: Launcher, data: Path | None = None
+) -> Iterator[HigginsUp]:
+    """Higgins on another engine or with other data, while the cloud of the session rests: a host has one Higgins."""
+    cloud.stop()
+    place = data or Path(tempfile.mkdtemp(prefix="higgins-other"))
+    up = HigginsUp(place, engine, launcher)
+    try:
+        up.start()
+        yield up
+    finally:
+        if up.process is not None:
+            up.stop()
+        up.clean()
+        if data is None:
+            shutil.rmtree(place)
+        cloud.start()
+
+
 @pytest.fixture(scope="module", params=["docker"])
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """Higgins on one engine. It runs, and whoever ends it starts it again.
-
-    One host has one Higgins: the one of the session is used where it is on the engine, else it rests meanwhile.
-    """
+    """Higgins on one engine. It runs, and whoever ends it starts it again."""
     cloud: HigginsUp = request.getfixturevalue("cloud")
     if request.param == "docker":
         docker: DockerEngine = request.getfixturevalue("docker_engine")
         yield Stage(cloud, BehindDocker(docker))
         return
     containerd: ContainerdEngine = request.getfixturevalue("containerd_engine")
-    launcher: Launcher = request.getfixturevalue("launcher")
-    cloud.stop()
-    data = Path(tempfile.mkdtemp(prefix="higgins-cri"))
-    up = HigginsUp(data, containerd.options, launcher)
-    up.start()
-    yield Stage(up, BehindContainerd(containerd))
-    if up.process is not None:
-        up.stop()
-    up.clean()
-    shutil.rmtree(data)
-    cloud.start()
+    with in_place_of(cloud, containerd.options, request.getfixturevalue("launcher")) as up:
+        yield Stage(up, BehindContainerd(containerd))
