@@ -401,6 +401,10 @@ def listening(server: Server) -> set[int]:
         return set(admin.exec_driver_sql(query).scalars())
 
 
+def listen_again(server: Server, before: set[int]) -> None:
+    wait_until(lambda: len(listening(server) - before) == len(before), "they do not listen again")
+
+
 async def test_word_of_changes_comes_again_after_the_listening_connection_ended(
     postgresql: Server, clock: Clock, alice: Actor
 ) -> None:
@@ -415,9 +419,7 @@ async def test_word_of_changes_comes_again_after_the_listening_connection_ended(
             with postgresql.admin().connect() as admin:
                 for process in before:
                     admin.exec_driver_sql(f"SELECT pg_terminate_backend({process}, 30000)")
-            await asyncio.to_thread(
-                wait_until, lambda before=before: len(listening(postgresql) - before) == 2, "they do not listen again"
-            )
+            await asyncio.to_thread(listen_again, postgresql, before)
             assert await listener.wait(30)  # all are woken for what was missed
             while await listener.wait(0.2):
                 pass
