@@ -1,14 +1,16 @@
 """The real application with a real store in SQLite, callers of several roles, and one fake host."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import bcrypt
 import pytest
+import sqlalchemy as sa
 from aiohttp.test_utils import TestClient, TestServer
 from cryptography.fernet import Fernet
+from hypothesis import HealthCheck, settings
 from yarl import URL
 
 from higgins.api.app import make_app
@@ -17,6 +19,12 @@ from higgins.api.call import ApiSettings
 from higgins.control.cloud import Cloud
 from higgins.store.database import Store, open_store
 from tests.api.host import FakeHost
+
+#: No clock and no chance decides whether a property holds.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 #: user: (project, roles); the password is the user's name.
 USERS = {
@@ -63,6 +71,19 @@ async def host(cloud: Cloud) -> FakeHost:
     joined = FakeHost(cloud, "host-1")
     await joined.join()
     return joined
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """The SQL statements that were run, on any connection; to be cleared before what is counted."""
+    seen: list[str] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        seen.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    yield seen
+    sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
 class Answer:
@@ -135,8 +156,8 @@ async def serve(cloud: Cloud, users: Path) -> AsyncIterator[Opener]:
     """Open the API with settings of one's own."""
     clients: list[TestClient[Any, Any]] = []
 
-    async def opened(policy_file: Path | None = None, **settings: Any) -> Caller:
-        app = make_app(cloud, auth=HttpBasic(users), policy_file=policy_file, settings=ApiSettings(**settings))
+    async def opened(policy_file: Path | None = None, **options: Any) -> Caller:
+        app = make_app(cloud, auth=HttpBasic(users), policy_file=policy_file, settings=ApiSettings(**options))
         client: TestClient[Any, Any] = TestClient(TestServer(app))
         await client.start_server()
         clients.append(client)

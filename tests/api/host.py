@@ -12,7 +12,7 @@ from higgins.control.cloud import Cloud
 from higgins.control.hosts import LocalLink
 from higgins.control.link import Assignment, HostReport, Known, Member, Observation
 from higgins.model.container import Goal
-from higgins.model.errors import PathNotFound
+from higgins.model.errors import EngineError, PathNotFound
 from higgins.model.resources import HostInfo
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
 
@@ -25,7 +25,7 @@ class FakeTerminal:
     def __init__(self, output: bytes | None = None) -> None:
         self.typed: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.size: tuple[int, int] | None = None
-        self.closed = False
+        self.left = asyncio.Event()
         if output is not None:
             self.typed.put_nowait(output)
             self.typed.put_nowait(None)
@@ -47,7 +47,7 @@ class FakeTerminal:
         return 3
 
     async def close(self) -> None:
-        self.closed = True
+        self.left.set()
 
 
 class FakeHost:
@@ -62,6 +62,7 @@ class FakeHost:
         self.put: list[tuple[str, bytes]] = []
         self.options: LogOptions | None = None
         self.more_logs: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.follows = True  # whether a followed log goes on after what is there
         self.archive = b"a tar, as it were \xff"
 
     async def join(self) -> None:
@@ -89,7 +90,7 @@ class FakeHost:
 
     async def _logs(self, options: LogOptions) -> AsyncIterator[LogChunk]:
         yield LogChunk(1, LOG_LINES)
-        while options.follow and (data := await self.more_logs.get()) is not None:
+        while options.follow and self.follows and (data := await self.more_logs.get()) is not None:
             yield LogChunk(1, data)
 
     async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool) -> Terminal:
@@ -111,9 +112,12 @@ class FakeHost:
     async def get_archive(self, uuid: str, path: str) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
         if path == "/nowhere":
             raise PathNotFound("There is no /nowhere in the container.")
-        yield PathStat("etc", 4096, 0o755, "2026-01-01T00:00:00Z"), self._archive()
+        yield PathStat("etc", 4096, 0o755, "2026-01-01T00:00:00Z"), self._archive(breaks=path == "/breaks")
 
-    async def _archive(self) -> AsyncIterator[bytes]:
+    async def _archive(self, *, breaks: bool) -> AsyncIterator[bytes]:
+        if breaks:
+            yield b"half of it"
+            raise EngineError("The engine went away.")
         for start in range(0, len(self.archive), 7000):
             yield self.archive[start : start + 7000]
 

@@ -15,7 +15,7 @@ from tests.control.conftest import Host, draft, report
 
 
 async def running(cloud: Cloud, actor: Actor, host: Host, **spec: object) -> Container:
-    made = await containers.create(cloud, actor, draft(**spec), run=True)
+    made = await containers.create(cloud, actor, draft(None, **spec), run=True)
     await host.says(made.uuid, state="running")
     return await containers.get(cloud, actor, made.uuid)
 
@@ -290,7 +290,7 @@ async def test_pages_cover_the_list_once_whatever_it_is_sorted_by(cloud: Cloud, 
             seen: list[str] = []
             marker = None
             while True:
-                query = ListQuery(limit=2, marker=marker, sort_key=key, sort_dir=direction)  # type: ignore[arg-type]
+                query = ListQuery(limit=2, marker=marker, sort_key=key, sort_dir=direction)
                 page = await containers.find(cloud, alice, query)
                 seen += [one.uuid for one in page]
                 if len(page) < 2:

@@ -14,6 +14,15 @@ from tests.engines import Daemon, need, reap, wait_until
 from tests.engines.images import BUSYBOX
 
 
+def _runsc(root: Path) -> Path:
+    """gVisor as it works without a virtual machine's help and on new kernels, where it does not find out by itself that
+    a network namespace is not the host's. (The flag that adds a runtime takes no options for it.)"""
+    script = root / "runsc"
+    script.write_text('#!/bin/sh\nexec runsc --platform=ptrace --network=host "$@"\n')
+    script.chmod(0o755)
+    return script
+
+
 class DockerEngine:
     """dockerd and its containerd below one directory, without any network of its own."""
 
@@ -23,6 +32,7 @@ class DockerEngine:
 
     def __init__(self, root: Path) -> None:
         self.url = f"unix://{root}/docker.sock"
+        self._root = root
         self._pidfile = root / "docker.pid"
         self._containerd = root / "exec" / "containerd" / "containerd.pid"
         command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
@@ -30,6 +40,8 @@ class DockerEngine:
         command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"]
         # As an operator should set it: containers outlive a restart of the engine.
         command += ["--live-restore"]
+        if shutil.which("runsc") is not None:
+            command += ["--add-runtime", f"runsc={_runsc(root)}"]
         self._daemon = Daemon(command, root / "dockerd.log")
 
     async def open(self) -> Runtime:
@@ -69,6 +81,15 @@ class DockerEngine:
             self.command("rm", "--force", "--volumes", *containers)
         self._daemon.terminate()
 
+    def directories(self) -> set[str]:
+        """What it keeps for containers: their logs, layers and state."""
+        patterns = (
+            "data/containers/*",
+            "data/overlay2/*",
+            "exec/containerd/daemon/io.containerd.runtime.v2.task/moby/*",
+        )
+        return {str(path) for pattern in patterns for path in self._root.glob(pattern)}
+
     def log(self) -> str:
         return self._daemon.log()
 
@@ -80,8 +101,8 @@ def docker_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[Docke
     # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
     root = Path(tempfile.mkdtemp(prefix="dk"))
     engine = DockerEngine(root)
-    engine.start()
     try:
+        engine.start()
         engine.command("load", "--input", str(busybox_archive))
         yield engine
         engine.close()

@@ -16,6 +16,7 @@ from higgins.model.errors import (
     EngineUnavailable,
     ImageNotFound,
     ImagePullFailed,
+    SandboxGone,
 )
 from higgins.model.resources import HostInfo
 from higgins.networks.base import Plugged, PortFilter, PortWire
@@ -84,9 +85,12 @@ class FakeRuntime:
         self.refused: set[str] = set()
         self.missing: set[str] = set()
         self.unreachable: set[str] = set()
-        self.pull_gate: asyncio.Event | None = None
+        self.pull_gate: asyncio.Event | None = None  # pulls (of one image, if ``gated`` names it) wait for it
+        self.gated = ""
         self.ignores_sigterm = False
         self.unwell: set[str] = set()
+        self.hangs: set[str] = set()
+        self.no_signal: set[str] = set()
         self.calls: list[str] = []
         self._count = 0
         self._listeners: list[asyncio.Queue[Event | None]] = []
@@ -140,7 +144,7 @@ class FakeRuntime:
 
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
         self._up(f"pull {image}")
-        if self.pull_gate is not None:
+        if self.pull_gate is not None and self.gated in ("", image):
             await self.pull_gate.wait()
         if image in self.missing:
             raise ImageNotFound(f"The image {image} was not found.")
@@ -173,7 +177,7 @@ class FakeRuntime:
         self._up(f"create {container.uuid}")
         box = self.boxes.get(container.sandbox)
         if box is None or not box.ready:
-            raise EngineError("The sandbox is not there.")
+            raise SandboxGone("The sandbox is not there.")
         key = (container.uuid, container.incarnation)
         if key not in self.held:
             self.held[key] = Held(container, box.identity, cpu=container.cpu, memory=container.memory)
@@ -184,7 +188,7 @@ class FakeRuntime:
         held = self.newest(uuid)
         box = self.boxes.get(held.spec.sandbox)
         if box is None or not box.ready or box.identity != held.identity:
-            raise ContainerGone("The sandbox of the container is gone.")
+            raise SandboxGone("The sandbox of the container is gone.")
         if held.spec.image in self.refused:
             raise EngineError("exec: no such file")
         if held.state in ("running", "paused"):
@@ -211,6 +215,8 @@ class FakeRuntime:
     async def kill(self, uuid: str, signal: str) -> None:
         self._up(f"kill {uuid} {signal}")
         held = self.newest(uuid)
+        if signal in self.no_signal:
+            raise EngineError(f"There is no signal {signal}.")
         if held.state not in ("running", "paused"):
             raise EngineError("The container does not run.")
         if signal != "SIGWINCH":
@@ -275,6 +281,8 @@ class FakeRuntime:
 
     async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool = False, stdin: bool = False) -> Any:
         self._up(f"exec {uuid}")
+        if uuid in self.hangs:
+            await asyncio.Event().wait()
         return FakeTerminal(1 if uuid in self.unwell else 0)
 
 
@@ -306,6 +314,9 @@ class FakeNetwork:
         self.filters = filters
         self.applied += 1
 
+    async def teardown(self) -> None:
+        self.wired.clear()
+
 
 class FakeVolumes:
     """Which volumes have data here, and which are attached."""
@@ -328,6 +339,9 @@ class FakeVolumes:
 
     async def attached(self) -> list[str]:
         return sorted(self.in_use)
+
+    async def held(self) -> list[str]:
+        return sorted(self.data)
 
 
 class FakeControl:

@@ -34,6 +34,8 @@ POLL = 30.0
 #: Seconds before the control plane or the engine is asked again, doubled up to the last.
 FIRST_RETRY = 0.2
 LAST_RETRY = 10.0
+#: Seconds that the last observations may take when the agent is told to stop.
+FAREWELL = 5.0
 #: Workloads worked on at a time.
 SLOTS = 16
 
@@ -114,7 +116,9 @@ class Agent:
 
     async def stop(self) -> None:
         """End the work where it is, and tell what was seen until now. Containers go on."""
-        await self._outbox.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._outbox.flush()
         if self._running is not None and not self._running.done():
             self._running.set_result(None)
 
@@ -228,8 +232,8 @@ class Agent:
         async for event in events:
             if worker := self._workers.get(event.sandbox):
                 worker.wake()
-            elif self._told:
-                self._compare_now.set()
+            elif self._told and event.sandbox not in self._assigned:
+                self._employ(event.sandbox, None)
         raise EngineUnavailable("The container engine ended its events")
 
     async def _compare(self) -> None:
@@ -243,6 +247,8 @@ class Agent:
                     await self._compare_now.wait()
 
     async def _compare_all(self) -> None:
+        if self._compared:
+            await self._network.setup()  # somebody may have flushed the host's rules
         holdings = await self._observer.everything()
         for uuid in sorted(self._observer.workloads(holdings) - set(self._workers) - set(self._assigned)):
             LOG.info("Workload %s is not assigned to this host: removing what is left of it", uuid)

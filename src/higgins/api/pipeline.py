@@ -2,18 +2,20 @@
 
 import asyncio
 import logging
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 from aiohttp import web
 
 from higgins.api import bodies, microversion
 from higgins.api.auth import Auth, Identity
-from higgins.api.call import ApiSettings, Call, Located, base_url
-from higgins.api.errors import CallNotInVersion, WrongMethod, envelope, fault
+from higgins.api.call import ApiSettings, Call, Located, Told, base_url
+from higgins.api.errors import CallNotInVersion, StoreUnavailable, WrongMethod, envelope, fault
 from higgins.api.looking import takes_tar
 from higgins.api.matching import Matcher
 from higgins.api.metrics import Metrics
@@ -22,7 +24,7 @@ from higgins.api.routes import Route
 from higgins.api.schemas.fields import read
 from higgins.api.streams import OpenStreams
 from higgins.control.cloud import Actor, Cloud
-from higgins.model.errors import HigginsError, TooLarge, Unauthorized
+from higgins.model.errors import HigginsError, NotAcceptable, TooLarge, Unauthorized
 
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger("higgins.api.access")
@@ -34,6 +36,10 @@ SENT = web.RequestKey("sent", bool)
 IDENTITY = web.RequestKey("identity", Identity)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+#: Written down where there was nobody left to answer.
+_HUNG_UP = 499
+#: A caller's own number of a larger undertaking, as OpenStack's services hand it on.
+_GLOBAL = re.compile(r"req-[0-9a-f-]{36}")
 _EXPOSED = "X-Openstack-Request-Id, Location, OpenStack-API-Version"
 
 
@@ -65,8 +71,12 @@ class Pipeline:
         request[REQUEST_ID] = f"req-{uuid.uuid4()}"
         request[ROUTE] = "none"
         started = time.monotonic()
-        response = await self._errors_told(request)
-        self._note(request, response.status, time.monotonic() - started)
+        status = _HUNG_UP
+        try:
+            response = await self._errors_told(request)
+            status = response.status
+        finally:
+            self._note(request, status, time.monotonic() - started)
         return response
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -87,8 +97,10 @@ class Pipeline:
         self.metrics.count(request[ROUTE], request.method, status, seconds)
         if ACCESS.isEnabledFor(logging.INFO):
             identity = request.get(IDENTITY)
+            given = request.headers.get("X-Openstack-Request-Id", "")
             line = {
                 "request_id": request[REQUEST_ID],
+                "global_request_id": given if _GLOBAL.fullmatch(given) else None,
                 "method": request.method,
                 "route": request[ROUTE],
                 "path": request.path,
@@ -105,6 +117,9 @@ class Pipeline:
             return await self._answer(request)
         except HigginsError as error:
             told = error
+        except sa.exc.OperationalError as error:
+            told = StoreUnavailable("The database does not answer now; try again later.")
+            told.__cause__ = error
         except (web.HTTPException, ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception:
@@ -120,9 +135,11 @@ class Pipeline:
         response = json_response(envelope(told, request[REQUEST_ID]), told.status)
         if isinstance(told, Unauthorized):
             response.headers["WWW-Authenticate"] = self.auth.challenge
+        if isinstance(told, NotAcceptable):
+            response.headers.update(microversion.headers(None))
         if isinstance(told, WrongMethod):
             response.headers["Allow"] = told.allowed
-        if isinstance(told, TooLarge):
+        if isinstance(told, TooLarge | bodies.BrokenBody):
             response.force_close()  # the rest of the body is not worth reading
         return response
 
@@ -223,6 +240,8 @@ def respond(route: Route, call: Call, result: Any) -> web.StreamResponse:
     if isinstance(result, Located):
         location = f"{base_url(call.request, call.settings)}/v1/{result.path}"
         return json_response(result.value, route.status, {"Location": location})
+    if isinstance(result, Told):
+        return json_response(result.value, result.status)
     if route.status == 204:
         return web.Response(status=204)
     return json_response(result, route.status)

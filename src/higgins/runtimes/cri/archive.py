@@ -12,9 +12,9 @@ from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ContainerGone, EngineError, PathNotFound
+from higgins.model.errors import ContainerGone, EngineError, NotImplementedHere, PathNotFound
 from higgins.runtimes.base import PathStat
-from higgins.runtimes.cri import config, state
+from higgins.runtimes.cri import state
 from higgins.runtimes.cri.client import Client
 
 _PROGRAM = Path(__file__).with_name("confined_tar.py")
@@ -35,13 +35,21 @@ async def put(client: Client, uuid: str, path: str, data: AsyncIterator[bytes]) 
     async with _program(client, uuid, "put", path) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        # A program that refuses closes its end before all is written; why, is in its answer.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            async for block in data:
-                process.stdin.write(block)
-                await process.stdin.drain()
+        async for block in data:
+            if not await _taken(process.stdin, block):
+                break
         process.stdin.close()
         _answer(await process.stdout.readline(), path)
+
+
+async def _taken(stdin: asyncio.StreamWriter, block: bytes) -> bool:
+    """Whether the program reads on. One that refuses closes its end before all is written; why, is in its answer."""
+    try:
+        stdin.write(block)
+        await stdin.drain()
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 @asynccontextmanager
@@ -65,16 +73,28 @@ async def _root(client: Client, uuid: str, mount_point: str) -> dict[str, Any]:
     container = await client.newest(uuid)
     status = await client.status(container.id, verbose=True)
     if status.status.state == cri.CONTAINER_RUNNING:
-        return {"process": state.details(status.info)["pid"], "cgroup": container.id}
+        details = state.details(status.info)
+        if "runtimeType" in details and ".runc." not in details["runtimeType"]:
+            # The process on this host is a virtual machine's or a kernel's, and its root is another.
+            raise NotImplementedHere("Files of a container of this runtime class can be copied while it is stopped.")
+        return {"process": details["pid"], "cgroup": container.id}
     containerd = await client.containerd()
     record = await containerd.container(container.id)
     mounts = await containerd.mounts(record.snapshotter, record.snapshot_key)
-    binds = config.container_spec(container.annotations).binds
     return {
         "mount_point": mount_point,
         "mounts": [{"type": one.type, "source": one.source, "options": list(one.options)} for one in mounts],
-        "binds": [{"source": one.source, "destination": one.destination, "read_only": one.read_only} for one in binds],
+        "binds": _binds(json.loads(record.spec.value)),
     }
+
+
+def _binds(oci: dict[str, Any]) -> list[dict[str, Any]]:
+    """What else than its snapshot a container sees, volumes above all, in the order in which they are mounted."""
+    return [
+        {"source": one["source"], "destination": one["destination"], "read_only": "ro" in one.get("options", ())}
+        for one in oci.get("mounts") or ()
+        if one.get("type") == "bind"
+    ]
 
 
 async def _blocks(process: Process) -> AsyncIterator[bytes]:

@@ -12,9 +12,11 @@ from higgins.model.errors import (
     HigginsError,
     ImageNotFound,
     ImagePullFailed,
+    NotImplementedHere,
 )
 
 REFUSED = "The container engine refused"
+_RUNTIME_SAYS = "unable to start container process: "
 _AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -24,6 +26,8 @@ def engine_error(code: grpc.StatusCode, details: str, about: str, failed: str = 
         return EngineUnavailable("The container engine of this host does not answer.")
     if code is grpc.StatusCode.NOT_FOUND:
         return ContainerGone(f"The container engine does not know {about}.")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return NotImplementedHere("The container engine of this host cannot do that.")
     return EngineError(f"{failed}: {sentence(details)}")
 
 
@@ -37,8 +41,12 @@ def pull_error(code: grpc.StatusCode, details: str, image: str) -> HigginsError:
 
 
 def sentence(details: str) -> str:
-    """An engine's message as one line with a full stop, short enough to show."""
-    text = " ".join(details.split())[:500].rstrip(".")
+    """An engine's message as one line with a full stop, short enough to show.
+
+    Of a container that cannot be started, each layer down to the OCI runtime says that it failed; the last says why.
+    """
+    why = details.rpartition(_RUNTIME_SAYS)[2].removesuffix(": unknown")
+    text = " ".join(why.split())[:500].rstrip(".")
     return f"{text or 'it gave no reason'}."
 
 

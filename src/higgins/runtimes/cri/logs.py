@@ -55,11 +55,14 @@ def moment(time: bytes) -> datetime:
 
 
 def wanted(entries: Iterable[Entry], options: LogOptions) -> Iterator[Entry]:
-    """Those of the asked streams and since the asked moment."""
+    """Those of the asked streams and since the asked moment, which is in UTC where it has no zone."""
+    since = options.since
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
     for entry in entries:
         if not (options.stdout if entry.stream == 1 else options.stderr):
             continue
-        if options.since is None or moment(entry.time) >= options.since:
+        if since is None or moment(entry.time) >= since:
             yield entry
 
 
@@ -157,12 +160,15 @@ def older_name(path: Path) -> Path:
 
 
 def turn_over(path: Path, limit: int) -> bool:
-    """Move a log away that is longer than ``limit`` bytes; whether the engine must open it anew."""
+    """Move a log away that is longer than ``limit`` bytes; whether the engine must open it anew.
+
+    It must as well where the last who moved it did not come to ask for that.
+    """
     try:
         if path.stat().st_size <= limit:
             return False
     except FileNotFoundError:
-        return False
+        return older_name(path).exists()
     path.replace(older_name(path))
     return True
 
