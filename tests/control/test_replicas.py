@@ -252,6 +252,19 @@ async def test_what_is_named_once_is_made_once(replicas: list[Cloud], alice: Act
     assert await replicas[0].store.read(lambda conn: len(conn.execute(sa.select(volume)).all())) == 1
 
 
+async def test_a_volume_that_lies_nowhere_yet_comes_to_lie_where_all_its_containers_are(
+    replicas: list[Cloud], alice: Actor
+) -> None:
+    mount = (Mount(destination="/data", source="things", size=1),)
+    await containers.create(replicas[0], alice, draft(memory=4, mounts=mount), run=True)  # no host is there yet
+    for n in range(3):
+        await hosts.register(replicas[0], report(f"host-{n}", memory=65536))
+    made = await together(
+        *[containers.create(replicas[n % 3], alice, draft(memory=4, mounts=mount), run=True) for n in range(6)]
+    )
+    assert len({one.host for one in made if isinstance(one, Container)}) == 1
+
+
 async def test_addresses_that_are_chosen_at_once_are_different(replicas: list[Cloud], alice: Actor) -> None:
     one = Host(replicas[0], await hosts.register(replicas[0], report(memory=65536)))
     await networks.create(replicas[0], alice, "back")
