@@ -97,7 +97,7 @@ def read(arguments: list[str]) -> cfg.ConfigOpts:
     conf.register_cli_opts(COMMAND_LINE)
     for group, options in GROUPS.items():
         conf.register_opts(options, group=None if group == "DEFAULT" else group)
-    conf(arguments, project="higgins", version=__version__, default_config_files=[])
+    conf(arguments, project="higgins", prog="higgins up", version=__version__, default_config_files=[])
     return conf
 
 

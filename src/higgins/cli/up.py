@@ -68,6 +68,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             auth=HttpBasic(users),
             policy_file=Path(conf.policy.file) if conf.policy.file else None,
             allowed_origins=tuple(conf.allowed_origins),
+            figures=(agent.figures.registry,),
         )
         runner = web.AppRunner(app, access_log=None)
         await runner.setup()
