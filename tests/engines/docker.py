@@ -30,16 +30,17 @@ class DockerEngine:
     image = BUSYBOX
     cannot: Mapping[str, str] = {}
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, live_restore: bool = True) -> None:
+        """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine."""
         self.url = f"unix://{root}/docker.sock"
+        self.options = ["--runtime", "docker", "--docker-url", self.url]
         self._root = root
         self._pidfile = root / "docker.pid"
         self._containerd = root / "exec" / "containerd" / "containerd.pid"
         command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
         command += ["--pidfile", str(self._pidfile), "--host", self.url]
         command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"]
-        # As an operator should set it: containers outlive a restart of the engine.
-        command += ["--live-restore"]
+        command += ["--live-restore"] if live_restore else []
         if shutil.which("runsc") is not None:
             command += ["--add-runtime", f"runsc={_runsc(root)}"]
         self._daemon = Daemon(command, root / "dockerd.log")
