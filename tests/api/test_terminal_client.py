@@ -26,6 +26,7 @@ class Screen:
         fcntl.ioctl(self._side, termios.TIOCSWINSZ, struct.pack("hhhh", 24, 80, 0, 0))
         self.shown = b""
         self._more = asyncio.Event()
+        self._ended = False
 
     async def __aenter__(self) -> "Screen":
         self.process = await asyncio.create_subprocess_exec(
@@ -42,12 +43,14 @@ class Screen:
             data = b""
         if not data:
             asyncio.get_running_loop().remove_reader(self._main)
+            self._ended = True
         self.shown += data
         self._more.set()
 
     async def shows(self, text: bytes) -> None:
         async with asyncio.timeout(PATIENCE):
             while text not in self.shown:
+                assert not self._ended, self.shown
                 self._more.clear()
                 await self._more.wait()
 
