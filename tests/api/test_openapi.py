@@ -143,7 +143,7 @@ schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(path="/v1/events")
 
 @schema.parametrize()
 @settings(
-    max_examples=8, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+    max_examples=4, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 def test_whatever_the_document_allows_breaks_nothing(case: Any, served: Served) -> None:

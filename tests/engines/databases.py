@@ -23,7 +23,8 @@ from higgins.store.schema import metadata
 from tests.engines import Daemon, wait_until
 
 #: The kinds of stores. Every test of ``database`` runs on each.
-KINDS = ("sqlite", "postgresql", "mariadb")
+SERVERS = ("postgresql", "mariadb")
+KINDS = ("sqlite", *SERVERS)
 
 
 class Server:
@@ -199,6 +200,13 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{copy}"
     server: Server = request.getfixturevalue(request.param)
     return server.empty()
+
+
+@pytest.fixture(params=SERVERS)
+def server(request: pytest.FixtureRequest) -> Server:
+    """A database server, of each kind in turn: for what only those do."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(params=KINDS)

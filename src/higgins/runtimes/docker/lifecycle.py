@@ -6,12 +6,16 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError
+from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError, SandboxGone
 from higgins.runtimes.docker import holdings
 from higgins.runtimes.docker.client import PATIENCE, Client
+from higgins.runtimes.docker.state import moment
 
 #: Seconds between looks at a container that another call is making or removing.
 LOOK_EVERY = 0.05
+
+#: How often Podman is asked to make or remove a container before its error is believed.
+PODMAN_TRIES = 20
 
 
 @asynccontextmanager
@@ -26,14 +30,16 @@ async def in_time(sentence: str) -> AsyncIterator[None]:
 
 async def make(client: Client, name: str, body: dict[str, Any], missing: HigginsError) -> None:
     """Create the container unless one of that name is there. ``missing`` says that its image is not on the host."""
+    tries = PODMAN_TRIES if await client.is_podman() else 1
     async with in_time(f"The container engine is still busy with {name}."):
         while not await exists(client, name):
             try:
                 await client.call("POST", "containers/create", params={"name": name}, body=body, missing=missing)
             except EngineError as error:
                 # 409: the name is taken, perhaps by a call that is not through yet. Then it appears, or this one may
-                # try again. Podman says 500, once the container is there.
-                if status_of(error) != 409 and not await exists(client, name):
+                # try again. Podman says 500 to that, as to much else.
+                tries -= status_of(error) != 409
+                if error is missing or not tries:
                     raise
                 await asyncio.sleep(LOOK_EVERY)
 
@@ -51,8 +57,12 @@ async def exists(client: Client, name: str) -> bool:
     return True
 
 
-async def start(client: Client, container: str, uuid: str) -> None:
-    """Start it; running already is done. Raises with a sentence about the command where that is at fault."""
+async def start(client: Client, container: str, uuid: str, *, anew: bool = True) -> None:
+    """Start it; running already is done. Raises with a sentence about the command where that is at fault.
+
+    An engine that was killed in the middle of a start may refuse every later one of the same container ("task already
+    exists"). ``anew``: one that never ran, so that nothing in it is lost, is then made once more and started.
+    """
     try:
         await client.call("POST", f"containers/{container}/start", missing=holdings.gone(uuid))
     except EngineUnavailable:
@@ -60,11 +70,24 @@ async def start(client: Client, container: str, uuid: str) -> None:
     except EngineError as error:
         payload = await holdings.inspect(client, container, holdings.gone(uuid))
         if isinstance(error, ContainerGone):  # but it is here, so what is missing is what it joins
-            raise EngineError(f"The sandbox of the container {uuid} is not on this host.") from error
+            raise SandboxGone(f"The sandbox of the container {uuid} is not on this host.") from error
         sentence = command_fault(payload)
-        if sentence is None:
+        if sentence is not None:
+            raise EngineError(sentence) from error
+        if not anew or status_of(error) != 500 or moment(payload["State"].get("StartedAt")):
             raise
-        raise EngineError(sentence) from error
+        await make_anew(client, payload)
+        await start(client, payload["Name"].lstrip("/"), uuid, anew=False)
+
+
+async def make_anew(client: Client, payload: dict[str, Any]) -> None:
+    """Replace a container, known by its inspect payload, with one just like it under another id of the engine's."""
+    settings = dict(payload["Config"])
+    if payload["HostConfig"]["NetworkMode"].startswith("container:"):
+        del settings["Hostname"], settings["Domainname"]  # it has the other's, and the engine refuses to be told so
+    missing = ContainerGone(f"The image {settings['Image']} went away from this host.")
+    await remove(client, payload["Id"])
+    await make(client, payload["Name"].lstrip("/"), {**settings, "HostConfig": payload["HostConfig"]}, missing)
 
 
 def command_fault(payload: dict[str, Any]) -> str | None:
@@ -104,6 +127,7 @@ async def remove(client: Client, container: str) -> None:
     """Kill and remove it with its anonymous volumes, and see it gone. Gone already is done."""
     missing = holdings.gone(container)
     params = {"force": "1", "v": "1"}
+    tries = PODMAN_TRIES if await client.is_podman() else 1
     async with in_time(f"The container engine is still busy with the removal of {container}."):
         while True:
             try:
@@ -111,7 +135,9 @@ async def remove(client: Client, container: str) -> None:
             except ContainerGone:
                 return
             except EngineError as error:
-                if status_of(error) != 409:  # 409: another call is removing it
+                # 409: another call is removing it. Podman says 500 to a container that ends just now, too.
+                tries -= status_of(error) != 409
+                if not tries:
                     raise
                 await asyncio.sleep(LOOK_EVERY)
             else:
