@@ -77,7 +77,7 @@ class DockerEngine:
         self._pidfile.unlink(missing_ok=True)
 
     def leave_half_started(self, container: str) -> None:
-        """As if the engine had been killed while it started the container, given by its whole id: its place is taken."""
+        """As if the engine had been killed while it started the container (its whole id): its place is taken."""
         tasks = self._root / "exec" / "containerd" / "daemon" / "io.containerd.runtime.v2.task" / "moby"
         tasks.mkdir(parents=True, exist_ok=True)
         (tasks / container).mkdir()

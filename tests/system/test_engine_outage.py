@@ -6,9 +6,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,27 +24,25 @@ from tests.system.traces import left_over, traces
 IDLE = ("sh", "-c", "trap exit TERM; sleep 1000 & wait")
 
 
-class Watch:
-    """Notes every status that a container is shown in, from now on."""
+@contextlib.contextmanager
+def watching(rest: Rest, names: list[str]) -> Iterator[dict[str, set[str]]]:
+    """Every status that the containers are shown in meanwhile, by name."""
+    seen: dict[str, set[str]] = {name: set() for name in names}
+    over = threading.Event()
 
-    def __init__(self, rest: Rest, names: list[str]) -> None:
-        self.seen: dict[str, set[str]] = {name: set() for name in names}
-        self._rest = rest
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
-        self._thread.start()
+    def look() -> None:
+        while not over.wait(LOOK_EVERY):
+            for name in names:
+                shown = rest.show(name)
+                seen[name].add(shown["status"] if shown else "gone")
 
-    def _look(self) -> None:
-        while not self._over.is_set():
-            for name, seen in self.seen.items():
-                shown = self._rest.show(name)
-                seen.add(shown["status"] if shown else "gone")
-            time.sleep(LOOK_EVERY)
-
-    def end(self) -> dict[str, set[str]]:
-        self._over.set()
-        self._thread.join()
-        return self.seen
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        thread.join()
 
 
 @pytest.fixture
@@ -64,18 +62,18 @@ def test_an_engine_that_restarts_under_load_loses_nothing(stage: Stage, rest: Re
         for name in (*stay, *go):
             rest.settled(name, "Running")
         pids = {name: stage.behind.pid(rest.call("GET", f"/containers/{name}")["uuid"]) for name in stay}
-        watch = Watch(rest, stay)
-        for number in range(4):
-            rest.run(come[number], *IDLE)
-            rest.call("DELETE", f"/containers/{go[number]}?force=true")
-            if number in (0, 2):
-                stage.behind.engine.kill()
-                stage.behind.engine.start()
-        rest.gone(*go)
-        for name in come:
-            rest.settled(name, "Running")
-            assert rest.execute(name, "echo here") == (0, "here\n")
-        assert watch.end() == {name: {"Running"} for name in stay}
+        with watching(rest, stay) as seen:
+            for number in range(4):
+                rest.run(come[number], *IDLE)
+                rest.call("DELETE", f"/containers/{go[number]}?force=true")
+                if number in (0, 2):
+                    stage.behind.engine.kill()
+                    stage.behind.engine.start()
+            rest.gone(*go)
+            for name in come:
+                rest.settled(name, "Running")
+                assert rest.execute(name, "echo here") == (0, "here\n")
+        assert seen == {name: {"Running"} for name in stay}
         assert {name: stage.behind.pid(rest.call("GET", f"/containers/{name}")["uuid"]) for name in stay} == pids
     finally:
         rest.delete(*stay, *go, *come)
@@ -178,7 +176,7 @@ def test_a_pull_that_hangs_is_told_keeps_nobody_waiting_and_can_be_given_up(stag
     try:
         with silent() as port:
             for name in hanging:
-                rest.run(name, "true", image=f"127.0.0.1:{port}/{name}:1")
+                rest.run(name, "true", image=f"127.0.0.1:{port}/{name}:1", cpu=0.1)
             rest.wait(hanging[0], lambda now: now is not None and now["task_state"] == "image_pulling", "was pulling")
             rest.run("prompt", *IDLE)
             rest.settled("prompt", "Running")
@@ -193,7 +191,7 @@ def test_a_pull_that_hangs_is_told_keeps_nobody_waiting_and_can_be_given_up(stag
 def test_an_image_or_command_that_is_not_there_is_named_to_the_tenant(rest: Rest) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         nobody = server.getsockname()[1]
-    wishes = {
+    wishes: dict[str, tuple[dict[str, Any], list[str], str]] = {
         "no-image": ({"image": "no-such-image", "image_pull_policy": "never"}, ["true"], "no-such-image"),
         "no-registry": ({"image": f"127.0.0.1:{nobody}/what:1"}, ["true"], f"127.0.0.1:{nobody}/what:1"),
         "no-command": ({}, ["no-such-command"], "no-such-command"),
@@ -255,18 +253,21 @@ def test_a_full_disk_of_the_engine_is_told_and_a_start_helps_once_there_is_room(
     cloud: HigginsUp, busybox_archive: Path, launcher: Launcher
 ) -> None:
     root = Path(tempfile.mkdtemp(prefix="sm"))
-    with small_disk(root, "128m"), running_docker(busybox_archive, root) as engine:
-        with in_place_of(cloud, engine.options, launcher) as up:
-            rest = Rest(up)
-            rest.run("before", *IDLE)
-            rest.settled("before", "Running")
-            with full(root):
-                rest.run("squeezed", *IDLE)
-                now = rest.wait("squeezed", lambda now: bool(now and now["status_reason"]), "said what is wrong")
-                assert "no space left on device" in now["status_reason"].lower(), now
-                assert (rest.show("before") or {})["status"] == "Running"
-            rest.wait("squeezed", lambda now: now is not None and tried_again(rest, now), "ran")
-            rest.delete("before", "squeezed")
+    with (
+        small_disk(root, "128m"),
+        running_docker(busybox_archive, root) as engine,
+        in_place_of(cloud, engine.options, launcher) as up,
+    ):
+        rest = Rest(up)
+        rest.run("before", *IDLE)
+        rest.settled("before", "Running")
+        with full(root):
+            rest.run("squeezed", *IDLE)
+            now = rest.wait("squeezed", lambda now: bool(now and now["status_reason"]), "said what is wrong")
+            assert "no space left on device" in now["status_reason"].lower(), now
+            assert (rest.show("before") or {})["status"] == "Running"
+        rest.wait("squeezed", lambda now: now is not None and tried_again(rest, now), "ran")
+        rest.delete("before", "squeezed")
     root.rmdir()
 
 
@@ -287,8 +288,7 @@ def test_a_full_disk_of_the_database_refuses_what_changes_and_serves_the_rest(
         rest.settled("before", "Running")
         with full(data):
             refused = rest.ask("POST", "/containers?run=true", {"image": "busybox", "name": "late", "command": []})
-            assert refused is not None and refused.status in (500, 503, 507), refused
-            assert "full" in refused.sentence, refused
+            assert refused is not None and refused.status == 503 and "database" in refused.sentence, refused
             assert [one["name"] for one in rest.call("GET", "/containers")["containers"]] == ["before"]
         rest.run("after", *IDLE)
         rest.settled("after", "Running")
