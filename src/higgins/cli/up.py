@@ -15,7 +15,7 @@ from higgins.agent.streams import LocalStreams
 from higgins.api.app import make_app
 from higgins.api.auth import HttpBasic
 from higgins.cli import credentials, machine
-from higgins.cli.engine import NoEngine, open_engine
+from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.options import database_url, settings_of
 from higgins.control import housekeeping
 from higgins.control.cloud import Cloud
@@ -52,6 +52,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         cloud = Cloud(store, credentials.secret_key(data), settings_of(conf))
         runtime, sentence = await open_engine(conf)
         stack.push_async_callback(runtime.close)
+        engine = await introduce(runtime, conf.cri_endpoint if runtime.name == "cri" else conf.docker_url)
         LOG.info(sentence)
         network = open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
         agent = Agent(
@@ -60,7 +61,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             network,
             open_local(data),
             data=data,
-            report=machine.report(conf, await runtime.info()),
+            report=machine.report(conf, engine),
         )
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))
         app = make_app(
