@@ -18,7 +18,7 @@ from higgins.model.container import Status
 from higgins.model.errors import Conflict, NotFound
 from higgins.model.resources import Host
 from higgins.store.database import touch_host
-from higgins.store.schema import container, host, volume, workload
+from higgins.store.schema import certificate, container, host, volume, workload
 
 #: The one service that runs on a host; Zun's name, which its clients and operators know.
 BINARY = "zun-compute"
@@ -56,6 +56,7 @@ async def register(cloud: Cloud, report: HostReport) -> int:
             "cpus": report.cpus,
             "memory": report.memory,
             "disk": report.disk,
+            "address": report.address or None,
             "seen_at": now,
             "updated_at": now,
         }
@@ -169,6 +170,7 @@ async def delete(cloud: Cloud, name: str, binary: str) -> None:
         conn.execute(sa.delete(volume).where(volume.c.host_id == row.id, volume.c.deleting))
         if conn.execute(sa.select(volume.c.id).where(volume.c.host_id == row.id).limit(1)).first() is not None:
             raise Conflict(f"Host {name} still holds volumes.")
+        conn.execute(sa.delete(certificate).where(certificate.c.host_id == row.id))
         conn.execute(sa.delete(host).where(host.c.id == row.id))
 
     await cloud.store.write(work)
