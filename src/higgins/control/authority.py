@@ -20,8 +20,8 @@ from msgspec import Struct
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
-from higgins.control.cloud import Cloud
-from higgins.model.errors import HigginsError, Invalid
+from higgins.control.cloud import Cloud, WrongSecret
+from higgins.model.errors import Invalid
 from higgins.store.schema import authority as authority_table
 
 #: The name that every certificate of the control plane has, whatever its addresses; no host is ever called so.
@@ -32,10 +32,6 @@ LIFETIME = timedelta(days=7)
 _AUTHORITY_LIFETIME = timedelta(days=3650)
 #: How far the clocks of two machines may differ.
 _SKEW = timedelta(minutes=5)
-
-
-class WrongSecret(HigginsError):
-    """The secret key of this process is not the one that the authority's key was encrypted with."""
 
 
 class Authority:

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from higgins.control.link import HostStreams
 from higgins.control.terminals import OpenTerminals
-from higgins.model.errors import HostUnavailable
+from higgins.model.errors import HigginsError, HostUnavailable
 from higgins.store.database import Store
 
 
@@ -45,6 +45,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     console_ttl: float = 60
     execute_timeout: float = 300
     spread: bool = True
+
+
+class WrongSecret(HigginsError):
+    """The secret key of this process is not the one that something in the database was encrypted with."""
 
 
 class Cloud:

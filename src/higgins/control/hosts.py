@@ -2,6 +2,7 @@
 
 import uuid as uuids
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Row
@@ -45,27 +46,31 @@ class LocalLink:
         await volumes_deleted(self._cloud, host, uuids)
 
 
+def reported(cloud: Cloud, report: HostReport) -> dict[str, Any]:
+    """The columns that a report sets."""
+    return {
+        "zone": report.zone,
+        "info": to_json(report.info),
+        "cpus": report.cpus,
+        "memory": report.memory,
+        "disk": report.disk,
+        "address": report.address or None,
+        "seen_at": cloud.now(),
+        "updated_at": cloud.now(),
+    }
+
+
 async def register(cloud: Cloud, report: HostReport) -> int:
     """A host introduces itself, for the first time or again; its number."""
 
     def work(conn: Connection) -> int:
-        now = cloud.now()
-        values = {
-            "zone": report.zone,
-            "info": to_json(report.info),
-            "cpus": report.cpus,
-            "memory": report.memory,
-            "disk": report.disk,
-            "address": report.address or None,
-            "seen_at": now,
-            "updated_at": now,
-        }
+        values = reported(cloud, report)
         found = conn.execute(sa.select(host.c.id).where(host.c.name == report.name)).scalar_one_or_none()
         if found is not None:
             conn.execute(sa.update(host).where(host.c.id == found).values(values))
             return int(found)
         result = conn.execute(
-            sa.insert(host).values(uuid=str(uuids.uuid4()), name=report.name, created_at=now, **values)
+            sa.insert(host).values(uuid=str(uuids.uuid4()), name=report.name, created_at=cloud.now(), **values)
         )
         return int(result.inserted_primary_key[0])  # type: ignore[index]
 

@@ -8,18 +8,19 @@ import hashlib
 import secrets
 import uuid as uuids
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec import Struct
-from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
+from higgins.control import hosts
 from higgins.control.authority import CONTROL_PLANE, Authority, requested_key, serial_of
 from higgins.control.cloud import Cloud
+from higgins.control.link import HostReport
 from higgins.control.rows import to_json
 from higgins.control.tls import Peer
+from higgins.model.addresses import split_address
 from higgins.model.errors import Conflict, Forbidden, Invalid, NotFound
 from higgins.model.resources import HostInfo
 from higgins.store.database import touch_host
@@ -167,21 +168,37 @@ async def recognise(cloud: Cloud, peer: Peer | None) -> JoinedHost:
     """The host that a verified certificate is of. Raises NotAHost."""
     if peer is None:
         raise NotAHost("A host shows its certificate to be answered; this caller showed none.")
-    row = await cloud.store.read(lambda conn: _counts(conn, cloud, peer.serial, peer.name))
-    if row is None:
+    found = await cloud.store.read(lambda conn: _counts(conn, cloud, peer.serial, peer.name))
+    if found is None:
         raise _refused()
-    return JoinedHost(id=row.id, uuid=row.uuid, name=row.name, serial=peer.serial)
+    return JoinedHost(*found, serial=peer.serial)
 
 
-def _counts(conn: Connection, cloud: Cloud, serial: str, uuid: str) -> Row[Any] | None:
+async def register(cloud: Cloud, known: JoinedHost, report: HostReport) -> int:
+    """A host that joined says what it is; its number. Raises NotAHost, Forbidden, Invalid."""
+    if report.name != known.name:
+        raise Forbidden(f"Host {known.name} cannot register as {report.name}.")
+    if not report.zone or len(report.zone) > 255 or len(report.address) > 255:
+        raise Invalid("A host has a zone and an address of at most 255 characters.")
+    split_address(report.address)
+
+    def work(conn: Connection) -> int:
+        if _counts(conn, cloud, known.serial, known.uuid) is None:
+            raise _refused()
+        conn.execute(sa.update(host).where(host.c.id == known.id).values(hosts.reported(cloud, report)))
+        return known.id
+
+    return await cloud.store.write(work)
+
+
+def _counts(conn: Connection, cloud: Cloud, serial: str, uuid: str) -> tuple[int, str, str] | None:
     """The host whose valid certificate this is."""
     query = (
         sa.select(host.c.id, host.c.uuid, host.c.name)
         .join(certificate, certificate.c.host_id == host.c.id)
         .where(certificate.c.serial == serial, host.c.uuid == uuid, *_valid(cloud))
     )
-    row: Row[Any] | None = conn.execute(query).one_or_none()
-    return row
+    return conn.execute(query).tuples().one_or_none()
 
 
 def _valid(cloud: Cloud) -> tuple[sa.ColumnElement[bool], ...]:

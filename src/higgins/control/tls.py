@@ -80,6 +80,19 @@ def _common(context: ssl.SSLContext, authority: str, identity: Identity | None) 
     return context
 
 
+class Ends:
+    """Both ends as one side has them: a context to listen with and one to connect with, showing one identity."""
+
+    def __init__(self, authority: str, identity: Identity, *, optional: bool = False) -> None:
+        self.server = server_context(authority, identity, optional=optional)
+        self.client = client_context(authority, identity)
+
+    def use(self, identity: Identity) -> None:
+        """Show this one from now on; connections that are open go on with the one they began with."""
+        use(self.server, identity)
+        use(self.client, identity)
+
+
 class Directory(AbstractResolver):
     """Where the names are that one connects to: name → host name or address of the machine."""
 
@@ -124,11 +137,3 @@ def keep_alive(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for option, value in _KEEPALIVE:
         connection.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """``host:port`` or ``[v6]:port``. Raises ValueError with a sentence."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535 or not host:
-        raise ValueError(f"{address!r} is no address with a port, such as 192.0.2.10:9519.")
-    return host.strip("[]"), int(port)

@@ -1,7 +1,7 @@
 """What the control plane and hosts write to each other over HTTPS: paths, errors, and the pieces of streams.
 
-Both sides are of the same project but not always of the same version: paths carry one, unknown fields of JSON are passed
-over, and what is missing has a default.
+Both sides are of the same project but not always of the same version: paths carry one, unknown fields of JSON are
+passed over, and what is missing has a default.
 """
 
 import struct
@@ -101,7 +101,7 @@ _told = msgspec.json.Decoder(Told)
 
 def tell(error: HigginsError) -> Told:
     """The error as it travels; a type that only one side knows goes as the nearest one that both know."""
-    kind = next(one.__name__ for one in type(error).__mro__ if _KINDS.get(one.__name__) is one)
+    kind = next(one.__name__ for one in type(error).__mro__ if one.__name__ in _KINDS)
     return Told(kind=kind, status=error.status, code=error.code, sentence=str(error))
 
 
