@@ -171,7 +171,7 @@ async def recognise(cloud: Cloud, peer: Peer | None) -> JoinedHost:
     found = await cloud.store.read(lambda conn: _counts(conn, cloud, peer.serial, peer.name))
     if found is None:
         raise _refused()
-    return JoinedHost(*found, serial=peer.serial)
+    return found
 
 
 async def register(cloud: Cloud, known: JoinedHost, report: HostReport) -> int:
@@ -191,14 +191,15 @@ async def register(cloud: Cloud, known: JoinedHost, report: HostReport) -> int:
     return await cloud.store.write(work)
 
 
-def _counts(conn: Connection, cloud: Cloud, serial: str, uuid: str) -> tuple[int, str, str] | None:
+def _counts(conn: Connection, cloud: Cloud, serial: str, uuid: str) -> JoinedHost | None:
     """The host whose valid certificate this is."""
     query = (
         sa.select(host.c.id, host.c.uuid, host.c.name)
         .join(certificate, certificate.c.host_id == host.c.id)
         .where(certificate.c.serial == serial, host.c.uuid == uuid, *_valid(cloud))
     )
-    return conn.execute(query).tuples().one_or_none()
+    row = conn.execute(query).one_or_none()
+    return None if row is None else JoinedHost(row.id, row.uuid, row.name, serial)
 
 
 def _valid(cloud: Cloud) -> tuple[sa.ColumnElement[bool], ...]:
