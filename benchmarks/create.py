@@ -38,7 +38,7 @@ async def measure(count: int) -> list[Table]:
         )
     ]
     made = Table(f"Create, {count} each, image local", ("what", "p50", "p95", "of `docker run -d`"), rows)
-    return [made, Table("Where the time goes", ("step of the agent", "mean", "times"), steps)]
+    return [made, Table("Where the time goes", ("step of the agent", "mean", "times"), steps)] if steps else [made]
 
 
 async def _through_api(target: Target, connection: Connection, name: str) -> float:

@@ -4,6 +4,10 @@ import os
 
 import pytest
 
+from tests.engines.databases import bare_database, database, mariadb, postgresql, sqlite
+
+__all__ = ["bare_database", "database", "mariadb", "postgresql", "sqlite"]
+
 
 @pytest.fixture(scope="session")
 def own_namespaces() -> None:

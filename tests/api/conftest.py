@@ -1,5 +1,6 @@
 """The real application with a real store in SQLite, callers of several roles, and one fake host."""
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import aiohttp
 import bcrypt
 import pytest
+import sqlalchemy as sa
 from aiohttp.test_utils import TestClient, TestServer
 from cryptography.fernet import Fernet
+from hypothesis import HealthCheck, settings
 from yarl import URL
 
 from higgins.api.app import make_app
@@ -18,6 +21,12 @@ from higgins.control.cloud import Cloud
 from higgins.store.database import Store, open_store
 from higgins.store.schema import metadata
 from tests.api.host import FakeHost
+
+#: No clock and no chance decides whether a property holds.
+settings.register_profile(
+    "steady", deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("steady")
 
 #: user: (project, roles); the password is the user's name.
 USERS = {
@@ -47,10 +56,20 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return password_file(tmp_path_factory.mktemp("auth") / "users")
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with all tables and nothing in them, to be copied."""
+    path = tmp_path_factory.mktemp("database") / "empty.db"
+    engine = sa.create_engine(f"sqlite:///{path}")
+    metadata.create_all(engine)
+    engine.dispose()
+    return path
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
+async def store(tmp_path: Path, empty_database: Path) -> AsyncIterator[Store]:
+    shutil.copy(empty_database, tmp_path / "higgins.db")
     opened = open_store(f"sqlite:///{tmp_path}/higgins.db")
-    metadata.create_all(opened.engine)
     yield opened
     await opened.close()
 
@@ -137,8 +156,8 @@ async def serve(cloud: Cloud, users: Path) -> AsyncIterator[Opener]:
     """Open the API with settings of one's own."""
     clients: list[TestClient[Any, Any]] = []
 
-    async def opened(policy_file: Path | None = None, **settings: Any) -> Caller:
-        app = make_app(cloud, auth=HttpBasic(users), policy_file=policy_file, settings=ApiSettings(**settings))
+    async def opened(policy_file: Path | None = None, **options: Any) -> Caller:
+        app = make_app(cloud, auth=HttpBasic(users), policy_file=policy_file, settings=ApiSettings(**options))
         client: TestClient[Any, Any] = TestClient(TestServer(app))
         await client.start_server()
         clients.append(client)

@@ -25,7 +25,7 @@ class FakeTerminal:
     def __init__(self, output: bytes | None = None) -> None:
         self.typed: asyncio.Queue[bytes | None] = asyncio.Queue()
         self.size: tuple[int, int] | None = None
-        self.closed = False
+        self.left = asyncio.Event()
         if output is not None:
             self.typed.put_nowait(output)
             self.typed.put_nowait(None)
@@ -47,7 +47,7 @@ class FakeTerminal:
         return 3
 
     async def close(self) -> None:
-        self.closed = True
+        self.left.set()
 
 
 class FakeHost:
@@ -62,6 +62,7 @@ class FakeHost:
         self.put: list[tuple[str, bytes]] = []
         self.options: LogOptions | None = None
         self.more_logs: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.follows = True  # whether a followed log goes on after what is there
         self.archive = b"a tar, as it were \xff"
 
     async def join(self) -> None:
@@ -89,7 +90,7 @@ class FakeHost:
 
     async def _logs(self, options: LogOptions) -> AsyncIterator[LogChunk]:
         yield LogChunk(1, LOG_LINES)
-        while options.follow and (data := await self.more_logs.get()) is not None:
+        while options.follow and self.follows and (data := await self.more_logs.get()) is not None:
             yield LogChunk(1, data)
 
     async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool) -> Terminal:

@@ -1,7 +1,10 @@
 """The version documents, and which microversion a request is made in."""
 
+from pathlib import Path
+
 import pytest
 
+from higgins.api.microversion import MAXIMUM, MINIMUM
 from tests.api.conftest import Caller
 
 
@@ -34,6 +37,7 @@ async def test_v1_tells_where_each_noun_is(api: Caller, path: str) -> None:
         ("application-container 1.12", "1.12"),
         ("compute 2.1, container 1.7", "1.7"),
         ("container latest", "1.47"),
+        ("container 1.latest", "1.47"),
     ],
 )
 async def test_each_reply_tells_the_version_it_was_made_in(api: Caller, asked: str | None, told: str) -> None:
@@ -60,3 +64,10 @@ async def test_a_version_out_of_range_is_told_the_range(api: Caller, asked: str)
     assert (answer.status, answer.code) == (406, "zun.microversion-unsupported")
     assert (answer.error["min_version"], answer.error["max_version"]) == ("1.1", "1.47")
     assert answer.error["links"][0]["rel"] == "help"
+    assert answer.headers["OpenStack-API-Maximum-Version"] == "container 1.47"
+
+
+def test_the_history_tells_every_version() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "api-history.md").read_text()
+    for minor in range(MINIMUM.minor, MAXIMUM.minor + 1):
+        assert f"\n| 1.{minor} | " in text

@@ -104,7 +104,20 @@ async def test_a_path_that_does_not_exist_is_named(runtime: Runtime, box: str) -
     with pytest.raises(PathNotFound, match="/no/such/path"):
         await fetch(runtime, box, "/no/such/path")
     with pytest.raises(PathNotFound, match="/no/such/path"):
-        await runtime.put_archive(box, "/no/such/path", pieces(tar_of((entry("file"), b"x"))))
+        await runtime.put_archive(box, "/no/such/path", pieces(tar_of((entry("file"), b"x" * (8 << 20)))))
+
+
+async def test_an_upload_that_breaks_off_fails_with_its_own_error(runtime: Runtime, box: str, place: str) -> None:
+    whole = tar_of((entry("file"), b"x" * (1 << 20)))
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield whole[: 1 << 16]
+        raise ConnectionResetError("the client left")
+
+    with pytest.raises(ConnectionResetError, match="the client left"):
+        await runtime.put_archive(box, place, broken())
+    await runtime.put_archive(box, place, pieces(whole))
+    assert await sh(runtime, box, f"wc -c < {place}/file") == "1048576\n"
 
 
 async def test_what_is_no_tar_is_refused(runtime: Runtime, box: str, place: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from higgins.model.errors import EngineError
-from higgins.runtimes.base import Bind, Runtime
+from higgins.runtimes.base import Bind, Runtime, Stats
 from tests.contract.workloads import Workloads, run, sh, until
 
 MIB = 1 << 20
@@ -40,11 +40,13 @@ async def test_update_changes_limits_in_place(runtime: Runtime, workloads: Workl
 
 
 async def test_more_memory_than_allowed_is_seen_as_that(workloads: Workloads) -> None:
-    seen = await workloads.finish("sh", "-c", "head -c 200000000 /dev/zero | tail", memory=16 * MIB)
-    # The shell's child may be the one that is killed, and the shell then ends by itself.
-    assert seen.exit_code != 0
-    seen = await workloads.finish("tail", "/dev/zero", memory=16 * MIB)
-    assert (seen.exit_code, seen.oom_killed) == (137, True)
+    async def seen() -> bool:
+        # An engine may see the end before it learns of the reason (Docker 20.10: about 1 in 20), hence several.
+        container = await workloads.finish("tail", "/dev/zero", memory=16 * MIB)
+        assert container.exit_code == 137
+        return container.oom_killed
+
+    await until(seen)
 
 
 async def test_more_processes_than_allowed_are_refused(runtime: Runtime, workloads: Workloads) -> None:
@@ -120,9 +122,13 @@ async def test_a_privileged_container_may_do_more(runtime: Runtime, workloads: W
 async def test_stats_tell_what_a_container_uses(runtime: Runtime, workloads: Workloads) -> None:
     uuid = await workloads.start("sh", "-c", "while :; do :; done", cpu=0.5, memory=64 * MIB)
     idle = await workloads.start(memory=32 * MIB)
-    busy, still = await asyncio.gather(runtime.stats(uuid), runtime.stats(idle))
-    assert 5 < busy.cpu_percent < 150
-    assert still.cpu_percent < busy.cpu_percent
+
+    async def one_is_busy() -> tuple[Stats, Stats] | None:
+        busy, still = await asyncio.gather(runtime.stats(uuid), runtime.stats(idle))
+        return (busy, still) if still.cpu_percent < busy.cpu_percent else None
+
+    busy, still = await until(one_is_busy)
+    assert 0 < busy.cpu_percent < 150
     assert (busy.memory_limit, still.memory_limit) == (64 * MIB, 32 * MIB)
     assert 0 < busy.memory_used < 64 * MIB
     assert (busy.net_rx, busy.net_tx) == (0, 0)

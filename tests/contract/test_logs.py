@@ -37,7 +37,7 @@ async def test_timestamps_stand_before_each_line_in_utc(runtime: Runtime, worklo
     lines = (await output(runtime, uuid, timestamps=True))[0].decode().splitlines()
     assert len(lines) == 5
     for number, line in enumerate(lines, 1):
-        assert re.fullmatch(rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z line {number}", line), line
+        assert re.fullmatch(rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z line {number}", line), line
 
 
 async def test_since_leaves_out_what_was_written_before(runtime: Runtime, workloads: Workloads) -> None:
@@ -59,7 +59,7 @@ async def test_a_followed_log_tells_what_comes_and_ends_with_the_container(
     written = b""
     async for chunk in runtime.logs(uuid, LogOptions(follow=True)):
         written += chunk.data
-        if chunk.data == b"early\n":
+        if written == b"early\n":
             terminal = await runtime.exec(uuid, ("touch", "/tmp/go"))
             assert await terminal.read() is None
             await terminal.close()

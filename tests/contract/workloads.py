@@ -87,9 +87,9 @@ class Workloads:
 
     async def sandbox(self, **spec: Any) -> str:
         """A new sandbox's uuid."""
-        uuid = str(uuid4())
-        await self.runtime.create_sandbox(SandboxSpec(uuid=uuid, project_id="demo", **spec))
-        return uuid
+        wish: dict[str, Any] = {"uuid": str(uuid4()), "project_id": "demo"}
+        made = await self.runtime.create_sandbox(SandboxSpec(**(wish | spec)))
+        return made.uuid
 
     def spec(self, sandbox: str, *command: str, **spec: Any) -> EngineContainer:
         """A container of a new uuid, not made yet."""

@@ -1,8 +1,7 @@
-"""A control plane on a real SQLite store, with one host that nobody serves and a clock that tests move."""
+"""A control plane on a real store of each kind, with one host that nobody serves and a clock that tests move."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography.fernet import Fernet
@@ -14,7 +13,6 @@ from higgins.control.link import Assignment, HostReport, Known, Observation
 from higgins.model.container import ContainerSpec
 from higgins.model.resources import HostInfo
 from higgins.store.database import open_store
-from higgins.store.migrate import migrate
 
 
 class Clock:
@@ -79,9 +77,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-async def cloud(tmp_path: Path, clock: Clock) -> AsyncIterator[Cloud]:
-    store = open_store(f"sqlite:///{tmp_path}/higgins.db")
-    migrate(store.engine)
+async def cloud(database: str, clock: Clock) -> AsyncIterator[Cloud]:
+    store = open_store(database)
     yield Cloud(store, Fernet.generate_key(), Settings(), clock=clock)
     await store.close()
 

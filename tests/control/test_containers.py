@@ -15,7 +15,7 @@ from tests.control.conftest import Host, draft, report
 
 
 async def running(cloud: Cloud, actor: Actor, host: Host, **spec: object) -> Container:
-    made = await containers.create(cloud, actor, draft(**spec), run=True)
+    made = await containers.create(cloud, actor, draft(None, **spec), run=True)
     await host.says(made.uuid, state="running")
     return await containers.get(cloud, actor, made.uuid)
 
@@ -270,13 +270,13 @@ async def test_a_fixed_address_is_given_once(cloud: Cloud, host: Host, alice: Ac
     from higgins.control import networks
 
     (net,) = await networks.find(cloud, alice)
-    wanted = net.cidr.replace("0/22", "77")
+    wanted = net.cidr.replace("0/20", "77")
     nets = (NetRequest(network="default", v4_fixed_ip=wanted),)
     made = await containers.create(cloud, alice, containers.Draft(name=None, spec=draft().spec, nets=nets), run=True)
     assert made.addresses[net.uuid][0]["addr"] == wanted
     with pytest.raises(Conflict, match="in use"):
         await containers.create(cloud, alice, containers.Draft(name=None, spec=draft().spec, nets=nets), run=True)
-    for bad in ("8.8.8.8", net.cidr.replace("0/22", "1")):
+    for bad in ("8.8.8.8", net.cidr.replace("0/20", "1")):
         other = (NetRequest(network="default", v4_fixed_ip=bad),)
         with pytest.raises(Invalid, match="is not one that network"):
             await containers.create(cloud, alice, containers.Draft(name=None, spec=draft().spec, nets=other), run=True)
@@ -290,7 +290,7 @@ async def test_pages_cover_the_list_once_whatever_it_is_sorted_by(cloud: Cloud, 
             seen: list[str] = []
             marker = None
             while True:
-                query = ListQuery(limit=2, marker=marker, sort_key=key, sort_dir=direction)  # type: ignore[arg-type]
+                query = ListQuery(limit=2, marker=marker, sort_key=key, sort_dir=direction)
                 page = await containers.find(cloud, alice, query)
                 seen += [one.uuid for one in page]
                 if len(page) < 2:

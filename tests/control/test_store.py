@@ -58,17 +58,19 @@ async def test_what_was_written_is_there_after_the_store_is_opened_again(tmp_pat
     await store.close()
 
 
-async def test_who_listens_is_woken_by_the_commit_and_not_by_a_refusal(cloud: Cloud, host: Host) -> None:
+async def test_who_waits_is_woken_by_the_commit_and_not_by_a_refusal(cloud: Cloud, host: Host) -> None:
     def refused(conn: Connection) -> None:
         touch_host(conn, host.number)
         raise Conflict("no")
 
-    with cloud.store.wakeups.listen(f"host:{host.number}") as listener:
-        with pytest.raises(Conflict):
-            await cloud.store.write(refused)
-        assert not await listener.wait(0.05)
-        await cloud.store.write(lambda conn: touch_host(conn, host.number))
-        assert await listener.wait(30)
+    answer = asyncio.create_task(hosts.assignments(cloud, host.number, 0, 30))
+    with pytest.raises(Conflict):
+        await cloud.store.write(refused)
+    assert not answer.done()
+    await cloud.store.write(lambda conn: touch_host(conn, host.number))
+    told = await answer
+    assert told is not None
+    assert told.revision == 1
 
 
 async def test_a_host_that_asks_with_an_old_revision_is_answered_at_once(cloud: Cloud, host: Host) -> None:

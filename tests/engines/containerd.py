@@ -1,5 +1,6 @@
 """A private containerd, which serves CRI."""
 
+import asyncio
 import io
 import shutil
 import subprocess
@@ -97,11 +98,15 @@ class ContainerdEngine:
     def kill(self) -> None:
         self._daemon.kill()
 
+    async def _empty(self) -> None:
+        runtime = await self.open()
+        for sandbox in (await runtime.list()).sandboxes:
+            await runtime.remove_sandbox(sandbox.uuid)
+        await runtime.close()
+
     def close(self) -> None:
-        """Kill what still runs, so that no control group is left, then end it."""
-        for row in self.command("tasks", "ls").splitlines()[1:]:
-            # One that has ended by itself meanwhile is no failure.
-            subprocess.run([*self._ctr, "tasks", "rm", "--force", row.split()[0]], check=False, capture_output=True)
+        """Remove what it runs, which leaves no control group and no socket of a shim, then end it."""
+        asyncio.run(self._empty())
         self._daemon.terminate()
 
     def log(self) -> str:

@@ -23,6 +23,7 @@ class DockerEngine:
 
     def __init__(self, root: Path) -> None:
         self.url = f"unix://{root}/docker.sock"
+        self._root = root
         self._pidfile = root / "docker.pid"
         self._containerd = root / "exec" / "containerd" / "containerd.pid"
         command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
@@ -69,6 +70,15 @@ class DockerEngine:
             self.command("rm", "--force", "--volumes", *containers)
         self._daemon.terminate()
 
+    def directories(self) -> set[str]:
+        """What it keeps for containers: their logs, layers and state."""
+        patterns = (
+            "data/containers/*",
+            "data/overlay2/*",
+            "exec/containerd/daemon/io.containerd.runtime.v2.task/moby/*",
+        )
+        return {str(path) for pattern in patterns for path in self._root.glob(pattern)}
+
     def log(self) -> str:
         return self._daemon.log()
 
@@ -80,8 +90,8 @@ def docker_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[Docke
     # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
     root = Path(tempfile.mkdtemp(prefix="dk"))
     engine = DockerEngine(root)
-    engine.start()
     try:
+        engine.start()
         engine.command("load", "--input", str(busybox_archive))
         yield engine
         engine.close()

@@ -99,10 +99,10 @@ class OpenStack:
         """Remove containers in whatever state, and wait until they are gone."""
         there = [name for name in containers if self.status(name) is not None]
         if there:
-            self("delete", "--stop", *there)
+            self("delete", "--force", *there)
         for name in there:
             self.wait(name, None)
 
 
 #: First words of commands of two or three words.
-_NOUNS = {"action", "host", "service", "availability", "zone", "network"}
+_NOUNS = {"action", "host", "service", "availability", "zone"}

@@ -129,5 +129,5 @@ def test_a_restart_policy_and_auto_remove_are_kept(openstack: OpenStack, named: 
     openstack("run", "--name", again, "--restart", "on-failure:2", "busybox", "sh", "-c", "echo turn; exit 1")
     openstack("run", "--name", once, "--auto-remove", "busybox", "true")
     openstack.wait(once, None)
-    openstack.wait_until(lambda: openstack("logs", again).count("turn") == 3)
+    openstack.wait_until(lambda: openstack.call("logs", again).out.count("turn") == 3)
     openstack.wait(again, "Stopped")

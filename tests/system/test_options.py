@@ -11,12 +11,14 @@ IDLE = ("sh", "-c", "trap exit TERM; while sleep 0.1; do :; done")
 def test_what_the_program_sees_is_what_was_asked_for(openstack: OpenStack, named: Naming) -> None:
     name = named("options")
     openstack(
-        *("run", "--name", name, "--hostname", "box", "--workdir", "/tmp", "--label", "tier=web", "--cpu", "0.3"),
+        *("create", "--name", name, "--hostname", "box", "--workdir", "/tmp", "--label", "tier=web", "--cpu", "0.3"),
         *("--memory", "96", "--environment", "COLOUR=green", "--environment", "SHAPE=a=b", "--interactive"),
         *("--image-pull-policy", "ifnotpresent", "--expose-port", "80/tcp", "--availability-zone", zone(openstack)),
         *("--host", host(openstack), "--hint", "group=alpha", "--entrypoint", "sh -c", "busybox"),
         "trap exit TERM; while sleep 0.1; do :; done",
     )
+    openstack.wait(name, "Created")
+    openstack("start", name)
     shown = openstack.wait(name, "Running")
     assert shown["labels"] == {"tier": "web"} and shown["environment"] == {"COLOUR": "green", "SHAPE": "a=b"}
     assert (shown["cpu"], shown["memory"], shown["workdir"], shown["hostname"]) == (0.3, "96", "/tmp", "box")
@@ -46,11 +48,11 @@ def test_a_sized_volume_and_a_file_are_mounted(openstack: OpenStack, named: Nami
 
 def test_neighbours_of_a_project_reach_each_other_by_name(openstack: OpenStack, named: Naming) -> None:
     server, visitor = named("server"), named("visitor")
-    openstack("run", "--name", server, "busybox", "httpd", "-f", "-p", "80", "-h", "/etc")
+    openstack("run", "--name", server, "busybox", "sh", "-c", "exec httpd -f -p 80 -h /etc")
     openstack("run", "--name", visitor, "busybox", *IDLE)
     openstack.wait(server, "Running")
     openstack.wait(visitor, "Running")
-    fetch = ("exec", visitor, "wget", "-q", "-T", "2", "-O", "-", f"http://{server}/passwd")
+    fetch = ("exec", visitor, "timeout", "5", "wget", "-q", "-O", "-", f"http://{server}/passwd")
     openstack.wait_until(lambda: "root:" in openstack.call(*fetch).out)
 
 

@@ -87,6 +87,8 @@ class FakeRuntime:
         self.pull_gate: asyncio.Event | None = None
         self.ignores_sigterm = False
         self.unwell: set[str] = set()
+        self.hangs: set[str] = set()
+        self.no_signal: set[str] = set()
         self.calls: list[str] = []
         self._count = 0
         self._listeners: list[asyncio.Queue[Event | None]] = []
@@ -211,6 +213,8 @@ class FakeRuntime:
     async def kill(self, uuid: str, signal: str) -> None:
         self._up(f"kill {uuid} {signal}")
         held = self.newest(uuid)
+        if signal in self.no_signal:
+            raise EngineError(f"There is no signal {signal}.")
         if held.state not in ("running", "paused"):
             raise EngineError("The container does not run.")
         if signal != "SIGWINCH":
@@ -275,6 +279,8 @@ class FakeRuntime:
 
     async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool = False, stdin: bool = False) -> Any:
         self._up(f"exec {uuid}")
+        if uuid in self.hangs:
+            await asyncio.Event().wait()
         return FakeTerminal(1 if uuid in self.unwell else 0)
 
 
@@ -306,6 +312,9 @@ class FakeNetwork:
         self.filters = filters
         self.applied += 1
 
+    async def teardown(self) -> None:
+        self.wired.clear()
+
 
 class FakeVolumes:
     """Which volumes have data here, and which are attached."""
@@ -328,6 +337,9 @@ class FakeVolumes:
 
     async def attached(self) -> list[str]:
         return sorted(self.in_use)
+
+    async def held(self) -> list[str]:
+        return sorted(self.data)
 
 
 class FakeControl:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from higgins.agent import worker
 from higgins.agent.agent import Agent
 from higgins.control.link import Assignment, Known
-from higgins.model.container import Goal, Mount, RestartPolicy
+from higgins.model.container import Goal, Healthcheck, Mount, RestartPolicy
 from higgins.networks.base import PortFilter
 from higgins.runtimes.base import EngineContainer, SandboxSpec
 from higgins.volumes.base import VolumeWire
@@ -234,6 +234,7 @@ async def test_a_delete_during_a_pull_ends_the_pull_and_leaves_nothing(host: Hos
     host.change(lambda one: replace(one, deleting=True))
     await until(lambda: not host.control.assigned)
     assert not host.runtime.boxes and not host.network.wired
+    assert f"create {WORKLOAD}" not in host.runtime.calls
 
 
 async def test_the_owner_sees_that_an_image_is_being_pulled_when_it_takes_long(
@@ -314,8 +315,6 @@ async def test_names_of_neighbours_are_rewritten_in_place(host: Host) -> None:
 
 
 async def test_an_unhealthy_container_is_healed(host: Host) -> None:
-    from higgins.model.container import Healthcheck
-
     check = Healthcheck(test="true", interval=0.1, retries=1)
     host.control.put(assignment(member(healthcheck=check, auto_heal=True)))
     host.start()

@@ -2,8 +2,11 @@
 
 import asyncio
 import base64
+import hashlib
+import io
 import json
 import struct
+import tarfile
 from datetime import UTC, datetime
 
 import pytest
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 
 from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, ImageNotFound, NotImplementedHere
 from higgins.runtimes.base import LogChunk, LogOptions, RegistryAuth
-from higgins.runtimes.docker import archive, client, errors, images, streams
+from higgins.runtimes.docker import archive, client, errors, images, pause, streams
 
 quick_or_not = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -126,7 +129,23 @@ def test_log_options_become_a_query() -> None:
 def test_a_path_is_described_by_the_header() -> None:
     said = {"name": "f", "size": 3, "mode": 420, "mtime": "2026-01-01T00:00:00Z", "linkTarget": "/x"}
     stat = archive.path_stat(base64.b64encode(json.dumps(said).encode()).decode())
-    assert (stat.name, stat.size, stat.mode, stat.link_target) == ("f", 3, 420, "/x")
+    assert (stat.name, stat.size, stat.mode, stat.link_target) == ("f", 3, 420, "")
+    link = said | {"mode": 420 | archive.SYMLINK}
+    assert archive.path_stat(base64.b64encode(json.dumps(link).encode()).decode()).link_target == "/x"
+
+
+def test_the_pause_image_is_the_same_each_time_and_names_its_machine() -> None:
+    saved = pause.archive("higgins-pause:1", b"program", "aarch64")
+    assert saved == pause.archive("higgins-pause:1", b"program", "aarch64")
+    with tarfile.open(fileobj=io.BytesIO(saved)) as tar:
+        files = {name: tar.extractfile(name) for name in tar.getnames()}
+        (manifest,) = json.load(files["manifest.json"] or io.BytesIO())
+        image = json.load(files[manifest["Config"]] or io.BytesIO())
+        layer = (files[manifest["Layers"][0]] or io.BytesIO()).read()
+    assert (manifest["RepoTags"], image["architecture"]) == (["higgins-pause:1"], "arm64")
+    assert image["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(layer).hexdigest()}"]
+    with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
+        assert [(member.name, member.mode) for member in tar.getmembers()] == [("pause", 0o755)]
 
 
 async def test_pulls_of_one_image_by_one_caller_are_one(monkeypatch: pytest.MonkeyPatch) -> None:

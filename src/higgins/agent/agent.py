@@ -34,6 +34,8 @@ POLL = 30.0
 #: Seconds before the control plane or the engine is asked again, doubled up to the last.
 FIRST_RETRY = 0.2
 LAST_RETRY = 10.0
+#: Seconds that the last observations may take when the agent is told to stop.
+FAREWELL = 5.0
 #: Workloads worked on at a time.
 SLOTS = 16
 
@@ -114,7 +116,9 @@ class Agent:
 
     async def stop(self) -> None:
         """End the work where it is, and tell what was seen until now. Containers go on."""
-        await self._outbox.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FAREWELL):
+                await self._outbox.flush()
         if self._running is not None and not self._running.done():
             self._running.set_result(None)
 
@@ -253,6 +257,7 @@ class Agent:
                 worker.compare(self._observer.seen(uuid, holdings, volumes, self._shared(uuid, volumes)))
             else:
                 self._employ(uuid, assignment)
+        self._filters.forget()
         self._compared = True
         self._sweep_now.set()
 

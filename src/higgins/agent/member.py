@@ -229,6 +229,8 @@ def _present(member: Member, current: Observed, known: Known, memory: MemberMemo
     if current.state == "dead":
         way = Course(known=_noted(known, order))
         return way.then(Stage.REMOVE, _remove(current)) if member.spec.auto_heal else way
+    if ground.stale and current.state in ("running", "paused"):
+        return _stranded(member, known, memory, order)
     if current.state == "created":
         return _created(member, known, order)
     if current.state == "paused":
@@ -236,6 +238,17 @@ def _present(member: Member, current: Observed, known: Known, memory: MemberMemo
     if current.state == "exited":
         return _exited(member, current, known, memory, ground)
     return _running(member, current, known, memory, ground)
+
+
+def _stranded(member: Member, known: Known, memory: MemberMemory, order: Order | None) -> Course:
+    """It runs in a namespace that is no more, and must leave it before another is made in its place."""
+    way = Course(known=known)
+    if member.goal is Goal.STOPPED:
+        way.known = _noted(known, order)
+        return way.then(Stage.HALT, StopContainer(uuid=member.uuid, timeout=member.stop_timeout))
+    seq = order.seq if order and order.verb == "restart" else 0
+    counts = (known.restarts, memory.streak)
+    return _restart(member, way, Stage.HALT, timeout=member.stop_timeout, counts=counts, order=seq)
 
 
 def _created(member: Member, known: Known, order: Order | None) -> Course:
@@ -255,6 +268,7 @@ def _paused(member: Member, known: Known, order: Order | None) -> Course:
         return way.then(Stage.END, KillContainer(uuid=member.uuid, signal=order.signal, order=order.seq))
     if member.goal in (Goal.RUNNING, Goal.STOPPED) or (order and member.goal is Goal.PAUSED):
         return way.then(Stage.END, UnpauseContainer(uuid=member.uuid))
+    way.known = _noted(way.known, order)
     return way
 
 
@@ -275,9 +289,6 @@ def _running(member: Member, current: Observed, known: Known, memory: MemberMemo
         return way
     if order:
         return _restart(member, way, Stage.END, timeout=order.timeout, order=order.seq, counts=(0, 0))
-    if ground.stale:
-        counts = (known.restarts, memory.streak)
-        return _restart(member, way, Stage.HALT, timeout=member.stop_timeout, counts=counts)
     if member.goal is Goal.PAUSED:
         return way.then(Stage.GO, PauseContainer(uuid=member.uuid))
     return _well(member, current, way, memory, ground)

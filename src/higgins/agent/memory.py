@@ -42,10 +42,11 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 class MemberMemory(Struct, kw_only=True):
-    """Of one container. ``limits`` as last applied (cores, bytes); ``streak`` restarts in a row."""
+    """Of one container. ``limits`` (cores, bytes) in force and ``made`` with; ``streak`` restarts in a row."""
 
     known: Known
     limits: tuple[float, int] | None = None
+    made: tuple[float, int] | None = None
     streak: int = 0
     killed_at: datetime | None = None
     health: Health | None = None
@@ -86,7 +87,7 @@ def succeeded(memory: Memory, step: Step, now: datetime) -> None:
     if member is None:
         return
     if isinstance(step, CreateContainer):
-        member.limits = (step.container.cpu, step.container.memory)
+        member.limits = member.made = (step.container.cpu, step.container.memory)
         member.streak, member.killed_at, member.health = 0, None, None
     elif isinstance(step, UpdateLimits):
         member.limits = (step.cpu, step.memory)
@@ -112,7 +113,7 @@ def _started(member: MemberMemory, step: StartContainer) -> None:
     member.streak = step.streak
     member.killed_at = None
     if step.again:
-        member.limits = None  # an engine may have made it anew with the limits of its creation
+        member.limits = member.made  # an engine may start it by making it anew
 
 
 def failed(memory: Memory, step: Step, error: HigginsError, generation: int, now: datetime) -> None:

@@ -17,6 +17,7 @@ from higgins.agent.seen import Plan, Seen
 from higgins.agent.steps import (
     AttachVolume,
     DetachVolume,
+    KillContainer,
     MakeSandbox,
     Plug,
     RemoveContainer,
@@ -48,7 +49,7 @@ def plan(workload: str, assignment: Assignment | None, seen: Seen, memory: Memor
         possible = way.steps if not trouble or _needs_nothing(way) else []
         steps, failure = _cut(possible, memory, assignment.generation, now)
         staged = staged + steps
-        known[member.uuid] = _told(way.known, failure)
+        known[member.uuid] = _told(way.known, failure or _refused_signal(member, memory, assignment.generation))
         waiting += [failure] if failure else []
     staged = staged + _strays(assignment, seen)
     error = trouble.sentence if trouble else _failed_init(ways)
@@ -175,6 +176,12 @@ def _told(known: Known, failure: Failure | None) -> Known:
         return known
     state = "error" if failure.crucial else known.state
     return replace(known, state=state, reason=failure.sentence, step="")
+
+
+def _refused_signal(member: Member, memory: Memory, generation: int) -> Failure | None:
+    """A signal that could not be sent is not sent again, and its sender is told why."""
+    failure = memory.failures.get((member.uuid, KillContainer.__name__))
+    return failure if failure is not None and failure.generation == generation else None
 
 
 def _stages(staged: Iterable[tuple[int, Step]]) -> tuple[tuple[Step, ...], ...]:

@@ -3,7 +3,7 @@
 import asyncio
 
 from higgins.model.container import Healthcheck
-from higgins.model.errors import EngineError, EngineUnavailable
+from higgins.model.errors import EngineUnavailable, HigginsError
 from higgins.runtimes.base import Runtime
 
 
@@ -22,5 +22,5 @@ async def probe(runtime: Runtime, uuid: str, check: Healthcheck) -> bool:
         return False
     except EngineUnavailable:
         raise
-    except EngineError:
+    except HigginsError:
         return False  # no shell, or the container ended just now

@@ -137,6 +137,7 @@ class Worker:
         futile = 0
         while True:
             self._changed.clear()
+            self._wake.clear()  # whatever happened until now is seen by the look that follows
             assignment = self.assignment
             todo = await self._consider(assignment)
             if todo.gone and self.assignment is None:

@@ -44,6 +44,14 @@ class Located:
         self.path = path
 
 
+class Told:
+    """An answer with a status of its own."""
+
+    def __init__(self, value: Any, status: int) -> None:
+        self.value = value
+        self.status = status
+
+
 class Call(Struct, kw_only=True):
     """All that a handler needs. ``path`` are the variable parts of the path, ``query`` and ``body`` what was validated
     (parameters that may come in either are in ``query``), ``raw`` the body as it came."""

@@ -12,9 +12,9 @@ from aiohttp import web
 from higgins.api import call as calls
 from higgins.api.call import ApiSettings
 from higgins.api.streams import OpenStreams
-from higgins.control import consoles
-from higgins.control.cloud import Cloud
-from higgins.model.errors import Forbidden, HigginsError, Invalid
+from higgins.control import consoles, containers
+from higgins.control.cloud import Actor, Cloud
+from higgins.model.errors import Forbidden, HigginsError, Invalid, NotFound
 from higgins.runtimes.base import Terminal
 
 LOG = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def check_origin(request: web.Request, settings: ApiSettings) -> None:
         raise Forbidden("The Origin header cannot be read.")
     if origin.rstrip("/") in settings.allowed_origins or name in settings.allowed_origins:
         return
-    secure = (settings.console_url or "").startswith("wss:") or calls.scheme(request, settings) == "https"
+    secure = (settings.console_url or calls.base_url(request, settings)).startswith(("wss:", "https:"))
     here = urlsplit(f"//{calls.host(request)}").hostname
     if name != here or told.scheme != ("https" if secure else "http"):
         raise Forbidden("This origin may not open consoles.")
@@ -59,11 +59,20 @@ async def open_console(
     socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=30, max_msg_size=_LARGEST_FRAME)
     if not socket.can_prepare(request):
         raise Invalid("A console is a websocket: the request is to be an upgrade.")
-    with streams.one(uuid):
+    with streams.one(await _project(cloud, uuid)):
         async with consoles.redeem(cloud, token, uuid, exec_id) as terminal:
             await socket.prepare(request)
             await _pump(socket, terminal, as_text=socket.ws_protocol == "base64")
     return socket
+
+
+async def _project(cloud: Cloud, uuid: str) -> str:
+    """Whose container it is, before anybody is known; raises as a wrong token does."""
+    nobody = Actor(user_id="", project_id="", is_admin=True)
+    try:
+        return (await containers.get(cloud, nobody, uuid, all_projects=True)).project_id
+    except NotFound:
+        raise Forbidden("The token is not valid, was used already, or is too old.") from None
 
 
 async def _pump(socket: web.WebSocketResponse, terminal: Terminal, *, as_text: bool) -> None:

@@ -3,13 +3,13 @@
 from typing import Any
 
 from higgins.api import drafts, idempotency, paging
-from higgins.api.call import Call, Located
+from higgins.api.call import Call, Located, Told
 from higgins.api.schemas.containers import FILTERS
 from higgins.api.views import common
 from higgins.api.views import containers as views
 from higgins.control import containers
 from higgins.model.container import Status
-from higgins.model.errors import SchemaInvalid
+from higgins.model.errors import SchemaInvalid, TooLarge
 from higgins.model.resources import Container
 
 _STATUSES = {status.lower(): status for status in Status}
@@ -41,14 +41,23 @@ async def find(call: Call) -> Any:
 
 
 async def create(call: Call) -> Any:
+    _check_size(call)
     draft = drafts.container(call)
     if call.query.get("dry_run"):
-        return await containers.dry_run(call.cloud, call.actor, draft)
+        return Told(await containers.dry_run(call.cloud, call.actor, draft), 200)
     key, body_hash = idempotency.of(call)
     made = await containers.create(
         call.cloud, call.actor, draft, run=call.query["run"], idempotency_key=key, body_hash=body_hash
     )
     return Located(show(call, made), f"containers/{made.uuid}")
+
+
+def _check_size(call: Call) -> None:
+    """Only the content of files may make a body large. Raises ``TooLarge``."""
+    mounts = call.body.get("mounts") or ()
+    files = sum(len(mount.get("source") or "") for mount in mounts if mount["type"] == "bind")
+    if len(call.raw) - files > call.settings.body_limit:
+        raise TooLarge(f"The body, without the content of files, is larger than {call.settings.body_limit} bytes.")
 
 
 async def get(call: Call) -> Any:
@@ -70,7 +79,7 @@ async def update(call: Call) -> Any:
 
 async def resize(call: Call) -> Any:
     """The limits of a container, in place (its own action since 1.19)."""
-    changed = drafts.limits(call.body, call.cloud.settings, default=False)
+    changed = drafts.limits(call.query, call.cloud.settings, default=False)
     ident = call.path["container"]
     return show(call, await containers.update(call.cloud, call.actor, ident, **changed, action="resize_container"))
 

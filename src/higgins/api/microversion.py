@@ -44,7 +44,7 @@ def negotiate(values: Iterable[str]) -> Version:
 
 
 def _parse(number: str) -> Version:
-    if number == "latest":
+    if number in ("latest", "1.latest"):  # the second is the client's own word, before it has asked for the range
         return MAXIMUM
     match = _NUMBER.fullmatch(number)
     if match is None:

@@ -12,6 +12,7 @@ from higgins.api.schemas.answers import ANSWERS, ref
 from higgins.api.schemas.fields import Field, Fields, describe
 
 Document = dict[str, Any]
+_DRY_RUN = "POST/v1/containers"
 
 #: What any call may be refused with, whatever it is.
 _REFUSALS = (400, 401, 403, 404, 405, 406, 409, 413, 415, 429, 500, 501, 503)
@@ -99,16 +100,14 @@ def _responses(route: Route) -> Document:
     elif route.answer == "Stream":
         done = {"description": phrase, "content": {"text/event-stream": {"schema": {"type": "string"}}}}
     else:
-        schema = ref(route.answer)
-        if route.path == "/v1/containers" and route.method == "POST":
-            schema = {"anyOf": [schema, ref("DryRun")]}
-        done = _json(phrase, schema)
+        done = _json(phrase, ref(route.answer))
         if route.answer == "Text":
             done["content"]["text/plain"] = {"schema": {"type": "string"}}
         if route.answer == "Archive":
             done["content"]["application/x-tar"] = {}
     refusals = {str(status): {"$ref": "#/components/responses/Refused"} for status in _REFUSALS}
-    return {str(route.status): done} | refusals
+    more = {"200": _json("Where it would go.", ref("DryRun"))} if route.method + route.path == _DRY_RUN else {}
+    return {str(route.status): done} | more | refusals
 
 
 def _json(description: str, schema: Document) -> Document:

@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 from aiohttp import web
 
 from higgins.api import bodies, microversion
 from higgins.api.auth import Auth, Identity
-from higgins.api.call import ApiSettings, Call, Located, base_url
-from higgins.api.errors import CallNotInVersion, WrongMethod, envelope, fault
+from higgins.api.call import ApiSettings, Call, Located, Told, base_url
+from higgins.api.errors import CallNotInVersion, StoreUnavailable, WrongMethod, envelope, fault
 from higgins.api.looking import takes_tar
 from higgins.api.matching import Matcher
 from higgins.api.metrics import Metrics
@@ -22,7 +23,7 @@ from higgins.api.routes import Route
 from higgins.api.schemas.fields import read
 from higgins.api.streams import OpenStreams
 from higgins.control.cloud import Actor, Cloud
-from higgins.model.errors import HigginsError, TooLarge, Unauthorized
+from higgins.model.errors import HigginsError, NotAcceptable, TooLarge, Unauthorized
 
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger("higgins.api.access")
@@ -105,6 +106,9 @@ class Pipeline:
             return await self._answer(request)
         except HigginsError as error:
             told = error
+        except sa.exc.OperationalError as error:
+            told = StoreUnavailable("The database does not answer now; try again later.")
+            told.__cause__ = error
         except (web.HTTPException, ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception:
@@ -120,6 +124,8 @@ class Pipeline:
         response = json_response(envelope(told, request[REQUEST_ID]), told.status)
         if isinstance(told, Unauthorized):
             response.headers["WWW-Authenticate"] = self.auth.challenge
+        if isinstance(told, NotAcceptable):
+            response.headers.update(microversion.headers(None))
         if isinstance(told, WrongMethod):
             response.headers["Allow"] = told.allowed
         if isinstance(told, TooLarge):
@@ -223,6 +229,8 @@ def respond(route: Route, call: Call, result: Any) -> web.StreamResponse:
     if isinstance(result, Located):
         location = f"{base_url(call.request, call.settings)}/v1/{result.path}"
         return json_response(result.value, route.status, {"Location": location})
+    if isinstance(result, Told):
+        return json_response(result.value, result.status)
     if route.status == 204:
         return web.Response(status=204)
     return json_response(result, route.status)

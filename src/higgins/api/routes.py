@@ -36,8 +36,8 @@ class Route:
     """One call. ``rule`` is the policy that guards it; ``target`` names the part of the path that is a project's id.
 
     ``lax`` passes over query parameters that nobody knows, where Zun does. ``limit`` is which of the body limits of
-    the settings holds. ``streams``: HEAD makes no sense, and what is answered is no JSON. ``answer`` is the name of
-    the response's schema.
+    the settings holds. ``streams``: what is answered may be a stream, or has an effect, so that there is no HEAD.
+    ``answer`` is the name of the response's schema.
     """
 
     method: str
@@ -91,13 +91,13 @@ CONTAINERS = (
     _action("unpause", A.unpause, summary="Let a paused container go on"),
     _action("kill", A.kill, fields.KILL, summary="Send a signal"),
     _action("rebuild", A.rebuild, fields.REBUILD, summary="Make a container anew"),
-    _look("logs", looking.logs, fields.LOGS, answer="Text", summary="Read the output"),
+    _look("logs", looking.logs, fields.LOGS, streams=True, answer="Text", summary="Read the output"),
     _action("execute", looking.execute, fields.EXECUTE, 200, answer="Execution", summary="Run a command"),
     _action("execute_resize", looking.execute_resize, fields.EXECUTE_RESIZE, 200, summary="Resize its terminal"),
     _look("attach", looking.attach, streams=True, answer="Text", summary="Attach to a container"),
     _action("resize", looking.resize, fields.RESIZE, 200, summary="Resize a container's terminal"),
     _look("top", looking.top, fields.TOP, answer="Processes", summary="See the processes"),
-    _look("get_archive", looking.get_archive, fields.PATH, answer="Archive", summary="Copy files out"),
+    _look("get_archive", looking.get_archive, fields.PATH, streams=True, answer="Archive", summary="Copy files out"),
     _action("put_archive", looking.put_archive, fields.PUT_ARCHIVE, 200, limit="archive_limit",
             summary="Copy files in"),
     _look("stats", looking.stats, answer="Stats", summary="See what a container uses"),

@@ -4,8 +4,6 @@ import getpass
 import sys
 from collections.abc import Callable
 
-import sqlalchemy as sa
-
 from higgins import __version__
 from higgins.cli import credentials
 from higgins.cli.options import AGENT, CONTROL_PLANE, HOST, database_url, read
@@ -61,11 +59,12 @@ def _clean(arguments: list[str]) -> int:
 
 
 def _db(arguments: list[str]) -> int:
+    from higgins.store.database import make_engine
     from higgins.store.migrate import current, migrate
 
     if arguments[:1] != ["upgrade"]:
         return _usage()
-    engine = sa.create_engine(database_url(read(arguments[1:])))
+    engine = make_engine(database_url(read(arguments[1:])))
     migrate(engine)
     print(f"The database is at revision {current(engine)}.")
     return 0

@@ -24,7 +24,7 @@ from higgins.control.creating import (
     repeated,
     with_registry,
 )
-from higgins.control.lookup import page, workload_row
+from higgins.control.lookup import held, page, workload_row
 from higgins.control.query import ListQuery
 from higgins.control.rows import container_of, to_json
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy, Status, TaskState
@@ -73,6 +73,7 @@ async def create(
                 if there is None:
                     raise Conflict("The capsule made with this Idempotency-Key is deleted already.")
                 return _of(conn, cloud, [there])[0]
+        quotas.hold(conn, actor.project_id)
         uuid = str(uuids.uuid4())
         name = draft.name or generated_name("capsule")
         cpu, memory, disk = needs(draft)
@@ -151,7 +152,7 @@ async def delete(cloud: Cloud, actor: Actor, ident: str) -> None:
     """Remove a capsule in whatever state it is, with all its members."""
 
     def work(conn: Connection) -> None:
-        row = workload_row(conn, actor, ident, "capsule")
+        row = held(conn, workload_row(conn, actor, ident, "capsule"))
         if row.deleting:
             return
         if row.host_id is None:

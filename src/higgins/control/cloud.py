@@ -38,7 +38,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     memory_allocation_ratio: float = 1.5
     disk_allocation_ratio: float = 1.0
     network_pool: str = "10.192.0.0/10"
-    network_prefix: int = 22
+    network_prefix: int = 20
     network_mtu: int = 1500
     unique_names: str = ""  # "" | project | global
     host_lease: float = 60

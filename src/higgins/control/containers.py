@@ -92,17 +92,18 @@ def changed(
     return generation
 
 
-def locked(conn: Connection, row: Row[Any]) -> None:
-    """Hold the workload's row until the transaction ends, so that two verbs at once are one after the other."""
-    conn.execute(sa.update(workload).where(workload.c.id == row.workload_id).values(kind=workload.c.kind))
+def _held(conn: Connection, actor: Actor, ident: str) -> Row[Any]:
+    """The container, its workload's row held until the transaction ends: two verbs at once are one after the other."""
+    row = container_row(conn, actor, ident)
+    if conn.dialect.name == "sqlite":  # there one writer at a time is the rule anyway
+        return row
+    conn.execute(sa.select(workload.c.id).where(workload.c.id == row.workload_id).with_for_update())
+    return container_row(conn, actor, row.uuid)
 
 
 def _target(conn: Connection, actor: Actor, ident: str, verb: str) -> Row[Any]:
     """The container to do ``verb`` to; raises InvalidState where its state does not allow it."""
-    row = container_row(conn, actor, ident)
-    if conn.dialect.name != "sqlite":  # there one writer at a time is the rule anyway
-        locked(conn, row)
-        row = container_row(conn, actor, row.uuid)
+    row = _held(conn, actor, ident)
     require(row, verb)
     return row
 
@@ -287,7 +288,7 @@ async def delete(
     """Remove it with all that was made for it. A running one needs ``stop`` or ``force``. Twice is once."""
 
     def work(conn: Connection) -> None:
-        row = container_row(conn, actor, ident)
+        row = _held(conn, actor, ident)
         require(row, "delete_force" if force else "delete_stop" if stop else "delete")
         if row.deleting:
             return
@@ -409,7 +410,7 @@ async def rename(cloud: Cloud, actor: Actor, ident: str, name: str) -> Container
     """A new name; the same again is a Conflict, as in Zun."""
 
     def work(conn: Connection) -> Container:
-        row = container_row(conn, actor, ident)
+        row = _held(conn, actor, ident)
         if row.name == name:
             raise Conflict("The new name for the container is the same as the old name.")
         check_name(conn, cloud, actor, name)

@@ -97,6 +97,7 @@ async def create(
                 if there is None:
                     raise Conflict("The container made with this Idempotency-Key is deleted already.")
                 return container_of(there, before, cloud.now())
+        quotas.hold(conn, actor.project_id)
         uuid = str(uuids.uuid4())
         name = draft.name or generated_name()
         check_name(conn, cloud, actor, name)
@@ -174,6 +175,7 @@ def check_name(conn: Connection, cloud: Cloud, actor: Actor, name: str) -> None:
     scope = cloud.settings.unique_names
     if not scope:
         return
+    quotas.hold_names(conn, actor.project_id if scope == "project" else "")
     query = sa.select(container.c.id).where(container.c.name == name).limit(1)
     if scope == "project":
         query = query.where(container.c.project_id == actor.project_id)
@@ -290,13 +292,9 @@ def repeated(conn: Connection, actor: Actor, key: str, body_hash: str) -> str | 
 
 
 def remember(conn: Connection, cloud: Cloud, actor: Actor, key: str, body_hash: str, uuid: str) -> None:
-    """Keep the key, so that a repeat finds what was made. Two at once: the second fails and is told to try again."""
-    try:
-        with conn.begin_nested():
-            conn.execute(
-                sa.insert(idempotency).values(
-                    project_id=actor.project_id, key=key, body_hash=body_hash, uuid=uuid, created_at=cloud.now()
-                )
-            )
-    except sa.exc.IntegrityError:
-        raise Conflict("Another request with this Idempotency-Key is under way; try again.") from None
+    """Keep the key, so that a repeat finds what was made. Of two at once the second runs again, and finds it too."""
+    conn.execute(
+        sa.insert(idempotency).values(
+            project_id=actor.project_id, key=key, body_hash=body_hash, uuid=uuid, created_at=cloud.now()
+        )
+    )

@@ -1,5 +1,6 @@
 """Hosts: how they join, what they are told, what they report, and what an operator does with them."""
 
+import asyncio
 import uuid as uuids
 from datetime import timedelta
 from typing import Any
@@ -107,12 +108,17 @@ def ask_again(conn: Connection, host_id: int) -> None:
 async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) -> Assignments | None:
     """All that a host holds once its revision is above ``since``; None after ``timeout`` seconds. Renews its lease."""
     await seen(cloud, host_id)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + timeout
     with cloud.store.wakeups.listen(f"host:{host_id}") as listener:
-        revision = await cloud.store.read(lambda conn: assigning.revision_of(conn, host_id))
-        if revision is None:
-            raise NotFound("host", str(host_id))
-        if revision <= since and not await listener.wait(timeout):
-            return None
+        while True:
+            revision = await cloud.store.read(lambda conn: assigning.revision_of(conn, host_id))
+            if revision is None:
+                raise NotFound("host", str(host_id))
+            if revision > since:
+                break
+            if not await listener.wait(until - loop.time()):
+                return None
     return await cloud.store.read(lambda conn: assigning.assignments(conn, cloud, host_id))
 
 

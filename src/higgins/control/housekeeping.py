@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 from higgins.control import recording
 from higgins.control.cloud import Cloud
 from higgins.model.container import Status
+from higgins.store.database import touch_host
 from higgins.store.schema import console, container, event, host, idempotency
 
 LOG = logging.getLogger(__name__)
@@ -36,10 +37,23 @@ def sweep(conn: Connection, cloud: Cloud) -> int:
     conn.execute(sa.delete(console).where(console.c.expires_at < now))
     conn.execute(sa.delete(event).where(event.c.at < now - _KEEP))
     conn.execute(sa.delete(idempotency).where(idempotency.c.created_at < now - _KEEP))
-    silent = sa.select(host.c.name).where(
-        sa.or_(host.c.seen_at < now - timedelta(seconds=cloud.settings.host_lease), host.c.forced_down)
+    # Held, so that a host that speaks just now does so before this, or finds its containers Unknown and tells of them.
+    silent = dict(
+        conn.execute(
+            sa.select(host.c.name, host.c.id)
+            .where(sa.or_(host.c.seen_at < now - timedelta(seconds=cloud.settings.host_lease), host.c.forced_down))
+            .order_by(host.c.id)
+            .with_for_update()
+        ).all()
     )
-    lost = conn.execute(sa.select(container).where(container.c.host.in_(silent), container.c.status.in_(_LIVE))).all()
+    lost = conn.execute(
+        sa.select(container)
+        .where(container.c.host.in_(silent), container.c.status.in_(_LIVE))
+        .order_by(container.c.id)
+        .with_for_update()
+    ).all()
+    for name in {row.host for row in lost}:
+        touch_host(conn, silent[name])
     for row in lost:
         reason = f"Host {row.host} does not answer."
         conn.execute(

@@ -80,6 +80,15 @@ def workload_row(conn: Connection, actor: Actor, ident: str, kind: str) -> Row[A
     return rows[0]
 
 
+def held(conn: Connection, row: Row[Any]) -> Row[Any]:
+    """The workload's row as it is once nobody else changes it, held until the transaction ends. Raises NotFound."""
+    query = sa.select(workload).where(workload.c.id == row.id).with_for_update()
+    fresh = conn.execute(query).one_or_none()
+    if fresh is None:
+        raise NotFound("container", row.uuid)
+    return fresh
+
+
 def page(
     table: sa.Table, query: ListQuery, sort_keys: frozenset[str], conn: Connection, kind: str
 ) -> tuple[list[Any], list[Any]]:

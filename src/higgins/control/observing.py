@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import containers, recording
+from higgins.control import containers, quotas, recording
 from higgins.control.cloud import Cloud
 from higgins.control.link import Known, Observation
 from higgins.control.rows import known_decoder, to_json
@@ -66,10 +66,26 @@ async def observe(cloud: Cloud, host_id: int, observations: list[Observation]) -
     """Take in a batch of observations of one host, in one transaction."""
 
     def work(conn: Connection) -> None:
+        _hold(conn, host_id, observations)
         for one in observations:
             _apply(conn, cloud, host_id, one)
 
     await cloud.store.write(work)
+
+
+def _hold(conn: Connection, host_id: int, observations: list[Observation]) -> None:
+    """Hold the workloads that are spoken of, and the projects to which something is given back, until the end.
+
+    So no verb raises a generation between the look at it and what is written because of it; and all at first and in
+    order, so that two batches, or a batch and a create, do not hold what the other one wants.
+    """
+    uuids = [one.workload for one in observations]
+    mine = sa.select(workload.c.uuid, workload.c.project_id).where(
+        workload.c.uuid.in_(uuids), workload.c.host_id == host_id
+    )
+    projects = dict(conn.execute(mine.order_by(workload.c.id).with_for_update()).all())
+    for project_id in sorted({projects[one.workload] for one in observations if one.gone and one.workload in projects}):
+        quotas.hold(conn, project_id)
 
 
 def _apply(conn: Connection, cloud: Cloud, host_id: int, seen: Observation) -> None:

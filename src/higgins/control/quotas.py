@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from higgins.control.cloud import Cloud, Settings
 from higgins.model.errors import OverQuota
 from higgins.store.schema import project, quota, quota_class
+from higgins.store.transactions import insert_missing
 
 RESOURCES = ("containers", "memory", "cpu", "disk")
 
@@ -31,6 +32,33 @@ def defaults_of(conn: Connection, settings: Settings, class_name: str = "default
     return {**settings.quota, **dict(rows)}
 
 
+def hold(conn: Connection, project_id: str) -> None:
+    """Hold the project's row until the transaction ends: creates in one project are one after the other.
+
+    So each sees the networks, addresses and volumes of the one before. On a Galera cluster this holds back those of the
+    same node; those of another node lose when they are certified, since both charge the project, and run again.
+    """
+    query = sa.select(project.c.id).where(project.c.id == project_id).with_for_update()
+    if conn.execute(query).first() is None:
+        _make(conn, project_id)
+        conn.execute(query)
+
+
+def hold_names(conn: Connection, project_id: str) -> None:
+    """Whoever takes a name that must be unique does so after whoever took one before; "" stands for all projects.
+
+    An update that changes the row, since a Galera cluster compares what was written, not what was locked.
+    """
+    update = sa.update(project).where(project.c.id == project_id).values(names=project.c.names + 1)
+    if conn.execute(update).rowcount == 0:
+        _make(conn, project_id)
+        conn.execute(update)
+
+
+def _make(conn: Connection, project_id: str) -> None:
+    insert_missing(conn, project, id=project_id, containers=0, cpu=0, memory=0, disk=0, names=0)
+
+
 def charge(
     conn: Connection, settings: Settings, project_id: str, *, containers: int, cpu: float, memory: int, disk: int
 ) -> None:
@@ -40,11 +68,7 @@ def charge(
     raised = {name: getattr(t, name) + amount for name, amount in added.items()}
     update = sa.update(project).where(t.id == project_id).values(raised)
     if conn.execute(update).rowcount == 0:
-        try:
-            with conn.begin_nested():
-                conn.execute(sa.insert(project).values(id=project_id, containers=0, cpu=0, memory=0, disk=0))
-        except sa.exc.IntegrityError:
-            pass  # somebody else made the row just now
+        _make(conn, project_id)
         conn.execute(update)
     grown = [name for name, amount in added.items() if amount > 0]
     if not grown:

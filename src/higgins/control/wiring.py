@@ -4,6 +4,7 @@ Addresses are chosen here and stored under a unique key, so that no two ports ev
 """
 
 import ipaddress
+import itertools
 import random
 import uuid as uuids
 from typing import Any
@@ -16,6 +17,7 @@ from sqlalchemy.engine import Connection
 from higgins.control.cloud import Actor, Cloud
 from higgins.model.errors import Conflict, Invalid, NotFound
 from higgins.store.schema import network, port
+from higgins.store.transactions import attempt
 
 
 class NetRequest(Struct, frozen=True, kw_only=True):
@@ -28,18 +30,22 @@ class NetRequest(Struct, frozen=True, kw_only=True):
 
 
 def create_network(conn: Connection, cloud: Cloud, actor: Actor, name: str, *, default: bool = False) -> Row[Any]:
-    """Make a network with the first free subnet of the pool."""
+    """Make a network with the first free subnet of the pool.
+
+    Where another took that one just now, the transaction runs again, and chooses so that many at once keep apart.
+    """
     taken = {ipaddress.ip_network(cidr) for cidr in conn.execute(sa.select(network.c.cidr)).scalars()}
     pool = ipaddress.ip_network(cloud.settings.network_pool)
-    free = next((net for net in pool.subnets(new_prefix=cloud.settings.network_prefix) if net not in taken), None)
-    if free is None:
+    subnets = (net for net in pool.subnets(new_prefix=cloud.settings.network_prefix) if net not in taken)
+    free = list(itertools.islice(subnets, 1 if attempt(conn) == 1 else 64))
+    if not free:
         raise Conflict(f"No subnet is left in the pool {pool} for another network.")
     row = {
         "uuid": str(uuids.uuid4()),
         "name": name,
         "project_id": actor.project_id,
         "user_id": actor.user_id,
-        "cidr": str(free),
+        "cidr": str(random.choice(free)),  # noqa: S311 - no secret
         "is_default": default,
         "created_at": cloud.now(),
     }
@@ -53,11 +59,7 @@ def default_network(conn: Connection, cloud: Cloud, actor: Actor) -> Row[Any]:
     row = conn.execute(query).one_or_none()
     if row is not None:
         return row
-    try:
-        with conn.begin_nested():
-            return create_network(conn, cloud, actor, "default", default=True)
-    except sa.exc.IntegrityError:  # another replica made it just now
-        return conn.execute(query).one()
+    return create_network(conn, cloud, actor, "default", default=True)
 
 
 def find_network(conn: Connection, actor: Actor, ident: str) -> Row[Any]:
@@ -97,45 +99,49 @@ def resolve(
 def make_port(
     conn: Connection, net: Row[Any], workload_id: int, position: int, wanted: str | None = None
 ) -> dict[str, Any]:
-    """A port with an address of the network: the one wanted, or the next free one."""
-    subnet = ipaddress.ip_network(net.cidr)
-    in_order = list(
-        conn.execute(sa.select(port.c.address).where(port.c.network_id == net.id).order_by(port.c.id)).scalars()
-    )
-    used = set(in_order)
-    if wanted is not None:
-        address = ipaddress.ip_address(wanted)
-        if address not in subnet or address in (subnet[0], subnet[1], subnet[-1]):
-            raise Invalid(f"Address {wanted} is not one that network {net.name} ({subnet}) can give.")
-        if wanted in used:
-            raise Conflict(f"Address {wanted} is in use on network {net.name}.")
-        chosen = wanted
-    else:
-        free = _next_free(subnet, in_order[-1] if in_order else None, used)
-        if free is None:
-            raise Conflict(f"Network {net.name} has no free address left.")
-        chosen = free
+    """A port with an address of the network: the one wanted, or a free one."""
     row = {
         "uuid": str(uuids.uuid4()),
         "workload_id": workload_id,
         "network_id": net.id,
         "position": position,
-        "address": chosen,
+        "address": _free(conn, net) if wanted is None else _wanted(conn, net, wanted),
         "mac": "02:" + ":".join(f"{random.randrange(256):02x}" for _ in range(5)),  # noqa: S311 - no secret
     }
     conn.execute(sa.insert(port).values(row))
     return {**row, "network_uuid": net.uuid}
 
 
-def _next_free(subnet: Any, last: str | None, used: set[str]) -> str | None:
+def _taken(conn: Connection, net: Row[Any], address: str) -> bool:
+    query = sa.select(port.c.id).where(port.c.network_id == net.id, port.c.address == address)
+    return conn.execute(query).first() is not None
+
+
+def _wanted(conn: Connection, net: Row[Any], wanted: str) -> str:
+    subnet = ipaddress.ip_network(net.cidr)
+    address = ipaddress.ip_address(wanted)
+    if address not in subnet or address in (subnet[0], subnet[1], subnet[-1]):
+        raise Invalid(f"Address {wanted} is not one that network {net.name} ({subnet}) can give.")
+    if _taken(conn, net, wanted):
+        raise Conflict(f"Address {wanted} is in use on network {net.name}.")
+    return wanted
+
+
+def _free(conn: Connection, net: Row[Any]) -> str:
     """The address after the one given last, so that an address rests a while before it is given again."""
-    size = subnet.num_addresses
-    start = int(ipaddress.ip_address(last)) - int(subnet[0]) + 1 if last else 2
-    for offset in range(size):
-        index = (start + offset) % size
+    subnet = ipaddress.ip_network(net.cidr)
+    first, size = int(subnet[0]), subnet.num_addresses
+    newest = sa.select(port.c.address).where(port.c.network_id == net.id).order_by(port.c.id.desc()).limit(1)
+    last = conn.execute(newest).scalar_one_or_none()
+    index = int(ipaddress.ip_address(last)) - first + 1 if last else 2
+    if 2 <= index < size - 1 and not _taken(conn, net, str(subnet[index])):
+        return str(subnet[index])
+    used = set(conn.execute(sa.select(port.c.address).where(port.c.network_id == net.id)).scalars())
+    for _ in range(size):
+        index = (index + 1) % size
         if 2 <= index < size - 1 and str(subnet[index]) not in used:
             return str(subnet[index])
-    return None
+    raise Conflict(f"Network {net.name} has no free address left.")
 
 
 def ports_of(conn: Connection, workload_id: int) -> list[Row[Any]]:

@@ -133,6 +133,19 @@ class HostUnavailable(HigginsError):
     code = "host-unavailable"
 
 
+class StoreUnavailable(HigginsError):
+    """The database does not answer now. Nothing was changed; asking again later may help."""
+
+    status = 503
+    code = "database-unavailable"
+
+
+class OutcomeUnknown(StoreUnavailable):
+    """The database went away while a change was being committed: it may be there or not."""
+
+    code = "outcome-unknown"
+
+
 class EngineError(HigginsError):
     """The container engine refused or failed. The sentence is the engine's own, made fit for a tenant."""
 

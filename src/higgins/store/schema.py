@@ -10,7 +10,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
-    Float,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -20,6 +20,8 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
 )
+from sqlalchemy.dialects.mysql import DATETIME, MEDIUMTEXT
+from sqlalchemy.types import TypeEngine
 
 metadata = MetaData(
     naming_convention={
@@ -31,36 +33,48 @@ metadata = MetaData(
 )
 
 Id = BigInteger().with_variant(Integer(), "sqlite")
-LongText = Text(length=2**24)
+#: To the microsecond everywhere.
+Moment = DateTime().with_variant(DATETIME(fsp=6), "mariadb")
+#: Up to 16 MiB everywhere.
+LongText = Text().with_variant(MEDIUMTEXT(), "mariadb")
+
+
+def Words(length: int) -> TypeEngine[str]:
+    """Text of so many characters, compared and sorted by code point on every database.
+
+    On PostgreSQL that is the collation "C", which an upgrade of the system's libc cannot make indexes disagree with; on
+    MariaDB the tables' own, below; SQLite knows no other.
+    """
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
 
 
 def _times() -> tuple[Column[object], Column[object]]:
-    return Column("created_at", DateTime, nullable=False), Column("updated_at", DateTime, nullable=True)
+    return Column("created_at", Moment, nullable=False), Column("updated_at", Moment, nullable=True)
 
 
 host = Table(
     "host",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("uuid", String(36), nullable=False, unique=True),
-    Column("name", String(255), nullable=False, unique=True),
-    Column("zone", String(255), nullable=False),
-    Column("info", Text, nullable=False),
-    Column("cpus", Float, nullable=False),
+    Column("uuid", Words(36), nullable=False, unique=True),
+    Column("name", Words(255), nullable=False, unique=True),
+    Column("zone", Words(255), nullable=False),
+    Column("info", LongText, nullable=False),
+    Column("cpus", Double, nullable=False),
     Column("memory", Integer, nullable=False),  # MiB
     Column("disk", Integer, nullable=False),  # GiB
-    Column("cpu_used", Float, nullable=False, default=0),
+    Column("cpu_used", Double, nullable=False, default=0),
     Column("memory_used", Integer, nullable=False, default=0),
     Column("disk_used", Integer, nullable=False, default=0),
     Column("containers", Integer, nullable=False, default=0),
     Column("revision", BigInteger, nullable=False, default=0),
     Column("disabled", Boolean, nullable=False, default=False),
-    Column("disabled_reason", String(255)),
+    Column("disabled_reason", Words(255)),
     Column("forced_down", Boolean, nullable=False, default=False),
     Column("report_count", BigInteger, nullable=False, default=0),
-    Column("seen_at", DateTime, nullable=False),
-    Column("address", String(255)),  # where it serves streams; null for one in the process of the control plane
-    Column("revoked_at", DateTime),
+    Column("seen_at", Moment, nullable=False),
+    Column("address", Words(255)),  # where it serves streams; null for one in the process of the control plane
+    Column("revoked_at", Moment),
     *_times(),
 )
 
@@ -69,26 +83,26 @@ authority = Table(
     "authority",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=False),
-    Column("certificate", Text, nullable=False),  # PEM
-    Column("key", Text, nullable=False),  # PEM, encrypted
-    Column("created_at", DateTime, nullable=False),
+    Column("certificate", LongText, nullable=False),  # PEM
+    Column("key", LongText, nullable=False),  # PEM, encrypted
+    Column("created_at", Moment, nullable=False),
 )
 
 #: The certificates that hosts may use. One that is not here, or revoked, or over, is refused.
 certificate = Table(
     "certificate",
     metadata,
-    Column("serial", String(40), primary_key=True),  # hexadecimal, lower case
+    Column("serial", Words(40), primary_key=True),  # hexadecimal, lower case
     Column("host_id", ForeignKey("host.id"), nullable=False, index=True),
-    Column("expires_at", DateTime, nullable=False, index=True),
-    Column("revoked_at", DateTime),
+    Column("expires_at", Moment, nullable=False, index=True),
+    Column("revoked_at", Moment),
 )
 
 join_token = Table(
     "join_token",
     metadata,
-    Column("token_hash", String(64), primary_key=True),
-    Column("expires_at", DateTime, nullable=False),
+    Column("token_hash", Words(64), primary_key=True),
+    Column("expires_at", Moment, nullable=False),
 )
 
 #: What a project uses, kept in step with its containers in the same transaction, so that a quota holds under any
@@ -96,32 +110,34 @@ join_token = Table(
 project = Table(
     "project",
     metadata,
-    Column("id", String(255), primary_key=True),
+    Column("id", Words(255), primary_key=True),
     Column("containers", Integer, nullable=False, default=0),
-    Column("cpu", Float, nullable=False, default=0),
+    Column("cpu", Double, nullable=False, default=0),
     Column("memory", Integer, nullable=False, default=0),
     Column("disk", Integer, nullable=False, default=0),
+    # Raised by whoever takes a name where names are unique: two who do so at once are one after the other.
+    Column("names", Integer, nullable=False, default=0),
 )
 
 workload = Table(
     "workload",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("uuid", String(36), nullable=False, unique=True),
-    Column("kind", String(16), nullable=False),  # container | capsule
-    Column("name", String(255)),
-    Column("project_id", String(255), nullable=False),
-    Column("user_id", String(255), nullable=False),
+    Column("uuid", Words(36), nullable=False, unique=True),
+    Column("kind", Words(16), nullable=False),  # container | capsule
+    Column("name", Words(255)),
+    Column("project_id", Words(255), nullable=False),
+    Column("user_id", Words(255), nullable=False),
     Column("host_id", ForeignKey("host.id"), index=True),
     Column("generation", Integer, nullable=False, default=1),
     Column("observed", Integer, nullable=False, default=0),
     Column("deleting", Boolean, nullable=False, default=False),
-    Column("cpu", Float, nullable=False),
+    Column("cpu", Double, nullable=False),
     Column("memory", Integer, nullable=False),
     Column("disk", Integer, nullable=False),
-    Column("spec", Text, nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("status_reason", Text),
+    Column("spec", LongText, nullable=False),
+    Column("status", Words(16), nullable=False),
+    Column("status_reason", LongText),
     *_times(),
     Index(None, "project_id", "kind", "name"),
 )
@@ -130,26 +146,26 @@ container = Table(
     "container",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("uuid", String(36), nullable=False, unique=True),
+    Column("uuid", Words(36), nullable=False, unique=True),
     Column("workload_id", ForeignKey("workload.id"), nullable=False, index=True),
-    Column("role", String(8), nullable=False),  # plain | main | init
+    Column("role", Words(8), nullable=False),  # plain | main | init
     Column("position", Integer, nullable=False, default=0),
-    Column("name", String(255), nullable=False),
-    Column("project_id", String(255), nullable=False),
-    Column("user_id", String(255), nullable=False),
-    Column("host", String(255), index=True),
-    Column("image", String(255), nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("status_reason", Text),
-    Column("task_state", String(32)),
+    Column("name", Words(255), nullable=False),
+    Column("project_id", Words(255), nullable=False),
+    Column("user_id", Words(255), nullable=False),
+    Column("host", Words(255), index=True),
+    Column("image", Words(255), nullable=False),
+    Column("status", Words(16), nullable=False),
+    Column("status_reason", LongText),
+    Column("task_state", Words(32)),
     Column("memory", Integer, nullable=False),
     Column("auto_remove", Boolean, nullable=False, default=False),
-    Column("goal", String(16), nullable=False),
+    Column("goal", Words(16), nullable=False),
     Column("incarnation", Integer, nullable=False, default=1),
-    Column("orders", Text),
+    Column("orders", LongText),
     Column("spec", LongText, nullable=False),
-    Column("known", Text),
-    Column("addresses", Text, nullable=False, default="{}"),
+    Column("known", LongText),
+    Column("addresses", LongText, nullable=False, default="{}"),
     *_times(),
     Index(None, "project_id", "role", "id"),
     Index(None, "project_id", "name"),
@@ -160,11 +176,11 @@ network = Table(
     "network",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("uuid", String(36), nullable=False, unique=True),
-    Column("name", String(255), nullable=False),
-    Column("project_id", String(255), nullable=False),
-    Column("user_id", String(255), nullable=False),
-    Column("cidr", String(64), nullable=False, unique=True),
+    Column("uuid", Words(36), nullable=False, unique=True),
+    Column("name", Words(255), nullable=False),
+    Column("project_id", Words(255), nullable=False),
+    Column("user_id", Words(255), nullable=False),
+    Column("cidr", Words(64), nullable=False, unique=True),
     Column("is_default", Boolean, nullable=False, default=False),
     *_times(),
     UniqueConstraint("project_id", "name"),
@@ -174,23 +190,24 @@ port = Table(
     "port",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("uuid", String(36), nullable=False, unique=True),
+    Column("uuid", Words(36), nullable=False, unique=True),
     Column("workload_id", ForeignKey("workload.id"), nullable=False, index=True),
     Column("network_id", ForeignKey("network.id"), nullable=False),
     Column("position", Integer, nullable=False),
-    Column("address", String(64), nullable=False),
-    Column("mac", String(32), nullable=False),
+    Column("address", Words(64), nullable=False),
+    Column("mac", Words(32), nullable=False),
     UniqueConstraint("network_id", "address"),
+    Index(None, "network_id", "id"),
 )
 
 security_group = Table(
     "security_group",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("uuid", String(36), nullable=False, unique=True),
-    Column("name", String(255), nullable=False),
-    Column("project_id", String(255), nullable=False),
-    Column("rules", Text, nullable=False),
+    Column("uuid", Words(36), nullable=False, unique=True),
+    Column("name", Words(255), nullable=False),
+    Column("project_id", Words(255), nullable=False),
+    Column("rules", LongText, nullable=False),
     *_times(),
     UniqueConstraint("project_id", "name"),
 )
@@ -199,9 +216,9 @@ volume = Table(
     "volume",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("uuid", String(36), nullable=False, unique=True),
-    Column("name", String(255)),
-    Column("project_id", String(255), nullable=False),
+    Column("uuid", Words(36), nullable=False, unique=True),
+    Column("name", Words(255)),
+    Column("project_id", Words(255), nullable=False),
     Column("size", Integer, nullable=False, default=0),
     Column("content", LongText),  # of an injected file, encrypted
     Column("host_id", ForeignKey("host.id")),
@@ -216,16 +233,16 @@ action = Table(
     "action",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("container_uuid", String(36), nullable=False),
-    Column("request_id", String(64), nullable=False),
-    Column("action", String(64), nullable=False),
-    Column("project_id", String(255), nullable=False),
-    Column("user_id", String(255), nullable=False),
+    Column("container_uuid", Words(36), nullable=False),
+    Column("request_id", Words(64), nullable=False),
+    Column("action", Words(64), nullable=False),
+    Column("project_id", Words(255), nullable=False),
+    Column("user_id", Words(255), nullable=False),
     Column("generation", Integer, nullable=False, default=0),
-    Column("start_time", DateTime, nullable=False),
-    Column("finish_time", DateTime),
-    Column("result", String(16)),
-    Column("message", Text),
+    Column("start_time", Moment, nullable=False),
+    Column("finish_time", Moment),
+    Column("result", Words(16)),
+    Column("message", LongText),
     Index(None, "container_uuid", "request_id"),
 )
 
@@ -233,12 +250,12 @@ event = Table(
     "event",
     metadata,
     Column("id", Id, primary_key=True, autoincrement=True),
-    Column("project_id", String(255), nullable=False),
-    Column("container_uuid", String(36), nullable=False),
-    Column("name", String(255), nullable=False),
-    Column("status", String(16), nullable=False),
-    Column("status_reason", Text),
-    Column("at", DateTime, nullable=False),
+    Column("project_id", Words(255), nullable=False),
+    Column("container_uuid", Words(36), nullable=False),
+    Column("name", Words(255), nullable=False),
+    Column("status", Words(16), nullable=False),
+    Column("status_reason", LongText),
+    Column("at", Moment, nullable=False),
     Index(None, "project_id", "id"),
     sqlite_autoincrement=True,
 )
@@ -246,16 +263,16 @@ event = Table(
 quota = Table(
     "quota",
     metadata,
-    Column("project_id", String(255), primary_key=True),
-    Column("resource", String(32), primary_key=True),
+    Column("project_id", Words(255), primary_key=True),
+    Column("resource", Words(32), primary_key=True),
     Column("hard_limit", Integer, nullable=False),
 )
 
 quota_class = Table(
     "quota_class",
     metadata,
-    Column("class_name", String(255), primary_key=True),
-    Column("resource", String(32), primary_key=True),
+    Column("class_name", Words(255), primary_key=True),
+    Column("resource", Words(32), primary_key=True),
     Column("hard_limit", Integer, nullable=False),
 )
 
@@ -263,13 +280,13 @@ registry = Table(
     "registry",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("uuid", String(36), nullable=False, unique=True),
-    Column("name", String(255)),
-    Column("project_id", String(255), nullable=False),
-    Column("user_id", String(255), nullable=False),
-    Column("domain", String(255), nullable=False),
-    Column("username", String(255)),
-    Column("password", Text),  # encrypted
+    Column("uuid", Words(36), nullable=False, unique=True),
+    Column("name", Words(255)),
+    Column("project_id", Words(255), nullable=False),
+    Column("user_id", Words(255), nullable=False),
+    Column("domain", Words(255), nullable=False),
+    Column("username", Words(255)),
+    Column("password", LongText),  # encrypted
     *_times(),
     Index(None, "project_id", "name"),
 )
@@ -278,13 +295,13 @@ image = Table(
     "image",
     metadata,
     Column("id", Id, primary_key=True),
-    Column("uuid", String(36), nullable=False, unique=True),
-    Column("image_id", String(255)),
-    Column("repo", String(255), nullable=False),
-    Column("tag", String(255), nullable=False),
-    Column("size", String(32)),
-    Column("project_id", String(255), nullable=False),
-    Column("host", String(255), nullable=False),
+    Column("uuid", Words(36), nullable=False, unique=True),
+    Column("image_id", Words(255)),
+    Column("repo", Words(255), nullable=False),
+    Column("tag", Words(255), nullable=False),
+    Column("size", Words(32)),
+    Column("project_id", Words(255), nullable=False),
+    Column("host", Words(255), nullable=False),
     *_times(),
     UniqueConstraint("host", "repo", "tag"),
 )
@@ -292,20 +309,26 @@ image = Table(
 console = Table(
     "console",
     metadata,
-    Column("token_hash", String(64), primary_key=True),
-    Column("container_uuid", String(36), nullable=False),
-    Column("kind", String(8), nullable=False),  # attach | exec
-    Column("exec_id", String(64), index=True),
-    Column("command", Text),
-    Column("expires_at", DateTime, nullable=False),
+    Column("token_hash", Words(64), primary_key=True),
+    Column("container_uuid", Words(36), nullable=False),
+    Column("kind", Words(8), nullable=False),  # attach | exec
+    Column("exec_id", Words(64), index=True),
+    Column("command", LongText),
+    Column("expires_at", Moment, nullable=False),
 )
 
 idempotency = Table(
     "idempotency",
     metadata,
-    Column("project_id", String(255), primary_key=True),
-    Column("key", String(255), primary_key=True),
-    Column("body_hash", String(64), nullable=False),
-    Column("uuid", String(36), nullable=False),
-    Column("created_at", DateTime, nullable=False),
+    Column("project_id", Words(255), primary_key=True),
+    Column("key", Words(255), primary_key=True),
+    Column("body_hash", Words(64), nullable=False),
+    Column("uuid", Words(36), nullable=False),
+    Column("created_at", Moment, nullable=False),
 )
+
+for _table in metadata.tables.values():
+    # By code point, and without MariaDB's padding, which takes "web" and "web " for the same.
+    _table.dialect_kwargs.update(
+        mariadb_engine="InnoDB", mariadb_charset="utf8mb4", mariadb_collate="utf8mb4_nopad_bin"
+    )

@@ -11,6 +11,7 @@ from higgins.api.policies.rules import RULES, defaults
 from higgins.model.errors import Forbidden
 
 NAMES = frozenset(name for name, *_ in RULES)
+_MOST_KEPT = 10_000
 
 
 class Policy:
@@ -29,10 +30,22 @@ class Policy:
         self._enforcer.load_rules(True)
         self._enforcer.check_rules(raise_on_violation=True)
         self._enforcer.use_conf = policy_file is not None  # without a file there is nothing to read again
+        self._decided: dict[tuple[str, Identity, str], bool] | None = None if policy_file else {}
 
     def allows(self, rule: str, identity: Identity, target_project: str | None = None) -> bool:
         """Whether ``identity`` may do what ``rule`` guards to something of ``target_project`` (its own by default)."""
         project = identity.project_id if target_project is None else target_project
+        if self._decided is None:
+            return self._decide(rule, identity, project)
+        key = (rule, identity, project)
+        decided = self._decided.get(key)
+        if decided is None:
+            if len(self._decided) >= _MOST_KEPT:
+                self._decided.clear()
+            decided = self._decided[key] = self._decide(rule, identity, project)
+        return decided
+
+    def _decide(self, rule: str, identity: Identity, project: str) -> bool:
         credentials: dict[str, Any] = {
             "user_id": identity.user_id,
             "project_id": identity.project_id,

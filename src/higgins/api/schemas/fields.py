@@ -87,7 +87,7 @@ def describe(fields: Fields) -> Schema:
     properties = {
         name: merged(schemas) | ({"description": docs[name]} if name in docs else {}) for name, schemas in kinds.items()
     }
-    required = [field.name for field in fields if field.required]
+    required = list(dict.fromkeys(field.name for field in fields if field.required))
     return {"type": "object", "properties": properties, "additionalProperties": False} | (
         {"required": required} if required else {}
     )

@@ -12,9 +12,9 @@ from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ContainerGone, EngineError, PathNotFound
+from higgins.model.errors import ContainerGone, EngineError, NotImplementedHere, PathNotFound
 from higgins.runtimes.base import PathStat
-from higgins.runtimes.cri import config, state
+from higgins.runtimes.cri import state
 from higgins.runtimes.cri.client import Client
 
 _PROGRAM = Path(__file__).with_name("confined_tar.py")
@@ -65,16 +65,28 @@ async def _root(client: Client, uuid: str, mount_point: str) -> dict[str, Any]:
     container = await client.newest(uuid)
     status = await client.status(container.id, verbose=True)
     if status.status.state == cri.CONTAINER_RUNNING:
-        return {"process": state.details(status.info)["pid"], "cgroup": container.id}
+        details = state.details(status.info)
+        if "runtimeType" in details and ".runc." not in details["runtimeType"]:
+            # The process on this host is a virtual machine's or a kernel's, and its root is another.
+            raise NotImplementedHere("Files of a container of this runtime class can be copied while it is stopped.")
+        return {"process": details["pid"], "cgroup": container.id}
     containerd = await client.containerd()
     record = await containerd.container(container.id)
     mounts = await containerd.mounts(record.snapshotter, record.snapshot_key)
-    binds = config.container_spec(container.annotations).binds
     return {
         "mount_point": mount_point,
         "mounts": [{"type": one.type, "source": one.source, "options": list(one.options)} for one in mounts],
-        "binds": [{"source": one.source, "destination": one.destination, "read_only": one.read_only} for one in binds],
+        "binds": _binds(json.loads(record.spec.value)),
     }
+
+
+def _binds(oci: dict[str, Any]) -> list[dict[str, Any]]:
+    """What else than its snapshot a container sees, volumes above all, in the order in which they are mounted."""
+    return [
+        {"source": one["source"], "destination": one["destination"], "read_only": "ro" in one.get("options", ())}
+        for one in oci.get("mounts") or ()
+        if one.get("type") == "bind"
+    ]
 
 
 async def _blocks(process: Process) -> AsyncIterator[bytes]:

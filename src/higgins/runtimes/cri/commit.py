@@ -17,7 +17,7 @@ from cri_api.v1 import api_pb2 as cri
 from higgins.model.errors import ContainerGone, EngineError
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd, entries, message
-from higgins.runtimes.cri.images import full_name
+from higgins.runtimes.cri.images import check_name, full_name
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -43,9 +43,10 @@ def digest_of(blob: bytes) -> str:
 
 async def commit(client: Client, container: cri.Container, name: str) -> str:
     """Make the image ``name`` of the container's file system as it is now; the image's id."""
+    check_name(name)
     containerd = await client.containerd()
     record = await containerd.container(container.id)
-    manifest, image = await _image_of(containerd, record.image)
+    manifest, image = await _image_of(containerd, container.image_ref)
     async with _lease(containerd) as lease:
         layer = await _layer(containerd, record, lease)
         config = json.dumps(with_layer(image, layer.digest, datetime.now(UTC))).encode()
@@ -66,7 +67,10 @@ async def commit(client: Client, container: cri.Container, name: str) -> str:
 
 
 async def _image_of(containerd: Containerd, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Manifest and configuration of an image on this host. Of several platforms', the one that is here whole."""
+    """Manifest and configuration of an image on this host. Of several platforms', the one that is here whole.
+
+    CRI keeps each image under its id as well, which goes on meaning it when a tag has moved.
+    """
     found = await containerd.ask("images.v1.Images/Get", message["ImageName"](name=name), "OneImage")
     pending = [str(found.image.target.digest)]
     while pending:

@@ -1,8 +1,8 @@
 """From our specifications to CRI's messages. Pure.
 
-Labels in Higgins' own name space say what a thing is; a tenant's labels are dropped there, so that no tenant can make
-a container pass for another's. The whole specification travels in an annotation: it is what a stopped container is
-made again from.
+Labels say what a thing is, and are all ours: a tenant's labels stay out of the engine's, so that none can make a
+container pass for another's, and because containerd takes no label longer than 4096 bytes. The whole specification,
+those labels included, travels in an annotation: it is what a stopped container is made again from.
 """
 
 import re
@@ -93,9 +93,8 @@ def container_config(spec: EngineContainer, *, attempt: int) -> cri.ContainerCon
 
 
 def labels(spec: EngineContainer) -> dict[str, str]:
-    """A tenant's labels and ours, ours winning."""
-    theirs = {key: value for key, value in spec.labels.items() if not key.startswith(PREFIX)}
-    return theirs | {
+    """What a restarted agent finds the container by."""
+    return {
         OURS: "1",
         PREFIX + "kind": "container",
         PREFIX + "uuid": spec.uuid,

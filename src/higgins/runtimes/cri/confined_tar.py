@@ -133,10 +133,12 @@ def _mounted(mounts: list[dict[str, Any]], mount_point: str, binds: list[dict[st
     _mount("", "/", "", _MS_REC | _MS_PRIVATE, "")
     for mount in mounts:
         flags = sum(_MOUNT_FLAGS.get(option, 0) for option in mount["options"])
-        data = ",".join(option for option in mount["options"] if option not in (*_MOUNT_FLAGS, "rw"))
+        data = ",".join(_short(option) for option in mount["options"] if option not in (*_MOUNT_FLAGS, "rw"))
         _mount(mount["source"], mount_point, mount["type"], flags, data)
     root = os.open(mount_point, os.O_PATH | os.O_DIRECTORY)
     for bind in binds:
+        if not os.path.exists(bind["source"]):
+            continue  # of a sandbox that has ended
         try:
             place = _open_in(root, bind["destination"])
         except FileNotFoundError:
@@ -148,6 +150,17 @@ def _mounted(mounts: list[dict[str, Any]], mount_point: str, binds: list[dict[st
             os.close(again)
         os.close(place)
     return root
+
+
+def _short(option: str) -> str:
+    """Overlay's lower directories as seen from the one that all are in: the kernel takes one page of options."""
+    name, _, value = option.partition("=")
+    layers = value.split(":")
+    if name != "lowerdir" or len(layers) < 2:
+        return option
+    base = os.path.commonpath(layers)
+    os.chdir(base)
+    return f"{name}={':'.join(os.path.relpath(layer, base) for layer in layers)}"
 
 
 def _open_in(root: int, path: str) -> int:

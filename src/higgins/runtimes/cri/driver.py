@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import shutil
 import signal as signals
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, suppress
@@ -30,9 +29,10 @@ from higgins.runtimes.base import (
     Stats,
     Terminal,
 )
-from higgins.runtimes.cri import archive, commit, config, events, execs, logs, restart, state, streams, usage
+from higgins.runtimes.cri import archive, commit, config, events, execs, logs, oom, restart, state, streams, usage
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.images import Images
+from higgins.runtimes.cri.sandboxes import Sandboxes
 
 #: How many questions about single containers are asked of the engine at once.
 _AT_ONCE = 16
@@ -47,16 +47,19 @@ class CriRuntime:
         self._client = client
         self._images = Images(client)
         self._logs, self._log_bytes = logs, log_bytes
-        self._cgroup_parent = cgroup_parent
-        self._netns: dict[str, str] = {}
+        self._sandboxes = Sandboxes(client, logs=logs, cgroup_parent=cgroup_parent)
+        self._oom: dict[str, bool] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def close(self) -> None:
         await self._client.close()
 
     async def info(self) -> EngineInfo:
+        """Raises ``EngineError`` as well where the engine is not set up for Higgins."""
         version = await self._client.version()
         status = await self._client.ask(self._client.runtime.Status, cri.StatusRequest(verbose=True))
+        if problem := state.unfit(status):
+            raise EngineError(problem)
         return EngineInfo(version.runtime_name, version.runtime_version, state.runtime_classes(status))
 
     # images
@@ -78,28 +81,13 @@ class CriRuntime:
 
     async def create_sandbox(self, spec: SandboxSpec) -> Sandbox:
         async with self._turn(spec.uuid):
-            held = await self._client.sandboxes(sandbox=spec.uuid)
-            if not held or held[-1].state != cri.SANDBOX_READY:
-                attempt = held[-1].metadata.attempt + 1 if held else 0
-                wanted = self._sandbox_config(spec, attempt)
-                Path(wanted.log_directory).mkdir(parents=True, exist_ok=True)
-                await self._client.ask(
-                    self._client.runtime.RunPodSandbox,
-                    cri.RunPodSandboxRequest(config=wanted, runtime_handler=spec.runtime or ""),
-                    "the sandbox",
-                    timeout=None,
-                )
-                await self._remove_emptied(spec.uuid)
-                held = await self._client.sandboxes(sandbox=spec.uuid)
-            return await self._sandbox(held[-1])
+            return await self._sandboxes.create(spec)
 
     async def remove_sandbox(self, uuid: str) -> None:
         async with self._turn(uuid):
             for container in await self._client.containers(sandbox=uuid):
                 await self._thaw(container)
-            for sandbox in await self._client.sandboxes(sandbox=uuid):
-                await self._remove_engine_sandbox(sandbox.id)
-            await asyncio.to_thread(shutil.rmtree, self._logs / config.plain(uuid), ignore_errors=True)
+            await self._sandboxes.remove(uuid)
 
     # containers
 
@@ -117,21 +105,23 @@ class CriRuntime:
             if newest.state == cri.CONTAINER_RUNNING:
                 return
             spec = config.container_spec(newest.annotations)
+            if newest.state == cri.CONTAINER_UNKNOWN:  # what it holds must not be written to by two
+                request = cri.StopContainerRequest(container_id=newest.id)
+                await self._client.ask(self._client.runtime.StopContainer, request, f"container {uuid}", timeout=None)
             if newest.state != cri.CONTAINER_CREATED:
                 now = (await self._client.status(newest.id, verbose=True)).info
                 spec = state.limits_in_force(spec, state.details(now).get("runtimeSpec", {}))
                 await self._make(spec, newest.metadata.attempt + 1, newest.image_ref)
                 held = await self._of_newest_incarnation(uuid)
             await restart.start(self._client, held[-1], held[:-1], spec)
-            await self._remove_emptied(spec.sandbox)
+            await self._sandboxes.remove_emptied(spec.sandbox)
 
     async def stop(self, uuid: str, timeout: float) -> None:
-        async with self._turn(uuid):
-            container = await self._client.newest(uuid)
-            await self._thaw(container)
-            if container.state == cri.CONTAINER_RUNNING:
-                request = cri.StopContainerRequest(container_id=container.id, timeout=math.ceil(timeout))
-                await self._client.ask(self._client.runtime.StopContainer, request, f"container {uuid}", timeout=None)
+        container = await self._client.newest(uuid)
+        await self._thaw(container)
+        if container.state == cri.CONTAINER_RUNNING:
+            request = cri.StopContainerRequest(container_id=container.id, timeout=math.ceil(timeout))
+            await self._client.ask(self._client.runtime.StopContainer, request, f"container {uuid}", timeout=None)
 
     async def kill(self, uuid: str, signal: str) -> None:
         container = await self._running(uuid, "kill")
@@ -163,6 +153,7 @@ class CriRuntime:
                 with suppress(ContainerGone):
                     request = cri.RemoveContainerRequest(container_id=container.id)
                     await self._client.ask(self._client.runtime.RemoveContainer, request, timeout=None)
+                self._oom.pop(container.id, None)
                 logs.remove(self._log(container))
 
     async def list(self, sandbox: str | None = None) -> Holdings:
@@ -176,13 +167,17 @@ class CriRuntime:
         async def look(container: cri.Container) -> Observed | None:
             async with turn:
                 with suppress(ContainerGone):
-                    return state.observed((await self._client.status(container.id)).status, paused)
+                    status = (await self._client.status(container.id)).status
+                    return state.observed(status, paused, out_of_memory=await self._out_of_memory(status))
                 return None
 
         seen = await asyncio.gather(*(look(one) for one in containers))
         await self._turn_over_logs(containers)
+        if sandbox is None:
+            self._oom = {one.id: self._oom[one.id] for one in containers if one.id in self._oom}
         return Holdings(
-            tuple([await self._sandbox(one) for one in newest.values()]), tuple(one for one in seen if one is not None)
+            tuple([await self._sandboxes.observed(one) for one in newest.values()]),
+            tuple(one for one in seen if one is not None),
         )
 
     def events(self) -> AsyncIterator[Event]:
@@ -250,52 +245,15 @@ class CriRuntime:
         """One at a time of the verbs that look first and act then, for each sandbox or container."""
         return self._turns.setdefault(uuid, asyncio.Lock())
 
-    def _sandbox_config(self, spec: SandboxSpec, attempt: int) -> cri.PodSandboxConfig:
-        return config.sandbox_config(spec, attempt=attempt, logs=self._logs, cgroup_parent=self._cgroup_parent)
-
     async def _make(self, spec: EngineContainer, attempt: int, image: str) -> None:
         """A container of the engine in the ready sandbox, of an image that is on the host by that name or id."""
-        sandboxes = await self._client.sandboxes(sandbox=spec.sandbox)
-        if not sandboxes or sandboxes[-1].state != cri.SANDBOX_READY:
-            raise EngineError(f"The sandbox {spec.sandbox} of container {spec.uuid} is not ready.")
+        sandbox, sandbox_config = await self._sandboxes.ready(spec.sandbox)
         if await self._images.find(image) is None:
             raise ImageNotFound(f"Image {spec.image} is not on the host.")
-        sandbox = sandboxes[-1]
         wanted = config.container_config(spec, attempt=attempt)
         wanted.image.image = image
-        request = cri.CreateContainerRequest(
-            pod_sandbox_id=sandbox.id,
-            config=wanted,
-            sandbox_config=self._sandbox_config(config.sandbox_spec(sandbox.annotations), sandbox.metadata.attempt),
-        )
+        request = cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=wanted, sandbox_config=sandbox_config)
         await self._client.ask(self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None)
-
-    async def _sandbox(self, held: cri.PodSandbox) -> Sandbox:
-        if held.state != cri.SANDBOX_READY:
-            return state.sandbox(held.labels, "")
-        if held.id not in self._netns:  # it never changes
-            try:
-                self._netns[held.id] = state.netns(await self._client.sandbox_status(held.id))
-            except ContainerGone:
-                return state.sandbox(held.labels, "")
-        return state.sandbox(held.labels, self._netns[held.id])
-
-    async def _remove_engine_sandbox(self, engine_id: str) -> None:
-        with suppress(ContainerGone):
-            stop = cri.StopPodSandboxRequest(pod_sandbox_id=engine_id)
-            await self._client.ask(self._client.runtime.StopPodSandbox, stop, timeout=None)
-            remove = cri.RemovePodSandboxRequest(pod_sandbox_id=engine_id)
-            await self._client.ask(self._client.runtime.RemovePodSandbox, remove, timeout=None)
-        self._netns.pop(engine_id, None)
-
-    async def _remove_emptied(self, uuid: str) -> None:
-        """Remove those that ended with a boot of the host and whose containers have moved to the newest."""
-        sandboxes = await self._client.sandboxes(sandbox=uuid)
-        if len(sandboxes) > 1:
-            used = {one.pod_sandbox_id for one in await self._client.containers(sandbox=uuid)}
-            for old in sandboxes[:-1]:
-                if old.id not in used:
-                    await self._remove_engine_sandbox(old.id)
 
     async def _of_newest_incarnation(self, uuid: str) -> tuple[cri.Container, ...]:
         held = await self._client.containers(uuid=uuid)
@@ -319,6 +277,14 @@ class CriRuntime:
         """Let a paused container go on: a frozen one hears no signal, and cannot be removed."""
         if container.state == cri.CONTAINER_RUNNING and container.id in await self._paused():
             await (await self._client.containerd()).resume(container.id)
+
+    async def _out_of_memory(self, status: cri.ContainerStatus) -> bool:
+        """What the engine may have missed. Looked up once for each container that ended: it stays so."""
+        if not state.may_be_out_of_memory(status):
+            return False
+        if status.id not in self._oom:
+            self._oom[status.id] = await asyncio.to_thread(oom.killed_for_memory, status.id)
+        return self._oom[status.id]
 
     async def _turn_over_logs(self, containers: Iterable[cri.Container]) -> None:
         """Where the regular look comes by, logs that have grown too long are cut: engines leave that to others."""

@@ -12,6 +12,7 @@ from higgins.model.errors import (
     HigginsError,
     ImageNotFound,
     ImagePullFailed,
+    NotImplementedHere,
 )
 
 REFUSED = "The container engine refused"
@@ -24,6 +25,8 @@ def engine_error(code: grpc.StatusCode, details: str, about: str, failed: str = 
         return EngineUnavailable("The container engine of this host does not answer.")
     if code is grpc.StatusCode.NOT_FOUND:
         return ContainerGone(f"The container engine does not know {about}.")
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return NotImplementedHere("The container engine of this host cannot do that.")
     return EngineError(f"{failed}: {sentence(details)}")
 
 

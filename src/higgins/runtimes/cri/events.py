@@ -1,4 +1,4 @@
-"""Life-cycle events: containerd's own from 1.6 on, CRI's from other engines."""
+"""Life-cycle events: containerd's own, CRI's from other engines, and where these have none the changes of the lists."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ContainerGone, EngineUnavailable
+from higgins.model.errors import ContainerGone, EngineUnavailable, NotImplementedHere
 from higgins.runtimes.base import Event
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.config import OURS, PREFIX
@@ -17,6 +17,8 @@ _UNSEEN = {"/tasks/exec-added", "/tasks/exec-started", "/tasks/create", "/contai
 _GONE, _EXIT = "/containers/delete", "/tasks/exit"
 #: Seconds within which CRI's own state follows an exit, and between looks at it.
 _SETTLE, _LOOK = 10.0, 0.02
+#: Seconds between two lists where they are all there is.
+_RELIST = 1.0
 
 
 async def events(client: Client) -> AsyncIterator[Event]:
@@ -25,8 +27,12 @@ async def events(client: Client) -> AsyncIterator[Event]:
         async for event in _from_containerd(client):
             yield event
     else:
-        async for event in _from_cri(client):
-            yield event
+        try:
+            async for event in _from_cri(client):
+                yield event
+        except NotImplementedHere:
+            async for event in _from_lists(client):
+                yield event
     raise EngineUnavailable("The container engine of this host has ended its events.")
 
 
@@ -86,3 +92,19 @@ async def _from_cri(client: Client) -> AsyncIterator[Event]:
             labels = event.pod_sandbox_status.labels
             if PREFIX + "sandbox" in labels:
                 yield Event(labels[PREFIX + "sandbox"])
+
+
+async def _from_lists(client: Client) -> AsyncIterator[Event]:
+    before = await _states(client)
+    while True:
+        await asyncio.sleep(_RELIST)
+        now = await _states(client)
+        for sandbox in {sandbox for _, _, sandbox in before ^ now}:
+            yield Event(sandbox)
+        before = now
+
+
+async def _states(client: Client) -> set[tuple[str, int, str]]:
+    """(engine's id, state, uuid of the sandbox) of all that is held."""
+    sandboxes = {(one.id, int(one.state), one.labels[PREFIX + "sandbox"]) for one in await client.sandboxes()}
+    return sandboxes | {(one.id, int(one.state), one.labels[PREFIX + "sandbox"]) for one in await client.containers()}

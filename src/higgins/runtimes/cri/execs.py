@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError
+from higgins.model.errors import ContainerGone, EngineError, HigginsError
 from higgins.runtimes.base import LogChunk
 from higgins.runtimes.cri.containerd import Containerd, message
 
@@ -46,6 +46,8 @@ class Exec:
         record = await self._containerd.container(self._container)
         process: dict[str, Any] = json.loads(record.spec.value)["process"]
         process |= {"args": list(command), "terminal": self._tty}
+        if self._tty and not any(one.startswith("TERM=") for one in process.get("env", ())):
+            process["env"] = [*process.get("env", ()), "TERM=xterm"]
         wanted = {"stdin": stdin, "stdout": True, "stderr": not self._tty}
         paths = {name: str(self._place / name) for name, wish in wanted.items() if wish}
         self._place.mkdir(mode=0o700, parents=True)
@@ -118,7 +120,8 @@ class Exec:
             self._stdin = None
         if self._known:
             self._known = False
-            with suppress(ContainerGone, EngineUnavailable):
+            # What cannot be ended or forgotten now ends with the container; who leaves need not know.
+            with suppress(EngineError):
                 await self._end()
         if self._watch is not None:
             self._watch.cancel()

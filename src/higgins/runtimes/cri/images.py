@@ -1,6 +1,7 @@
 """Images over CRI's ImageService: pull by policy, list, remove."""
 
 import asyncio
+import re
 from collections.abc import Collection
 
 from cri_api.v1 import api_pb2 as cri
@@ -10,6 +11,12 @@ from higgins.runtimes.base import Image, RegistryAuth
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.errors import pulling
 
+#: A reference: registry, path, tag, digest (github.com/distribution/reference). An image's id has the same form.
+_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(
+    rf"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?(?::[0-9]+)?/)?{_PART}(?:/{_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[a-z0-9]+:[0-9a-f]{32,})?"
+)
 #: Seconds that CRI may take to see what was changed in containerd.
 _SEEN = 30
 
@@ -33,6 +40,12 @@ def short_name(image: str) -> str:
     return image.removeprefix("docker.io/").removeprefix("library/")
 
 
+def check_name(name: str) -> None:
+    """Raises ``ImageNotFound`` for what cannot be an image's name."""
+    if not _NAME.fullmatch(name):
+        raise ImageNotFound(f"{name!r} cannot be the name of an image.")
+
+
 class Images:
     """What is on the host, and what is being fetched: several pulls of one image by one identity are one."""
 
@@ -41,12 +54,16 @@ class Images:
         self._pulls: dict[tuple[str, RegistryAuth | None], asyncio.Task[Image]] = {}
 
     async def find(self, name: str) -> Image | None:
+        """An image on the host by a name, or by its id. None as well for what can be neither."""
+        if not _NAME.fullmatch(name):
+            return None
         request = cri.ImageStatusRequest(image=cri.ImageSpec(image=name))
         answer = await self._client.ask(self._client.image.ImageStatus, request, name)
         return image_of(answer.image) if answer.image.id else None
 
     async def pull(self, name: str, policy: str, auth: RegistryAuth | None) -> Image:
         """Make the image be here. Raises ``ImageNotFound``, ``ImagePullFailed``."""
+        check_name(name)
         if policy != "always":
             found = await self.find(name)
             if found is not None:

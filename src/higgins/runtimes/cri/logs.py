@@ -157,12 +157,15 @@ def older_name(path: Path) -> Path:
 
 
 def turn_over(path: Path, limit: int) -> bool:
-    """Move a log away that is longer than ``limit`` bytes; whether the engine must open it anew."""
+    """Move a log away that is longer than ``limit`` bytes; whether the engine must open it anew.
+
+    It must as well where the last who moved it did not come to ask for that.
+    """
     try:
         if path.stat().st_size <= limit:
             return False
     except FileNotFoundError:
-        return False
+        return older_name(path).exists()
     path.replace(older_name(path))
     return True
 

@@ -7,14 +7,18 @@ one was born with. Each step can be found half-done and is finished by the next 
 
 * made anew, not swapped: the new record still has the snapshot named after itself, and the old container is there;
 * swapped in one record only: both records name one snapshot, and the old one gets the other;
+* swapped, but for the volumes of the image: those are moved one by one, each at once;
 * swapped, not removed: the old container has nothing worth keeping.
 
 The new one's sandbox is the newest: after a reboot of the host the old sandbox has ended and another has been made,
 and the container moves there. An engine that is not containerd keeps no files over a stop.
 """
 
+import asyncio
 import json
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
@@ -33,6 +37,28 @@ async def adopt_files(containerd: Containerd, new: str, old: str) -> None:
     if older.snapshot_key == record.snapshot_key:
         older.snapshot_key = new
         await containerd.change_container(older, "snapshotkey")
+
+
+async def adopt_volumes(containerd: Containerd, new: str, old: str) -> None:
+    """Let ``new`` have what ``old`` keeps for the ``VOLUME`` places of their image. Done already is done.
+
+    CRI keeps each in a directory of the container's own, below ``containers/<id>/volumes``, and removes them with it.
+    """
+    fresh, kept = _volumes(await containerd.container(new)), _volumes(await containerd.container(old))
+    for destination, source in kept.items():
+        if source.exists() and destination in fresh:
+            await asyncio.to_thread(_replace, source, fresh[destination])
+
+
+def _volumes(record: Any) -> dict[str, Path]:
+    mounts = json.loads(record.spec.value).get("mounts") or ()
+    own = f"/containers/{record.id}/volumes/"
+    return {one["destination"]: Path(one["source"]) for one in mounts if own in one.get("source", "")}
+
+
+def _replace(source: Path, target: Path) -> None:
+    shutil.rmtree(target, ignore_errors=True)
+    source.rename(target)
 
 
 async def limit_processes(containerd: Containerd, engine_id: str, limit: int) -> None:
@@ -66,6 +92,7 @@ async def start(client: Client, new: cri.Container, older: Sequence[cri.Containe
         containerd = await client.containerd()
         if older:
             await adopt_files(containerd, new.id, older[-1].id)
+            await adopt_volumes(containerd, new.id, older[-1].id)
         if spec.pids:
             await limit_processes(containerd, new.id, spec.pids)
     for one in older:

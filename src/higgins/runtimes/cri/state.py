@@ -11,6 +11,8 @@ from msgspec import structs
 from higgins.runtimes.base import EngineContainer, Observed, Sandbox
 from higgins.runtimes.cri.config import PREFIX, container_spec
 
+#: CRI's reason for an end by the kernel, and the exit code of an end by SIGKILL.
+_OOM, _SIGKILLED = "OOMKilled", 128 + 9
 _STATES = {
     cri.CONTAINER_CREATED: "created",
     cri.CONTAINER_RUNNING: "running",
@@ -19,8 +21,11 @@ _STATES = {
 }
 
 
-def observed(status: cri.ContainerStatus, paused: Collection[str]) -> Observed:
-    """A container as the engine holds it. ``paused`` are the engine's ids of those that are: CRI does not say."""
+def observed(status: cri.ContainerStatus, paused: Collection[str], *, out_of_memory: bool = False) -> Observed:
+    """A container as the engine holds it. ``paused`` are the engine's ids of those that are: CRI does not say.
+
+    ``out_of_memory`` is for what the engine has missed, see ``oom``.
+    """
     state = _STATES[status.state]
     if state == "running" and status.id in paused:
         state = "paused"
@@ -32,12 +37,18 @@ def observed(status: cri.ContainerStatus, paused: Collection[str]) -> Observed:
         project_id=status.labels[PREFIX + "project"],
         state=state,
         exit_code=status.exit_code if ended else None,
-        oom_killed=status.reason == "OOMKilled",
+        oom_killed=out_of_memory or status.reason == _OOM,
         reason=_reason(status),
         started_at=moment(status.started_at),
         finished_at=moment(status.finished_at),
         image=container_spec(status.annotations).image,
     )
+
+
+def may_be_out_of_memory(status: cri.ContainerStatus) -> bool:
+    """Whether it ended by SIGKILL, had a limit, and the engine gives no reason."""
+    killed = status.state == cri.CONTAINER_EXITED and status.exit_code == _SIGKILLED
+    return killed and status.reason != _OOM and container_spec(status.annotations).memory > 0
 
 
 def moment(nanoseconds: int) -> datetime | None:
@@ -94,10 +105,29 @@ def limits_in_force(spec: EngineContainer, oci: Mapping[str, Any]) -> EngineCont
     )
 
 
+def unfit(status: cri.StatusResponse) -> str:
+    """Why the engine cannot be used as it is set up, as a sentence for its operator; empty where it can.
+
+    Where the engine tells its CNI configuration (containerd does), that must be one that makes no interface: an
+    ``eth0`` of another's would stand where the wiring of ours belongs.
+    """
+    for condition in status.status.conditions:
+        if condition.type in ("RuntimeReady", "NetworkReady") and not condition.status:
+            return f"The container engine is not ready: {condition.reason}: {condition.message}".rstrip(": .") + "."
+    networks = json.loads(status.info.get("cniconfig") or "{}").get("Networks") or ()
+    plugins = {plugin["Network"]["type"] for network in networks for plugin in network["Config"]["Plugins"]}
+    if plugins - {"loopback"}:
+        return (
+            f"The container engine's CNI configuration ({', '.join(sorted(plugins))}) makes interfaces of its own. "
+            "Give the engine the one of docs/engines.md."
+        )
+    return ""
+
+
 def _reason(status: cri.ContainerStatus) -> str:
-    if status.reason in ("", "Completed"):
-        return ""
-    return f"{status.reason}: {status.message}" if status.message else status.reason
+    """What the engine tells beyond the exit code and a kill for memory, which are told by themselves."""
+    word = "" if status.reason in ("Completed", "Error", _OOM) else status.reason
+    return ": ".join(part for part in (word, status.message) if part)
 
 
 def word(engine_state: int) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import shlex
 from asyncio.subprocess import DEVNULL, PIPE
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -78,13 +78,27 @@ async def processes(pid: int, ps_args: str | None) -> Processes:
     Raises ``EngineError`` where it takes the arguments amiss, or shows no PID to tell the container's processes by.
     """
     namespace = (_PROC / str(pid) / "ns/pid").readlink()
-    ps = await asyncio.create_subprocess_exec(
-        "ps", *shlex.split(ps_args or "-ef"), stdin=DEVNULL, stdout=PIPE, stderr=PIPE
-    )
+    pids = {entry.name for entry in _PROC.iterdir() if entry.name.isdigit() and _in_namespace(entry, namespace)}
+    ps = await asyncio.create_subprocess_exec("ps", *ps_words(ps_args, pids), stdin=DEVNULL, stdout=PIPE, stderr=PIPE)
     out, err = await ps.communicate()
-    if ps.returncode != 0:
-        raise EngineError(f"Showing processes with {ps_args} failed: {err.decode(errors='replace').strip()}")
-    return only(out.decode(errors="replace"), {entry.name for entry in _pids() if _in_namespace(entry, namespace)})
+    # It fails as well where none of the processes is there any more.
+    if ps.returncode != 0 and not out:
+        raise EngineError(f"Processes cannot be shown with {ps_args}: {err.decode(errors='replace').strip()}")
+    return only(out.decode(errors="replace"), pids)
+
+
+def ps_words(ps_args: str | None, pids: Collection[str]) -> list[str]:
+    """Arguments that show these processes and never another, whatever a tenant asks for.
+
+    ``-q`` outdoes every other choice of processes but a second ``-q``; ``=`` gives columns false titles.
+    """
+    if ps_args and set(ps_args) & set("q="):
+        raise EngineError("Processes cannot be chosen, nor columns renamed, in the arguments of ps.")
+    try:
+        words = shlex.split(ps_args or "-ef")
+    except ValueError as error:
+        raise EngineError(f"Processes cannot be shown with {ps_args}: {error}.") from error
+    return [*words, "-q", ",".join(sorted(pids, key=int))]
 
 
 def only(shown: str, pids: Collection[str]) -> Processes:
@@ -95,10 +109,6 @@ def only(shown: str, pids: Collection[str]) -> Processes:
         raise EngineError("Processes can only be shown with a PID column.")
     rows = (tuple(line.split(None, len(titles) - 1)) for line in lines)
     return Processes(titles, tuple(row for row in rows if row[titles.index("PID")] in pids))
-
-
-def _pids() -> Iterable[Path]:
-    return (one for one in _PROC.iterdir() if one.name.isdigit())
 
 
 def _in_namespace(entry: Path, namespace: Path) -> bool:

@@ -5,9 +5,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from higgins.model.errors import PathNotFound
+from higgins.model.errors import EngineError, PathNotFound
 from higgins.runtimes.base import PathStat
 from higgins.runtimes.docker.client import Client
+
+#: os.ModeSymlink of Go.
+SYMLINK = 1 << 27
 
 STAT_HEADER = "X-Docker-Container-Path-Stat"
 
@@ -20,7 +23,8 @@ def path_stat(header: str) -> PathStat:
         size=said["size"],
         mode=said["mode"],
         mtime=said["mtime"],
-        link_target=said.get("linkTarget", ""),
+        # Podman has the path of the file itself here, where it is no link.
+        link_target=said.get("linkTarget", "") if said["mode"] & SYMLINK else "",
     )
 
 
@@ -36,10 +40,36 @@ async def get(client: Client, container: str, path: str) -> AsyncIterator[tuple[
         yield path_stat(answer.headers[STAT_HEADER]), client.chunks(answer)
 
 
+class _Source:
+    """The caller's data, with the error that ended it: on the wire that is only a connection that broke."""
+
+    def __init__(self, data: AsyncIterator[bytes]) -> None:
+        self._data = data
+        self.error: Exception | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._data:
+                yield piece
+        except Exception as error:
+            self.error = error
+            raise
+
+
 async def put(client: Client, container: str, path: str, data: AsyncIterator[bytes]) -> None:
-    """Unpack into the directory ``path``. The engine does it in the container's root, whatever names the tar has."""
+    """Unpack into the directory ``path``. The engine does it in the container's root, whatever names the tar has.
+
+    What ``data`` raises comes through as it is. The path is looked at first, so that nobody uploads for nothing.
+    """
     url = f"containers/{container}/archive"
+    await client.head(url, params={"path": path}, missing=_no_path(path))
     params = {"path": path, "noOverwriteDirNonDir": "true"}
-    async with client.open("PUT", url, params=params, body=data, missing=_no_path(path)) as answer:
-        async for _ in client.chunks(answer):
-            pass
+    source = _Source(data)
+    try:
+        async with client.open("PUT", url, params=params, body=aiter(source), missing=_no_path(path)) as answer:
+            async for _ in client.chunks(answer):
+                pass
+    except EngineError:
+        if source.error is not None:
+            raise source.error from None
+        raise

@@ -132,6 +132,15 @@ class Client:
                     data = await response.read()
         return json.loads(data) if data.strip() else None
 
+    async def head(self, path: str, *, params: Mapping[str, str], missing: HigginsError) -> None:
+        """Ask whether it is there. (aiodocker would decode the body, which the answer to a HEAD has not.)"""
+        await self._agree()
+        with engine_errors(missing):
+            url = self._docker._canonicalize_url(path)
+            async with self._docker.session.head(url, params=params) as answer:
+                if answer.status >= 400:
+                    raise DockerError(answer.status, answer.reason or "")
+
     async def chunks(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """The body in pieces as they come."""
         while True:

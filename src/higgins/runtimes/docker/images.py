@@ -2,16 +2,16 @@
 
 import asyncio
 import base64
-import io
 import json
+import platform
 import re
 import shutil
-import tarfile
 from pathlib import Path
 from typing import Any
 
 from higgins.model.errors import EngineError, EngineUnavailable, HigginsError, ImageNotFound, ImagePullFailed
 from higgins.runtimes.base import Image, RegistryAuth
+from higgins.runtimes.docker import pause
 from higgins.runtimes.docker.client import Client
 
 PAUSE = "higgins-pause:1"
@@ -51,16 +51,6 @@ def image(payload: dict[str, Any]) -> Image:
     """From an entry of the list or an inspect payload."""
     names = tuple(name for name in payload.get("RepoTags") or () if name != "<none>:<none>")
     return Image(id=payload["Id"], names=names, size=int(payload.get("Size") or 0))
-
-
-def pause_tar(binary: bytes) -> bytes:
-    """A root file system that holds one static program, ``/pause``."""
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        entry = tarfile.TarInfo("pause")
-        entry.size, entry.mode = len(binary), 0o755
-        tar.addfile(entry, io.BytesIO(binary))
-    return out.getvalue()
 
 
 class Pulls:
@@ -166,10 +156,8 @@ class Images:
         found = shutil.which(self._pause_binary)
         if found is None:
             raise EngineError(f"This host has no {self._pause_binary}, which holds the network of a container.")
-        repository, tag = split_name(PAUSE)
-        params = {"fromSrc": "-", "repo": repository, "tag": tag}
-        tar = pause_tar(await asyncio.to_thread(Path(found).read_bytes))
-        async with self._client.open("POST", "images/create", params=params, body=tar) as answer:
+        saved = pause.archive(PAUSE, await asyncio.to_thread(Path(found).read_bytes), platform.machine())
+        async with self._client.open("POST", "images/load", params={"quiet": "1"}, body=saved) as answer:
             async for said in self._client.objects(answer):
                 if "error" in said:
                     raise EngineError(f"The container engine answered: {said['error']}")

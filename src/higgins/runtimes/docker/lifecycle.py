@@ -31,8 +31,9 @@ async def make(client: Client, name: str, body: dict[str, Any], missing: Higgins
             try:
                 await client.call("POST", "containers/create", params={"name": name}, body=body, missing=missing)
             except EngineError as error:
-                # The name is taken, perhaps by a call that is not through yet: then it appears, or may be tried again.
-                if status_of(error) != 409:
+                # 409: the name is taken, perhaps by a call that is not through yet. Then it appears, or this one may
+                # try again. Podman says 500, once the container is there.
+                if status_of(error) != 409 and not await exists(client, name):
                     raise
                 await asyncio.sleep(LOOK_EVERY)
 

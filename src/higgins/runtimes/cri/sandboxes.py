@@ -1,0 +1,88 @@
+"""Sandboxes: made or found, looked at, removed, and made again where a boot of the host has ended them.
+
+The engine may hold several of one uuid, told apart by CRI's attempt: the newest is the one that counts. Older ones have
+ended, and are kept for the containers in them until these have been started in the newest (see ``restart``).
+"""
+
+import asyncio
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from cri_api.v1 import api_pb2 as cri
+
+from higgins.model.errors import ContainerGone, EngineError
+from higgins.runtimes.base import Sandbox, SandboxSpec
+from higgins.runtimes.cri import config, state
+from higgins.runtimes.cri.client import Client
+
+
+class Sandboxes:
+    """``logs`` is the directory that each sandbox gets one in."""
+
+    def __init__(self, client: Client, *, logs: Path, cgroup_parent: str) -> None:
+        self._client = client
+        self._logs = logs
+        self._cgroup_parent = cgroup_parent
+        self._netns: dict[str, str] = {}
+
+    async def create(self, spec: SandboxSpec) -> Sandbox:
+        """Make it, or find it ready."""
+        held = await self._client.sandboxes(sandbox=spec.uuid)
+        if not held or held[-1].state != cri.SANDBOX_READY:
+            attempt = held[-1].metadata.attempt + 1 if held else 0
+            wanted = self._config(spec, attempt)
+            Path(wanted.log_directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+            await self._client.ask(
+                self._client.runtime.RunPodSandbox,
+                cri.RunPodSandboxRequest(config=wanted, runtime_handler=spec.runtime or ""),
+                "the sandbox",
+                timeout=None,
+            )
+            await self.remove_emptied(spec.uuid)
+            held = await self._client.sandboxes(sandbox=spec.uuid)
+        return await self.observed(held[-1])
+
+    async def remove(self, uuid: str) -> None:
+        """Remove all of that uuid, with their containers and logs."""
+        for sandbox in await self._client.sandboxes(sandbox=uuid):
+            await self._remove_one(sandbox.id)
+        await asyncio.to_thread(shutil.rmtree, self._logs / config.plain(uuid), ignore_errors=True)
+
+    async def ready(self, uuid: str) -> tuple[str, cri.PodSandboxConfig]:
+        """The engine's id of the newest, and what it was made from, for a container to join. It must be ready."""
+        held = await self._client.sandboxes(sandbox=uuid)
+        if not held or held[-1].state != cri.SANDBOX_READY:
+            raise EngineError(f"The sandbox {uuid} is not ready.")
+        spec = config.sandbox_spec(held[-1].annotations)
+        return held[-1].id, self._config(spec, held[-1].metadata.attempt)
+
+    async def observed(self, held: cri.PodSandbox) -> Sandbox:
+        if held.state != cri.SANDBOX_READY:
+            return state.sandbox(held.labels, "")
+        if held.id not in self._netns:  # it never changes
+            try:
+                self._netns[held.id] = state.netns(await self._client.sandbox_status(held.id))
+            except ContainerGone:
+                return state.sandbox(held.labels, "")
+        return state.sandbox(held.labels, self._netns[held.id])
+
+    async def remove_emptied(self, uuid: str) -> None:
+        """Remove the ended ones whose containers have moved to the newest."""
+        sandboxes = await self._client.sandboxes(sandbox=uuid)
+        if len(sandboxes) > 1:
+            used = {one.pod_sandbox_id for one in await self._client.containers(sandbox=uuid)}
+            for old in sandboxes[:-1]:
+                if old.id not in used:
+                    await self._remove_one(old.id)
+
+    def _config(self, spec: SandboxSpec, attempt: int) -> cri.PodSandboxConfig:
+        return config.sandbox_config(spec, attempt=attempt, logs=self._logs, cgroup_parent=self._cgroup_parent)
+
+    async def _remove_one(self, engine_id: str) -> None:
+        with suppress(ContainerGone):
+            stop = cri.StopPodSandboxRequest(pod_sandbox_id=engine_id)
+            await self._client.ask(self._client.runtime.StopPodSandbox, stop, timeout=None)
+            remove = cri.RemovePodSandboxRequest(pod_sandbox_id=engine_id)
+            await self._client.ask(self._client.runtime.RemovePodSandbox, remove, timeout=None)
+        self._netns.pop(engine_id, None)

@@ -1,0 +1,82 @@
+"""What an error of a database server means for the transaction that it ended. Pure: an error in, a verdict out."""
+
+from enum import Enum
+
+from sqlalchemy import exc
+
+
+class Verdict(Enum):
+    """What to do about an error."""
+
+    AGAIN = "another transaction was in the way, this one is undone: run it again"
+    AWAY = "the server cannot be reached or does not serve now: run it again, with patience"
+    FINAL = "running it again would bring the same"
+
+
+#: SQLSTATEs of PostgreSQL and error numbers of MariaDB after which nothing of the transaction is kept, not even when
+#: they answer its COMMIT (which is where a Galera cluster says that another node was faster).
+_UNDONE: dict[str | int, str] = {
+    "40001": "serialization_failure",
+    "40P01": "deadlock_detected",
+    "55P03": "lock_not_available: lock_timeout went by",
+    1020: "ER_CHECKREAD: changed since it was read, with innodb_snapshot_isolation",
+    1205: "ER_LOCK_WAIT_TIMEOUT",
+    1213: "ER_LOCK_DEADLOCK, and Galera's lost certification",
+}
+#: Rows that another committed, or took away, between a look and a write. The second run sees them.
+_COLLISIONS: dict[str | int, str] = {
+    "23503": "foreign_key_violation",
+    "23505": "unique_violation",
+    1062: "ER_DUP_ENTRY",
+    1451: "ER_ROW_IS_REFERENCED_2",
+    1452: "ER_NO_REFERENCED_ROW_2",
+}
+#: A server that is starting, ending, full, or not part of its cluster now. It has not carried out what it was told.
+_AWAY: dict[str | int, str] = {
+    "25006": "read_only_sql_transaction: a standby, until it is promoted",
+    "53300": "too_many_connections",
+    "57P03": "cannot_connect_now",
+    1040: "ER_CON_COUNT_ERROR",
+    1047: "ER_UNKNOWN_COM_ERROR: WSREP has not yet prepared node for application use",
+    1290: "ER_OPTION_PREVENTS_STATEMENT: a replica that is read only",
+    2002: "CR_CONNECTION_ERROR",
+    2003: "CR_CONN_HOST_ERROR",
+}
+#: The same, where COMMIT may have gone through before.
+_INTERRUPTED: dict[str | int, str] = {
+    "57P01": "admin_shutdown",
+    "57P02": "crash_shutdown",
+    1053: "ER_SERVER_SHUTDOWN",
+    1317: "ER_QUERY_INTERRUPTED, which a Galera node tells a statement that stood in another's way",
+    1927: "ER_CONNECTION_KILLED",
+    2006: "CR_SERVER_GONE_ERROR",
+    2013: "CR_SERVER_LOST",
+}
+
+
+def code_of(error: exc.DBAPIError) -> str | int | None:
+    """PostgreSQL's SQLSTATE or MariaDB's number; None for an error that the driver raised without one."""
+    original = error.orig
+    first = original.args[0] if original is not None and original.args else None
+    if isinstance(first, int):  # PyMySQL: its SQLSTATE says less
+        return first
+    state = getattr(original, "sqlstate", None)
+    return state if isinstance(state, str) else None
+
+
+def verdict(error: exc.DBAPIError) -> Verdict:
+    """Of an error that came before the transaction's COMMIT was sent: for certain, nothing is kept of it."""
+    code = code_of(error)
+    if code in _UNDONE or code in _COLLISIONS:
+        return Verdict.AGAIN
+    if code in _AWAY or code in _INTERRUPTED or error.connection_invalidated:
+        return Verdict.AWAY
+    if code is None and isinstance(error, exc.OperationalError):  # psycopg could not connect
+        return Verdict.AWAY
+    return Verdict.FINAL
+
+
+def undone(error: exc.DBAPIError) -> bool:
+    """Whether an error that answered COMMIT says for certain that nothing is kept."""
+    code = code_of(error)
+    return code in _UNDONE or code in _COLLISIONS or code in _AWAY

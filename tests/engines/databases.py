@@ -1,0 +1,210 @@
+"""Private database servers for tests: each on a unix socket, its data in the session's directory, in no hurry to sync.
+
+A test asks for ``database`` and gets an empty one of each kind in turn. Servers start once per session, when the first
+test needs them; between tests the rows are deleted and the tables stay.
+"""
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.engine import Engine
+
+from higgins.store.database import make_engine
+from higgins.store.migrate import migrate
+from higgins.store.schema import metadata
+from tests.engines import Daemon, wait_until
+
+#: The kinds of stores. Every test of ``database`` runs on each.
+KINDS = ("sqlite", "postgresql", "mariadb")
+
+
+class Server:
+    """A database server that runs, and a database on it that has the tables."""
+
+    def __init__(self, url: sa.URL, path: Path) -> None:
+        self.url = url
+        self._path = path
+        self._made = 0
+        admin = url.set(database="postgres" if url.get_backend_name() == "postgresql" else "mysql")
+        self._admin = make_engine(admin).execution_options(isolation_level="AUTOCOMMIT")
+        self._engine: Engine | None = None
+
+    def answers(self) -> bool:
+        try:
+            with socket.socket(socket.AF_UNIX) as probe:  # since PyMySQL leaves one open that it cannot connect
+                probe.connect(str(self._path))
+        except OSError:
+            return False
+        try:
+            with self._admin.connect():
+                return True
+        except sa.exc.OperationalError:
+            return False
+
+    def empty(self) -> str:
+        """The URL of a database with all tables and no rows. It is the same one every time."""
+        if self._engine is None:
+            self._engine = make_engine(self.create("higgins"))
+            migrate(self._engine)
+        else:
+            with self._engine.begin() as conn:
+                for table in reversed(metadata.sorted_tables):
+                    conn.execute(sa.delete(table))
+        return self._engine.url.render_as_string(hide_password=False)
+
+    def create(self, name: str | None = None) -> str:
+        """The URL of a new database without tables."""
+        self._made += 1
+        name = name or f"higgins{self._made}"
+        with self._admin.connect() as conn:
+            conn.exec_driver_sql(f"CREATE DATABASE {name}")
+        return self.url.set(database=name).render_as_string(hide_password=False)
+
+    def admin(self) -> Engine:
+        """An engine of a user who may do everything, each statement its own transaction."""
+        return self._admin
+
+    def close(self) -> None:
+        self._admin.dispose()
+        if self._engine is not None:
+            self._engine.dispose()
+
+
+def _program(name: str, package: str, *directories: Path) -> str:
+    """The path of a program; fails the test, naming the package that brings it, where it is not installed."""
+    path = os.pathsep.join([*(str(directory) for directory in directories), os.environ.get("PATH", ""), "/usr/sbin"])
+    found = shutil.which(name, path=path)
+    if found is None:
+        pytest.fail(f"{name} is not installed: the tests of stores need the package {package}")
+    return found
+
+
+def _directory(factory: pytest.TempPathFactory, name: str, user: str) -> tuple[Path, list[str]]:
+    """A directory that ``user`` owns and can reach, and the words that make a command run as that user.
+
+    The servers refuse to run as root, or had better not; where the tests do not run as root, they run as who runs them.
+    """
+    directory = factory.mktemp(name)
+    if os.geteuid() != 0:
+        return directory, []
+    entry = pwd.getpwnam(user)
+    os.chown(directory, entry.pw_uid, entry.pw_gid)
+    for parent in directory.parents:
+        if parent == Path(tempfile.gettempdir()).parent or parent.stat().st_uid != 0:
+            break
+        parent.chmod(parent.stat().st_mode | 0o011)
+    return directory, ["setpriv", f"--reuid={user}", f"--regid={entry.pw_gid}", "--clear-groups", "--"]
+
+
+def _run(command: list[str], directory: Path) -> None:
+    """Run to its end; its output is shown where it fails."""
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"{' '.join(command)} failed:\n{done.stdout}\n{done.stderr}")
+
+
+def _serve(daemon: Daemon, server: Server) -> Iterator[Server]:
+    daemon.start()
+    try:
+        wait_until(lambda: server.answers() or not daemon.running, "the database server does not answer")
+        if not daemon.running:
+            pytest.fail(f"the database server ended:\n{daemon.log()}")
+        yield server
+    finally:
+        server.close()
+        daemon.kill()
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A PostgreSQL server of the newest version that is installed."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
+    initdb, postgres = (_program(name, "postgresql", *versions) for name in ("initdb", "postgres"))
+    directory, as_user = _directory(tmp_path_factory, "postgresql", "postgres")
+    data = directory / "data"
+    _run([*as_user, initdb, "-D", str(data), "-U", "higgins", "-A", "trust", "-E", "UTF8", "--no-sync"], directory)
+    settings = {
+        "listen_addresses": "",
+        "unix_socket_directories": str(directory),
+        "fsync": "off",
+        "synchronous_commit": "off",
+        "full_page_writes": "off",
+        "autovacuum": "off",
+        "shared_buffers": "32MB",
+        "deadlock_timeout": "100ms",
+        "max_connections": "200",
+    }
+    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+    url = sa.URL.create("postgresql+psycopg", username="higgins", query={"host": str(directory)})
+    yield from _serve(
+        Daemon([*as_user, postgres, "-D", str(data), *options], tmp_path_factory.mktemp("logs") / "postgresql"),
+        Server(url, directory / ".s.PGSQL.5432"),
+    )
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A MariaDB server."""
+    install, mariadbd = (_program(name, "mariadb-server") for name in ("mariadb-install-db", "mariadbd"))
+    directory, as_user = _directory(tmp_path_factory, "mariadb", "mysql")
+    data = directory / "data"
+    _run(
+        [*as_user, install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal",
+         "--skip-test-db", f"--tmpdir={directory}"],
+        directory,
+    )  # fmt: skip
+    options = [
+        "--no-defaults",
+        f"--datadir={data}",
+        f"--socket={directory}/socket",
+        f"--pid-file={directory}/pid",
+        f"--tmpdir={directory}",
+        "--skip-networking",
+        "--innodb-flush-log-at-trx-commit=0",
+        "--innodb-doublewrite=OFF",
+        "--innodb-buffer-pool-size=64M",
+        "--innodb-log-file-size=8M",
+        "--max-connections=200",
+    ]
+    url = sa.URL.create("mysql+pymysql", username="root", query={"unix_socket": f"{directory}/socket"})
+    yield from _serve(
+        Daemon([*as_user, mariadbd, *options], tmp_path_factory.mktemp("logs") / "mariadb"),
+        Server(url, directory / "socket"),
+    )
+
+
+@pytest.fixture(scope="session")
+def sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with all tables and no rows, to copy."""
+    path = tmp_path_factory.mktemp("sqlite") / "higgins.db"
+    engine = make_engine(f"sqlite:///{path}")
+    migrate(engine)
+    engine.dispose()
+    return path
+
+
+@pytest.fixture(params=KINDS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database with all tables and no rows, of each kind in turn."""
+    if request.param == "sqlite":
+        copy = shutil.copy(request.getfixturevalue("sqlite"), tmp_path / "higgins.db")
+        return f"sqlite:///{copy}"
+    server: Server = request.getfixturevalue(request.param)
+    return server.empty()
+
+
+@pytest.fixture(params=KINDS)
+def bare_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database without tables, of each kind in turn."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/bare.db"
+    server: Server = request.getfixturevalue(request.param)
+    return server.create()

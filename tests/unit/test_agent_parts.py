@@ -1,0 +1,127 @@
+"""The agent's smaller parts: its failpoints, its files, its filters, its outbox and its table of wires."""
+
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from higgins.agent import failpoints, outbox
+from higgins.agent.files import Files, hosts, name_servers
+from higgins.agent.filters import Filters
+from higgins.agent.observe import Table, naive
+from higgins.agent.outbox import Outbox
+from higgins.control.link import Observation
+from higgins.model.errors import HostUnavailable
+from higgins.networks.base import Plugged, PortFilter
+from tests.unit.fakes import FakeNetwork, FakeVolumes, assignment
+
+
+def test_a_failpoint_ends_the_process_at_its_passing() -> None:
+    program = (
+        "from higgins.agent import failpoints\n"
+        "point = failpoints.from_environment({'HIGGINS_FAILPOINT': 'Plug:after:2'})\n"
+        "for when in ('before', 'after', 'before'):\n"
+        "    point.reach('Plug', when); point.reach('Unplug', when)\n"
+        "print('so far', flush=True)\n"
+        "point.reach('Plug', 'after')\n"
+        "print('too far')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGKILL, "so far\n")
+
+
+def test_without_the_variable_there_is_no_failpoint() -> None:
+    assert failpoints.from_environment({}) is None
+    with pytest.raises(ValueError, match="before"):
+        failpoints.from_environment({"HIGGINS_FAILPOINT": "Plug:during"})
+
+
+def test_hosts_names_the_loopback_and_all_that_have_a_name() -> None:
+    text = hosts({"10.0.0.6": ("db", "postgres"), "10.0.0.5": ("web",), "10.0.0.7": ()})
+    assert text.splitlines()[0] == "127.0.0.1\tlocalhost"
+    assert text.splitlines()[2:] == ["10.0.0.5\tweb", "10.0.0.6\tdb postgres"]
+
+
+def test_name_servers_on_loopback_cannot_be_reached_from_a_container() -> None:
+    text = "# one\nsearch lan\nnameserver 127.0.0.53\nnameserver ::1\nnameserver 10.0.0.1\nnameserver\n"
+    assert name_servers(text) == ("10.0.0.1",)
+
+
+def test_files_yield_to_a_mount_in_the_same_place_and_go_for_good(tmp_path: Path) -> None:
+    files = Files(tmp_path, ("10.0.0.1",))
+    files.write("w", "web", {})
+    assert (tmp_path / "w" / "hostname").read_text() == "web\n"
+    assert {bind.destination for bind in files.binds("w", frozenset({"/etc/hosts"}))} == {
+        "/etc/resolv.conf",
+        "/etc/hostname",
+    }
+    assert files.all() == {"w"}
+    files.remove("w")
+    files.remove("w")
+    assert not files.all() and not files.there("w")
+
+
+async def test_filters_are_applied_once_for_all_who_wait_and_only_when_they_changed() -> None:
+    network = FakeNetwork()
+    filters = Filters(network)
+    one = PortFilter(uuid="p", address="10.0.0.5", network="n", project_id="demo")
+    filters.want([assignment(filters=(one,))])
+    await filters.hold()
+    await filters.hold()
+    assert (network.filters, network.applied) == ([one], 1)
+    filters.want([])
+    await filters.hold()
+    assert (network.filters, network.applied) == ([], 2)
+    filters.forget()
+    await filters.hold()
+    assert network.applied == 3
+
+
+async def test_what_was_not_heard_is_sent_again_unless_something_newer_was_seen() -> None:
+    heard: list[list[Observation]] = []
+    deaf = True
+
+    async def send(batch: list[Observation]) -> None:
+        if deaf:
+            box.put(Observation(workload="a", generation=2))
+            raise HostUnavailable("not now")
+        heard.append(batch)
+
+    box = Outbox(send)
+    box.put(Observation(workload="a", generation=1))
+    box.put(Observation(workload="b", generation=1))
+    assert not await box.flush()
+    deaf = False
+    assert await box.flush()
+    assert sorted((one.workload, one.generation) for one in heard[0]) == [("a", 2), ("b", 1)]
+    assert await box.flush() and len(heard) == 1
+    assert outbox.COLLECT < outbox.FIRST_RETRY
+
+
+async def test_what_a_step_changes_while_the_table_is_read_stays() -> None:
+    class Slow(FakeNetwork):
+        async def plugged(self) -> list[Plugged]:
+            before = await super().plugged()
+            table.plug("new", ["p2"])
+            table.unplug("old", ["p1"])
+            table.attach("v2")
+            table.detach("v1")
+            return before
+
+    network, volumes = Slow(), FakeVolumes()
+    network.wired[("old", "p1")] = network.wired[("kept", "p3")] = "/ns/1"
+    volumes.in_use.add("v1")
+    table = Table(network, volumes)
+    await table.read()
+    assert table.workloads == {"new", "kept"}
+    assert table.attached == {"v2"}
+
+
+def test_times_are_utc_without_zone() -> None:
+    bare = datetime(2026, 1, 1, 12)
+    assert naive(bare) == naive(bare.replace(tzinfo=UTC)) == bare
+    assert naive(datetime(2026, 1, 1, 14, tzinfo=timezone(timedelta(hours=2)))) == bare
+    assert naive(None) is None
