@@ -3,7 +3,7 @@
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,12 +21,13 @@ class DockerEngine:
     image = BUSYBOX
     cannot: Mapping[str, str] = {}
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, within: Sequence[str] = ()) -> None:
+        """``within`` are the words that make a command run where the engine shall (in a network namespace)."""
         self.url = f"unix://{root}/docker.sock"
         self._root = root
         self._pidfile = root / "docker.pid"
         self._containerd = root / "exec" / "containerd" / "containerd.pid"
-        command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
+        command = [*within, "dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
         command += ["--pidfile", str(self._pidfile), "--host", self.url]
         command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"]
         # As an operator should set it: containers outlive a restart of the engine.

@@ -1,5 +1,6 @@
 """A control plane on SQLite with its listener for agents, and machines that join it."""
 
+import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -10,7 +11,6 @@ from cryptography.fernet import Fernet
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.link import HostStreams
 from higgins.store.database import open_store
-from higgins.store.migrate import migrate
 from tests.hosts.places import RemoteHost, Replica
 from tests.hosts.streams import ScriptedStreams
 
@@ -26,9 +26,16 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
 
 
 @pytest.fixture
-async def cloud(stack: AsyncExitStack, tmp_path: Path) -> Cloud:
-    store = open_store(f"sqlite:///{tmp_path}/higgins.db")
-    migrate(store.engine)
+async def cloud(stack: AsyncExitStack, sqlite: Path, tmp_path: Path) -> Cloud:
+    store = open_store(f"sqlite:///{shutil.copy(sqlite, tmp_path / 'higgins.db')}")
+    stack.push_async_callback(store.close)
+    return Cloud(store, SECRET)
+
+
+@pytest.fixture
+async def any_cloud(stack: AsyncExitStack, database: str) -> Cloud:
+    """The same on a database of each kind in turn."""
+    store = open_store(database)
     stack.push_async_callback(store.close)
     return Cloud(store, SECRET)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from yarl import URL
 
@@ -135,3 +136,8 @@ def identity_by(authority: Authority, name: str, cloud: Cloud, *, age: float = 0
     key = new_key()
     signed = authority.issue(name, key.public_key(), cloud.now() - timedelta(seconds=age), timedelta(seconds=lifetime))
     return Identity(signed.public_bytes(Encoding.PEM).decode(), key_pem(key))
+
+
+def serial_in(certificate: str) -> str:
+    """The serial number of a certificate in PEM."""
+    return f"{x509.load_pem_x509_certificate(certificate.encode()).serial_number:x}"

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
+from higgins.model.errors import HigginsError
+
 LOG = logging.getLogger(__name__)
 
 #: Seconds before work that failed begins again.
@@ -27,6 +29,8 @@ async def _for_ever(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     while True:
         try:
             await work()
+        except HigginsError as error:
+            LOG.warning("%s It is tried again in %.0f s.", error, _RETRY)
         except Exception:
             LOG.exception("A part of this process failed; it begins again in %.0f s", _RETRY)
         await asyncio.sleep(_RETRY)

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import sqlalchemy as sa
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec import Struct
+from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from higgins.control import hosts
@@ -118,7 +119,10 @@ async def join(cloud: Cloud, authority: Authority, asked: JoinRequest) -> Joined
         _record(conn, cloud, host_id, serial_of(signed), signed.not_valid_after_utc)
         return Joined(uuid=uuid, name=asked.name, certificate=signed.public_bytes(Encoding.PEM).decode())
 
-    return await cloud.store.write(work)
+    try:
+        return await cloud.store.write(work)
+    except exc.IntegrityError as error:
+        raise _taken(asked.name) from error  # another machine of that name was faster
 
 
 def _host_for(conn: Connection, cloud: Cloud, asked: JoinRequest) -> tuple[int, str]:
@@ -134,14 +138,18 @@ def _host_for(conn: Connection, cloud: Cloud, asked: JoinRequest) -> tuple[int, 
         )
         return int(made.inserted_primary_key[0]), uuid  # type: ignore[index]
     if row.revoked_at is None:
-        raise Conflict(
-            f"There is a host {asked.name} already. If this machine is to be that host, revoke it first: "
-            f"higgins host revoke {asked.name}"
-        )
+        raise _taken(asked.name)
     conn.execute(sa.update(host).where(host.c.id == row.id).values(revoked_at=None, updated_at=cloud.now()))
     # Also one that was renewed while the host was being revoked.
     conn.execute(sa.update(certificate).where(certificate.c.host_id == row.id).values(revoked_at=cloud.now()))
     return int(row.id), str(row.uuid)
+
+
+def _taken(name: str) -> Conflict:
+    return Conflict(
+        f"There is a host {name} already. If this machine is to be that host, revoke it first: "
+        f"higgins host revoke {name}"
+    )
 
 
 async def renew(cloud: Cloud, authority: Authority, known: JoinedHost, request: str) -> Joined:
