@@ -17,10 +17,11 @@ from higgins.agent.certificates import Certificates
 from higgins.agent.remote import RemoteLink
 from higgins.agent.serve import open_server
 from higgins.api.agents.listener import open_listener
-from higgins.control import joining
-from higgins.control.authority import CONTROL_PLANE, Authority, Identity, fingerprint, key_pem, new_key, open_authority
+from higgins.control import joining, wire
+from higgins.control.authority import Authority, open_authority
 from higgins.control.background import background
 from higgins.control.cloud import Cloud
+from higgins.control.identities import CONTROL_PLANE, Identity, fingerprint, key_pem, new_key
 from higgins.control.link import HostReport, HostStreams
 from higgins.control.remote import RemoteHosts
 from higgins.control.tls import Directory, client_context, new_session
@@ -68,7 +69,7 @@ class Replica:
 
     async def token(self, seconds: float = 600) -> str:
         secret = await joining.new_token(self.cloud, timedelta(seconds=seconds))
-        return joining.token_text(secret, fingerprint(self.authority.pem))
+        return wire.token_text(secret, fingerprint(self.authority.pem))
 
 
 class RemoteHost:

@@ -11,16 +11,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from higgins.control.authority import (
-    CONTROL_PLANE,
-    fingerprint,
-    new_authority,
-    new_key,
-    open_authority,
-    requested_key,
-    serial_of,
-)
+from higgins.control.authority import new_authority, open_authority
 from higgins.control.cloud import Cloud, WrongSecret
+from higgins.control.identities import CONTROL_PLANE, fingerprint, new_key, requested_key, serial_of
 from higgins.model.errors import Invalid
 from higgins.store.database import open_store
 from higgins.store.schema import authority as authority_table

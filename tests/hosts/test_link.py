@@ -1,6 +1,8 @@
 """The agent of another machine: the same agent, with the control plane at the other end of a network."""
 
 import asyncio
+import subprocess
+import sys
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +18,9 @@ from higgins.agent.agent import Agent
 from higgins.agent.certificates import Certificates
 from higgins.agent.remote import ControlUnavailable, RemoteLink
 from higgins.control import containers, hosts
-from higgins.control.authority import Identity, key_pem, new_key
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
+from higgins.control.identities import Identity, key_pem, new_key
 from higgins.model.container import ContainerSpec, Status
 from higgins.model.errors import NotFound
 from higgins.store.schema import certificate
@@ -99,6 +101,12 @@ async def test_an_agent_outlives_its_control_plane_and_tells_later_what_it_saw(
         await becomes(cloud, alice, uuid, Status.STOPPED)
         another = await create(cloud, alice)
         await becomes(cloud, alice, another, Status.RUNNING)
+
+
+def test_an_agent_holds_no_code_that_talks_to_the_database() -> None:
+    look = "import sys, higgins.cli.agent; print({'sqlalchemy', 'higgins.store'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 async def test_a_long_poll_is_answered_when_something_changes_and_otherwise_in_its_time(

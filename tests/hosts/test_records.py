@@ -10,8 +10,9 @@ from higgins.agent.certificates import new_request
 from higgins.control import hosts, joining
 from higgins.control.authority import Authority, open_authority
 from higgins.control.cloud import Cloud
-from higgins.control.joining import Joined, JoinRequest, NotAHost, WrongToken
+from higgins.control.joining import NotAHost, WrongToken
 from higgins.control.tls import Peer
+from higgins.control.wire import Joined, JoinRequest
 from higgins.model.errors import Conflict
 from tests.hosts.places import report, serial_in
 

@@ -11,9 +11,10 @@ from cryptography import x509
 
 from higgins.api.agents.connections import Connections
 from higgins.control import containers, hosts, joining
-from higgins.control.authority import CONTROL_PLANE, Identity, new_authority, new_key
+from higgins.control.authority import new_authority
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
+from higgins.control.identities import CONTROL_PLANE, Identity, new_key
 from higgins.control.link import Known, Observation
 from higgins.control.wire import Observations, Uuids, encode
 from higgins.model.container import ContainerSpec, Mount, Status

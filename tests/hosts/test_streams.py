@@ -12,8 +12,9 @@ import sqlalchemy as sa
 
 from higgins.agent.serve import open_server
 from higgins.control import joining
-from higgins.control.authority import CONTROL_PLANE, Identity, control_plane_identity, new_authority
+from higgins.control.authority import control_plane_identity, new_authority
 from higgins.control.cloud import Cloud
+from higgins.control.identities import CONTROL_PLANE, Identity
 from higgins.control.link import HostStreams
 from higgins.model.errors import ContainerGone, EngineError, HostUnavailable, ImageNotFound, PathNotFound
 from higgins.runtimes.base import LogChunk, LogOptions, RegistryAuth, Terminal

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 from msgspec import Struct, structs
 
-from higgins.control.authority import Identity, key_pem, new_key
+from higgins.control.identities import Identity, key_pem, new_key
 from higgins.control.tls import Ends
 from higgins.model.errors import HigginsError
 from higgins.private_files import write_private

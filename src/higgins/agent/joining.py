@@ -13,10 +13,9 @@ from yarl import URL
 
 from higgins.agent import certificates
 from higgins.agent.certificates import Membership
-from higgins.control.authority import CONTROL_PLANE, Identity, fingerprint
-from higgins.control.joining import Joined, JoinRequest, split_token
+from higgins.control.identities import CONTROL_PLANE, Identity, fingerprint
 from higgins.control.tls import Directory, client_context, new_session
-from higgins.control.wire import AGENTS, AuthorityCertificate, encode, error_in
+from higgins.control.wire import AGENTS, AuthorityCertificate, Joined, JoinRequest, encode, error_in, split_token
 from higgins.model.errors import HigginsError
 
 _TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=10)

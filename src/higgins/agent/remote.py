@@ -13,11 +13,10 @@ from msgspec import structs
 from yarl import URL
 
 from higgins.agent.certificates import Certificates
-from higgins.control.authority import CONTROL_PLANE
-from higgins.control.joining import Joined
+from higgins.control.identities import CONTROL_PLANE
 from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.tls import CONNECT_TIMEOUT, Directory, new_session
-from higgins.control.wire import AGENTS, Observations, Registered, Renewal, Uuids, encode, error_in
+from higgins.control.wire import AGENTS, Joined, Observations, Registered, Renewal, Uuids, encode, error_in
 from higgins.model.errors import HigginsError, Unauthorized
 
 _NETWORK = (aiohttp.ClientError, OSError, TimeoutError)

@@ -18,11 +18,10 @@ from aiohttp import web
 
 from higgins.agent.terminal_sockets import serve_terminal
 from higgins.control import wire
-from higgins.control.authority import CONTROL_PLANE
+from higgins.control.identities import CONTROL_PLANE
 from higgins.control.link import HostStreams
-from higgins.control.remote import STAT_HEADER
 from higgins.control.tls import Ends, peer_of
-from higgins.control.wire import LARGEST_BODY, STREAMS, ExecStart, Named, PullImage
+from higgins.control.wire import LARGEST_BODY, STAT_HEADER, STREAMS, ExecStart, Named, PullImage
 from higgins.model.addresses import split_address
 from higgins.model.errors import EngineError, Forbidden, HigginsError, Invalid
 from higgins.runtimes.base import LogOptions, Terminal

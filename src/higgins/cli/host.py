@@ -10,8 +10,9 @@ from typing import Any
 from oslo_config import cfg
 
 from higgins.cli.api import open_cloud
-from higgins.control import joining
-from higgins.control.authority import fingerprint, open_authority
+from higgins.control import joining, wire
+from higgins.control.authority import open_authority
+from higgins.control.identities import fingerprint
 from higgins.model.errors import HigginsError
 
 
@@ -22,7 +23,7 @@ def token(conf: cfg.ConfigOpts) -> int:
         async with AsyncExitStack() as stack:
             cloud = await open_cloud(stack, conf)
             shown = fingerprint((await open_authority(cloud)).pem)
-            text = joining.token_text(await joining.new_token(cloud, timedelta(seconds=conf.ttl)), shown)
+            text = wire.token_text(await joining.new_token(cloud, timedelta(seconds=conf.ttl)), shown)
         print(f"Token:       {text}")
         print(f"Authority:   SHA-256 {shown}")
         print(f"Valid:       once, for {timedelta(seconds=conf.ttl)}")

@@ -7,25 +7,19 @@ control plane is a reserved name. Neither names an address, so machines may move
 
 import contextlib
 from datetime import datetime, timedelta
-from hashlib import sha256
 
 import sqlalchemy as sa
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.fernet import InvalidToken
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-from msgspec import Struct
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud, WrongSecret
-from higgins.model.errors import Invalid
+from higgins.control.identities import CONTROL_PLANE, Identity, key_pem, new_key
 from higgins.store.schema import authority as authority_table
-
-#: The name that every certificate of the control plane has, whatever its addresses; no host is ever called so.
-CONTROL_PLANE = "higgins-control-plane"
 
 #: How long certificates hold. A new one is fetched when half of that is over.
 LIFETIME = timedelta(days=7)
@@ -65,32 +59,6 @@ class Authority:
         )
 
 
-class Identity(Struct, frozen=True):
-    """A key and its certificate, in PEM, for one end of a connection."""
-
-    certificate: str
-    key: str
-
-
-def fingerprint(pem: str) -> str:
-    """SHA-256 of a certificate, in hexadecimal. Raises ValueError for what is no certificate."""
-    return sha256(x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)).hexdigest()
-
-
-def serial_of(certificate: x509.Certificate) -> str:
-    return f"{certificate.serial_number:x}"
-
-
-def new_key() -> ec.EllipticCurvePrivateKey:
-    return ec.generate_private_key(ec.SECP256R1())
-
-
-def key_pem(key: ec.EllipticCurvePrivateKey) -> str:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-
-
 def new_authority(now: datetime) -> Authority:
     """An authority with a new key."""
     key = new_key()
@@ -109,19 +77,6 @@ def control_plane_identity(authority: Authority, now: datetime, lifetime: timede
     key = new_key()
     certificate = authority.issue(CONTROL_PLANE, key.public_key(), now, lifetime)
     return Identity(certificate.public_bytes(serialization.Encoding.PEM).decode(), key_pem(key))
-
-
-def requested_key(request: str) -> ec.EllipticCurvePublicKey:
-    """The key of a certificate request (PEM); whatever else it asks for is not looked at. Raises Invalid."""
-    try:
-        asked = x509.load_pem_x509_csr(request.encode())
-        sound = asked.is_signature_valid
-        key = asked.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise Invalid("The certificate request cannot be read.") from error
-    if not sound or not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP256R1):
-        raise Invalid("A certificate request is to be for a P-256 key, and signed with it.")
-    return key
 
 
 async def open_authority(cloud: Cloud) -> Authority:

@@ -16,11 +16,13 @@ from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from higgins.control import hosts
-from higgins.control.authority import CONTROL_PLANE, Authority, requested_key, serial_of
+from higgins.control.authority import Authority
 from higgins.control.cloud import Cloud
+from higgins.control.identities import CONTROL_PLANE, requested_key, serial_of
 from higgins.control.link import HostReport
 from higgins.control.rows import to_json
 from higgins.control.tls import Peer
+from higgins.control.wire import Joined, JoinRequest
 from higgins.model.addresses import split_address
 from higgins.model.errors import Conflict, Forbidden, Invalid, NotFound
 from higgins.model.resources import HostInfo
@@ -45,23 +47,6 @@ class WrongToken(Forbidden):
     code = "wrong-join-token"
 
 
-class JoinRequest(Struct, frozen=True, kw_only=True):
-    """What a machine sends to become a host. ``request`` is a certificate request in PEM for a key of its own."""
-
-    token: str
-    name: str
-    zone: str
-    request: str
-
-
-class Joined(Struct, frozen=True, kw_only=True):
-    """What a host is given: the uuid and name it goes by, and a certificate (PEM) for its key."""
-
-    uuid: str
-    name: str
-    certificate: str
-
-
 class JoinedHost(Struct, frozen=True):
     """A host that was recognised by its certificate."""
 
@@ -71,22 +56,9 @@ class JoinedHost(Struct, frozen=True):
     serial: str
 
 
-def token_text(secret: str, authority_fingerprint: str) -> str:
-    """What is given to the machine: the secret, and how to recognise the authority that it may be told to."""
-    return f"{secret}.{authority_fingerprint}"
-
-
-def split_token(token: str) -> tuple[str, str]:
-    """The secret and the fingerprint. Raises ValueError with a sentence."""
-    secret, dot, digits = token.strip().partition(".")
-    if not dot or not secret or len(digits) != 64 or set(digits) - set("0123456789abcdef"):
-        raise ValueError("The join token is not whole: it is what 'higgins host token' printed, in one piece.")
-    return secret, digits
-
-
 async def new_token(cloud: Cloud, ttl: timedelta) -> str:
     """The secret part of a token with which one machine may join within ``ttl``. Only its hash is kept."""
-    secret = secrets.token_urlsafe(32)
+    secret = secrets.token_hex(32)  # no character that a shell or an option parser makes something of
 
     def work(conn: Connection) -> None:
         conn.execute(sa.delete(join_token).where(join_token.c.expires_at < cloud.now()))

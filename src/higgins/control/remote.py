@@ -22,7 +22,7 @@ from higgins.control.authority import LIFETIME, Authority, control_plane_identit
 from higgins.control.cloud import Cloud
 from higgins.control.terminal_sockets import RemoteTerminal
 from higgins.control.tls import CONNECT_TIMEOUT, Directory, Ends, new_session
-from higgins.control.wire import STREAMS, CutOff, ExecStart, Named, PullImage, error_in
+from higgins.control.wire import STAT_HEADER, STREAMS, CutOff, ExecStart, Named, PullImage, error_in
 from higgins.model.addresses import split_address
 from higgins.model.errors import HostUnavailable
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
@@ -37,9 +37,6 @@ _RECHECK = 1.0
 #: Seconds within which a host answers a question that needs no waiting.
 _SOON = aiohttp.ClientTimeout(total=60, sock_connect=CONNECT_TIMEOUT)
 _NETWORK = (aiohttp.ClientError, OSError, TimeoutError, CutOff)
-
-#: The header that tells what an archive holds, as base64 of JSON.
-STAT_HEADER = "Higgins-Path-Stat"
 
 
 class RemoteHosts:

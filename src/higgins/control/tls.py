@@ -14,7 +14,7 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
 
-from higgins.control.authority import Identity
+from higgins.control.identities import Identity
 
 #: Seconds: to connect, and between the questions by which the kernel finds out that an idle peer is gone.
 CONNECT_TIMEOUT = 10.0

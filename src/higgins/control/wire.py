@@ -25,6 +25,26 @@ STREAMS = "/streams/v1"
 PIECE = 256 * 1024
 LARGEST_BODY = 64 * 2**20
 
+#: The header that tells what an archive holds, as base64 of JSON.
+STAT_HEADER = "Higgins-Path-Stat"
+
+
+class JoinRequest(Struct, frozen=True, kw_only=True):
+    """What a machine sends to become a host. ``request`` is a certificate request in PEM for a key of its own."""
+
+    token: str
+    name: str
+    zone: str
+    request: str
+
+
+class Joined(Struct, frozen=True, kw_only=True):
+    """What a host is given: the uuid and name it goes by, and a certificate (PEM) for its key."""
+
+    uuid: str
+    name: str
+    certificate: str
+
 
 class Observations(Struct, frozen=True):
     """A batch, as a host posts it."""
@@ -82,6 +102,19 @@ class PullImage(Struct, frozen=True):
 
 class Named(Struct, frozen=True):
     name: str
+
+
+def token_text(secret: str, authority_fingerprint: str) -> str:
+    """What is given to the machine: the secret, and how to recognise the authority that it may be told to."""
+    return f"{secret}.{authority_fingerprint}"
+
+
+def split_token(token: str) -> tuple[str, str]:
+    """The secret and the fingerprint. Raises ValueError with a sentence."""
+    secret, dot, digits = token.strip().partition(".")
+    if not dot or not secret or len(digits) != 64 or set(digits) - set("0123456789abcdef"):
+        raise ValueError("The join token is not whole: it is what 'higgins host token' printed, in one piece.")
+    return secret, digits
 
 
 class Told(Struct, frozen=True):

@@ -19,10 +19,19 @@ from higgins.api.agents.connections import Connections
 from higgins.control import hosts, joining, observing, wire
 from higgins.control.authority import Authority
 from higgins.control.cloud import Cloud
-from higgins.control.joining import JoinedHost, JoinRequest
+from higgins.control.joining import JoinedHost
 from higgins.control.link import HostReport
 from higgins.control.tls import peer_of
-from higgins.control.wire import AGENTS, LARGEST_BODY, AuthorityCertificate, Observations, Registered, Renewal, Uuids
+from higgins.control.wire import (
+    AGENTS,
+    LARGEST_BODY,
+    AuthorityCertificate,
+    JoinRequest,
+    Observations,
+    Registered,
+    Renewal,
+    Uuids,
+)
 from higgins.model.errors import HigginsError, Invalid
 
 LOG = logging.getLogger(__name__)
