@@ -58,7 +58,7 @@ class ScriptedStreams:
     """``HostStreams`` for tests. A container named ``gone`` is not there."""
 
     def __init__(self) -> None:
-        self.size = 0  # bytes of the archive that is read
+        self.size = 0  # bytes of the archive or the log that is read
         self.breaks_off = False  # the archive and the logs fail in their midst
         self.received = 0  # bytes of the archive that was written
         self.complete = False  # whether all of it came
@@ -83,6 +83,8 @@ class ScriptedStreams:
         try:
             yield LogChunk(1, b"out\n")
             yield LogChunk(2, b"err\n")
+            for _ in range(self.size // len(BLOCK)):
+                yield LogChunk(1, BLOCK)
             if self.breaks_off:
                 raise EngineError("The engine lost the log.")
             while options.follow and (data := await self.more.get()) is not None:

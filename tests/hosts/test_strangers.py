@@ -54,6 +54,7 @@ async def test_without_a_certificate_nothing_is_answered_but_who_the_authority_i
         told = await caller.json("GET", "/agents/v1/authority")
         assert told == {"certificate": replica.authority.pem}
         assert await caller.status("POST", "/agents/v1/join", data=b"{}") == 400
+        assert await caller.status("POST", "/agents/v1/join", data=b" " * 2**20) in (413, None)
 
 
 async def test_certificates_of_others_are_refused(replica: Replica, host: RemoteHost, cloud: Cloud) -> None:
@@ -157,7 +158,7 @@ async def test_a_host_registers_under_its_own_name_only(replica: Replica, joined
         bad = encode(report("one", "nowhere"))
         assert await caller.status("POST", "/agents/v1/register", data=bad) == 400
     assert (await hosts.get(cloud, "two")).uuid == two.uuid
-    known = joining.JoinedHost(one.number, one.uuid, "one", "0")
+    known = joining.JoinedHost(one.number, one.uuid, "one", "0", "")
     with pytest.raises(Forbidden):
         await joining.register(cloud, known, report("one"))
 

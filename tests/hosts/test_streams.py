@@ -80,9 +80,11 @@ async def read_until(terminal: Terminal, text: bytes) -> bytes:
 
 async def say_address(replica: Replica, host: RemoteHost, address: str) -> None:
     """Have the host be found at another address."""
-    query = sa.select(certificate.c.serial).where(certificate.c.host_id == host.number)
+    query = sa.select(certificate.c.serial).where(
+        certificate.c.host_id == host.number, certificate.c.revoked_at.is_(None)
+    )
     serial = await replica.cloud.store.read(lambda conn: str(conn.execute(query).scalar_one()))
-    known = joining.JoinedHost(host.number, host.uuid, host.name, serial)
+    known = joining.JoinedHost(host.number, host.uuid, host.name, serial, "")
     await joining.register(replica.cloud, known, report(host.name, address))
 
 
@@ -148,6 +150,17 @@ async def test_a_follower_sees_lines_as_they_come_and_its_leaving_ends_the_strea
     waiting.cancel()
     await asyncio.wait({waiting})
     await eventually(lambda: streams.open == 0)
+
+
+async def test_a_log_of_any_size_is_followed_in_constant_memory(far: HostStreams, streams: ScriptedStreams) -> None:
+    streams.size = ARCHIVE_MIB * MIB
+    watch = Watch()
+    chunks = await far.logs(CONTAINER, LogOptions(follow=True))
+    while watch.bytes < streams.size:
+        watch.passed(len((await anext(chunks)).data))
+    assert watch.grown < ROOM_MIB
+    streams.more.put_nowait(None)
+    assert await anext(chunks, None) is None
 
 
 async def test_a_log_of_a_host_that_dies_does_not_look_finished(
@@ -347,6 +360,22 @@ async def test_nothing_is_asked_of_a_machine_that_is_not_the_host(
     _, port = await open_server(stack, streams, thief.certificates.ends, "127.0.0.1:0")
     async with Caller(port, replica.authority.pem, victim.certificates.membership.identity) as caller:
         assert await caller.status("GET", "/agents/v1/authority") is None
+
+
+async def test_a_revoked_certificate_does_not_answer_for_the_host_that_joined_again(
+    replica: Replica, joined: Joining, streams: ScriptedStreams, tmp_path: Path
+) -> None:
+    stolen = await joined("one")
+    await joining.revoke(replica.cloud, "one")
+    anew = await joined("one", ScriptedStreams())
+    assert anew.uuid == stolen.uuid
+    far = await replica.cloud.streams("one")
+    assert await far.search("mine") == [{"name": "mine", "stars": 5}]
+    await say_address(replica, anew, stolen.address)  # as if somebody in between led calls to the stolen machine
+    far = await replica.cloud.streams("one")
+    with pytest.raises(HostUnavailable):
+        await far.pull("busybox", RegistryAuth("me", "secret", "registry.example"))
+    assert streams.asked == []
 
 
 async def test_streams_of_a_revoked_host_end_and_no_new_ones_begin(

@@ -35,7 +35,6 @@ class Membership(Struct, frozen=True, kw_only=True):
     url: str
     uuid: str
     name: str
-    zone: str
     authority: str
     identity: Identity
 

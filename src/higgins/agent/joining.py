@@ -65,7 +65,6 @@ async def join(text: str, token: str, *, name: str, zone: str, data: Path) -> Me
         url=str(url),
         uuid=joined.uuid,
         name=joined.name,
-        zone=zone,
         authority=authority,
         identity=Identity(certificate=joined.certificate, key=key),
     )

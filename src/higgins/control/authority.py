@@ -41,14 +41,24 @@ class Authority:
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def issue(
-        self, name: str, public_key: ec.EllipticCurvePublicKey, now: datetime, lifetime: timedelta = LIFETIME
+        self,
+        name: str,
+        public_key: ec.EllipticCurvePublicKey,
+        now: datetime,
+        lifetime: timedelta = LIFETIME,
+        *,
+        also: str | None = None,
     ) -> x509.Certificate:
-        """A certificate that says: who has this key is ``name``. For both ends of a connection. ``now`` is UTC."""
+        """A certificate that says: who has this key is ``name``. For both ends of a connection. ``now`` is UTC.
+
+        ``also`` is another name that one may connect to.
+        """
+        names = [x509.DNSName(one) for one in (name, also) if one is not None]
         usage = [ExtendedKeyUsageOID.CLIENT_AUTH, ExtendedKeyUsageOID.SERVER_AUTH]
         return (
             _builder(name, self.certificate.subject, public_key, now, lifetime)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(

@@ -54,6 +54,7 @@ class JoinedHost(Struct, frozen=True):
     uuid: str
     name: str
     serial: str
+    tls_name: str
 
 
 async def new_token(cloud: Cloud, ttl: timedelta) -> str:
@@ -86,8 +87,9 @@ async def join(cloud: Cloud, authority: Authority, asked: JoinRequest) -> Joined
         )
         if conn.execute(used).rowcount != 1:
             raise WrongToken("The join token is unknown, was used already, or is too old: ask for another one.")
-        host_id, uuid = _host_for(conn, cloud, asked)
-        signed = authority.issue(uuid, key, cloud.now())
+        tls_name = str(uuids.uuid4())
+        host_id, uuid = _host_for(conn, cloud, asked, tls_name)
+        signed = authority.issue(uuid, key, cloud.now(), also=tls_name)
         _record(conn, cloud, host_id, serial_of(signed), signed.not_valid_after_utc)
         return Joined(uuid=uuid, name=asked.name, certificate=signed.public_bytes(Encoding.PEM).decode())
 
@@ -97,21 +99,31 @@ async def join(cloud: Cloud, authority: Authority, asked: JoinRequest) -> Joined
         raise _taken(asked.name) from error  # another machine of that name was faster
 
 
-def _host_for(conn: Connection, cloud: Cloud, asked: JoinRequest) -> tuple[int, str]:
-    """The row of the host that joins: a new one, or that of a host that was revoked."""
+def _host_for(conn: Connection, cloud: Cloud, asked: JoinRequest, tls_name: str) -> tuple[int, str]:
+    """The host that joins, its number and uuid: a new one, or one that was revoked.
+
+    It is called by another name from now on, so that who has an older certificate of it does not answer for it.
+    """
     row = conn.execute(sa.select(host).where(host.c.name == asked.name)).one_or_none()
     if row is None:
         uuid = str(uuids.uuid4())
         nothing = {"cpus": 0, "memory": 0, "disk": 0, "info": to_json(HostInfo())}
         made = conn.execute(
             sa.insert(host).values(
-                uuid=uuid, name=asked.name, zone=asked.zone, seen_at=_NEVER, created_at=cloud.now(), **nothing
+                uuid=uuid,
+                name=asked.name,
+                zone=asked.zone,
+                tls_name=tls_name,
+                seen_at=_NEVER,
+                created_at=cloud.now(),
+                **nothing,
             )
         )
         return int(made.inserted_primary_key[0]), uuid  # type: ignore[index]
     if row.revoked_at is None:
         raise _taken(asked.name)
-    conn.execute(sa.update(host).where(host.c.id == row.id).values(revoked_at=None, updated_at=cloud.now()))
+    values = {"revoked_at": None, "tls_name": tls_name, "updated_at": cloud.now()}
+    conn.execute(sa.update(host).where(host.c.id == row.id).values(values))
     # Also one that was renewed while the host was being revoked.
     conn.execute(sa.update(certificate).where(certificate.c.host_id == row.id).values(revoked_at=cloud.now()))
     return int(row.id), str(row.uuid)
@@ -127,7 +139,7 @@ def _taken(name: str) -> Conflict:
 async def renew(cloud: Cloud, authority: Authority, known: JoinedHost, request: str) -> Joined:
     """Another certificate for the same host; the one that it has holds until its end. Raises Invalid, NotAHost."""
     key = requested_key(request)
-    signed = authority.issue(known.uuid, key, cloud.now())
+    signed = authority.issue(known.uuid, key, cloud.now(), also=known.tls_name)
 
     def work(conn: Connection) -> None:
         if _counts(conn, cloud, known.serial, known.uuid) is None:
@@ -174,12 +186,12 @@ async def register(cloud: Cloud, known: JoinedHost, report: HostReport) -> int:
 def _counts(conn: Connection, cloud: Cloud, serial: str, uuid: str) -> JoinedHost | None:
     """The host whose valid certificate this is."""
     query = (
-        sa.select(host.c.id, host.c.uuid, host.c.name)
+        sa.select(host.c.id, host.c.uuid, host.c.name, host.c.tls_name)
         .join(certificate, certificate.c.host_id == host.c.id)
         .where(certificate.c.serial == serial, host.c.uuid == uuid, *_valid(cloud))
     )
     row = conn.execute(query).one_or_none()
-    return None if row is None else JoinedHost(row.id, row.uuid, row.name, serial)
+    return None if row is None else JoinedHost(row.id, row.uuid, row.name, serial, row.tls_name)
 
 
 def _valid(cloud: Cloud) -> tuple[sa.ColumnElement[bool], ...]:

@@ -53,14 +53,14 @@ class RemoteHosts:
 
     async def dial(self, name: str) -> "RemoteStreams | None":
         """The way to a host by its name; None where it has no address or was revoked."""
-        query = sa.select(host_table.c.uuid, host_table.c.address).where(
+        query = sa.select(host_table.c.uuid, host_table.c.tls_name, host_table.c.address).where(
             host_table.c.name == name, host_table.c.address.is_not(None), host_table.c.revoked_at.is_(None)
         )
         row = await self._cloud.store.read(lambda conn: conn.execute(query).one_or_none())
         if row is None:
             return None
-        self._directory.places[row.uuid], port = split_address(row.address)
-        return RemoteStreams(self, self._session, name, row.uuid, port)
+        self._directory.places[row.tls_name], port = split_address(row.address)
+        return RemoteStreams(self, self._session, name, row.uuid, f"https://{row.tls_name}:{port}{STREAMS}")
 
     async def run(self) -> None:
         """Until cancelled: end what is open to hosts that were revoked, and have a new certificate in time."""
@@ -100,12 +100,12 @@ class RemoteHosts:
 class RemoteStreams:
     """One host. Raises what the host's engine raises, and HostUnavailable where the host does not answer."""
 
-    def __init__(self, hosts: RemoteHosts, session: aiohttp.ClientSession, name: str, uuid: str, port: int) -> None:
+    def __init__(self, hosts: RemoteHosts, session: aiohttp.ClientSession, name: str, uuid: str, base: str) -> None:
         self._hosts = hosts
         self._session = session
         self._name = name
         self._uuid = uuid
-        self._base = f"https://{uuid}:{port}{STREAMS}"
+        self._base = base
 
     async def logs(self, uuid: str, options: LogOptions) -> AsyncIterator[LogChunk]:
         return self._logs(uuid, options)

@@ -1,7 +1,7 @@
 """Connections between the control plane and hosts: TLS 1.3, both sides shown and checked against Higgins' authority.
 
 Who is at the other end is the name in their certificate, never their address. A client connects *to a name*: URLs have
-the name as their host (``https://<uuid of a host>:9519/…``), and ``Directory`` tells where that name is now.
+the name as their host (``https://<name of a host>:9519/…``), and ``Directory`` tells where that name is now.
 """
 
 import os

@@ -74,6 +74,7 @@ host = Table(
     Column("report_count", BigInteger, nullable=False, default=0),
     Column("seen_at", Moment, nullable=False),
     Column("address", Words(255)),  # where it serves streams; null for one in the process of the control plane
+    Column("tls_name", Words(36)),  # what it is called by there; another one with each join
     Column("revoked_at", Moment),
     *_times(),
 )

@@ -32,7 +32,7 @@ from higgins.control.wire import (
     Renewal,
     Uuids,
 )
-from higgins.model.errors import HigginsError, Invalid
+from higgins.model.errors import HigginsError, Invalid, TooLarge
 
 LOG = logging.getLogger(__name__)
 
@@ -40,6 +40,8 @@ T = TypeVar("T")
 
 #: Seconds that one long poll lasts at most.
 _LONGEST_POLL = 60.0
+#: Bytes that somebody may send who is nobody yet.
+_STRANGERS_LIMIT = 64 * 1024
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -79,7 +81,7 @@ class Calls:
         return _json(AuthorityCertificate(self._authority.pem))
 
     async def join(self, request: web.Request) -> web.StreamResponse:
-        asked = await _body(request, JoinRequest)
+        asked = await _body(request, JoinRequest, _STRANGERS_LIMIT)
         joined = await joining.join(self._cloud, self._authority, asked)
         LOG.info("Host %s (%s) joined from %s.", joined.name, joined.uuid, request.remote)
         return _json(joined)
@@ -156,9 +158,14 @@ def _json(value: Any, status: int = 200) -> web.Response:
     return web.Response(body=wire.encode(value), status=status, content_type="application/json")
 
 
-async def _body(request: web.Request, kind: type[T]) -> T:
+async def _body(request: web.Request, kind: type[T], limit: int = LARGEST_BODY) -> T:
+    body = bytearray()
+    async for piece in request.content.iter_any():
+        body += piece
+        if len(body) > limit:
+            raise TooLarge(f"A request of this kind has at most {limit} bytes.")
     try:
-        return msgspec.json.decode(await request.read(), type=kind)
+        return msgspec.json.decode(body, type=kind)
     except msgspec.MsgspecError as error:
         raise Invalid(f"The request cannot be read: {error}") from error
 

@@ -56,4 +56,5 @@ def upgrade() -> None:
     op.create_index(op.f("ix_certificate_expires_at"), "certificate", ["expires_at"], unique=False)
     op.create_index(op.f("ix_certificate_host_id"), "certificate", ["host_id"], unique=False)
     op.add_column("host", sa.Column("address", _words(255), nullable=True))
+    op.add_column("host", sa.Column("tls_name", _words(36), nullable=True))
     op.add_column("host", sa.Column("revoked_at", _MOMENT, nullable=True))
