@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import sys
 
 from benchmarks import api, create, startup
@@ -16,6 +17,10 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=3, help="how long each rate is measured for (default: 3)")
     parser.add_argument("--containers", type=int, default=1000, help="the longest list, for api (default: 1000)")
     options = parser.parse_args()
+    if os.environ.get("HIGGINS_TEST_NAMESPACE") != "1":
+        parser.error(
+            "this makes bridges, rules and mounts: run it with make bench, or scripts/apart python -m benchmarks …"
+        )
     tables: list[Table]
     if options.what == "startup":
         tables = [startup.measure(min(options.count, 5))]

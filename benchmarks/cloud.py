@@ -59,7 +59,7 @@ def running_engine() -> Iterator[BridgedEngine]:
 def running_cloud(engine: BridgedEngine) -> Iterator[HigginsUp]:
     """Higgins while it is needed; all it made is removed."""
     data = Path(tempfile.mkdtemp(prefix="bench-cloud"))
-    cloud = HigginsUp(data, engine.url)
+    cloud = HigginsUp(data, ["--runtime", "docker", "--docker-url", engine.url])
     cloud.start()
     try:
         yield cloud

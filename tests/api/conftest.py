@@ -1,7 +1,6 @@
 """The real application with a real store in SQLite, callers of several roles, and one fake host."""
 
-import shutil
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,6 @@ from higgins.api.auth import HttpBasic
 from higgins.api.call import ApiSettings
 from higgins.control.cloud import Cloud
 from higgins.store.database import Store, open_store
-from higgins.store.schema import metadata
 from tests.api.host import FakeHost
 
 #: No clock and no chance decides whether a property holds.
@@ -56,20 +54,9 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return password_file(tmp_path_factory.mktemp("auth") / "users")
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with all tables and nothing in them, to be copied."""
-    path = tmp_path_factory.mktemp("database") / "empty.db"
-    engine = sa.create_engine(f"sqlite:///{path}")
-    metadata.create_all(engine)
-    engine.dispose()
-    return path
-
-
 @pytest.fixture
-async def store(tmp_path: Path, empty_database: Path) -> AsyncIterator[Store]:
-    shutil.copy(empty_database, tmp_path / "higgins.db")
-    opened = open_store(f"sqlite:///{tmp_path}/higgins.db")
+async def store(database: str) -> AsyncIterator[Store]:
+    opened = open_store(database)
     yield opened
     await opened.close()
 
@@ -84,6 +71,19 @@ async def host(cloud: Cloud) -> FakeHost:
     joined = FakeHost(cloud, "host-1")
     await joined.join()
     return joined
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """The SQL statements that were run, on any connection; to be cleared before what is counted."""
+    seen: list[str] = []
+
+    def note(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        seen.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    yield seen
+    sa.event.remove(sa.Engine, "before_cursor_execute", note)
 
 
 class Answer:

@@ -12,7 +12,7 @@ from higgins.control.cloud import Cloud
 from higgins.control.hosts import LocalLink
 from higgins.control.link import Assignment, HostReport, Known, Member, Observation
 from higgins.model.container import Goal
-from higgins.model.errors import PathNotFound
+from higgins.model.errors import EngineError, PathNotFound
 from higgins.model.resources import HostInfo
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
 
@@ -112,9 +112,12 @@ class FakeHost:
     async def get_archive(self, uuid: str, path: str) -> AsyncIterator[tuple[PathStat, AsyncIterator[bytes]]]:
         if path == "/nowhere":
             raise PathNotFound("There is no /nowhere in the container.")
-        yield PathStat("etc", 4096, 0o755, "2026-01-01T00:00:00Z"), self._archive()
+        yield PathStat("etc", 4096, 0o755, "2026-01-01T00:00:00Z"), self._archive(breaks=path == "/breaks")
 
-    async def _archive(self) -> AsyncIterator[bytes]:
+    async def _archive(self, *, breaks: bool) -> AsyncIterator[bytes]:
+        if breaks:
+            yield b"half of it"
+            raise EngineError("The engine went away.")
         for start in range(0, len(self.archive), 7000):
             yield self.archive[start : start + 7000]
 

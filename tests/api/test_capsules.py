@@ -109,6 +109,16 @@ async def test_capsules_come_in_pages_and_are_deleted_in_any_state(api: Caller, 
     assert len((await api.by("admin").get("/capsules/?all_projects=1")).json["capsules"]) == 2
 
 
+async def test_more_capsules_take_no_more_statements(api: Caller, host: FakeHost, statements: list[str]) -> None:
+    counts = []
+    for _ in range(3):
+        assert (await api.post("/v1/capsules", {"template": TEMPLATE})).status == 202
+        statements.clear()
+        assert (await api.get("/v1/capsules")).status == 200
+        counts.append(len(statements))
+    assert len(set(counts)) == 1
+
+
 async def test_the_same_idempotency_key_makes_one_capsule(api: Caller, host: FakeHost) -> None:
     new = api.at("1.43")
     key = {"Idempotency-Key": "k"}

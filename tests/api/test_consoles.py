@@ -87,6 +87,7 @@ async def test_a_token_opens_one_console_once(api: Caller, host: FakeHost) -> No
         (None, 101),
         ("http://127.0.0.1", 101),
         ("http://127.0.0.1:8080", 101),
+        ("http://127.0.0.1:None", 101),  # so the real client writes it where the address has no port
         ("https://127.0.0.1", 403),
         ("http://evil.example", 403),
         ("https://horizon.example", 101),

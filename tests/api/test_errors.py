@@ -1,5 +1,6 @@
 """Refusals: one envelope, the right code, the field named, nothing leaked; and paths as a web server reads them."""
 
+import gzip
 import logging
 from typing import Any
 
@@ -100,6 +101,24 @@ async def test_bodies_that_are_not_what_they_should_be_are_bad_requests(api: Cal
     assert len(answer.text) < 1000
 
 
+async def test_a_body_that_is_not_encoded_as_it_says_is_a_bad_request(api: Caller, host: FakeHost) -> None:
+    encoded = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    for path in ("/v1/containers", "/v1/containers/any/stop"):
+        answer = await api.call("POST", path, data=b"no gzip", headers=encoded)
+        assert (answer.status, answer.code) == (400, "container.schema-validation-error")
+    uuid = (await api.create())["uuid"]
+    await host.settle()
+    tar = {"Content-Encoding": "gzip", "Content-Type": "application/x-tar"}
+    path = f"/v1/containers/{uuid}/put_archive?path=/"
+    assert (await api.at("1.46").call("POST", path, data=b"no gzip", headers=tar)).status == 400
+
+
+async def test_a_small_body_that_grows_large_is_refused(api: Caller) -> None:
+    bomb = gzip.compress(b'{"image": "busybox", "name": "' + b"a" * 20_000_000 + b'"}')
+    told = {"Content-Encoding": "gzip", "Content-Type": "application/json"}
+    assert (await api.call("POST", "/v1/containers", data=bomb, headers=told)).status == 413
+
+
 async def test_a_body_of_another_type_is_unsupported(api: Caller) -> None:
     for kind in ("text/plain", "application/x-www-form-urlencoded", "application/xml"):
         answer = await api.call("POST", "/v1/containers", data=b"{}", headers={"Content-Type": kind})
@@ -152,10 +171,13 @@ async def test_what_nobody_foresaw_leaks_nothing_and_can_be_found_in_the_log(
 
 async def test_each_request_is_written_down_with_its_number(api: Caller, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "higgins.api.access"):
-        answer = await api.get("/v1/containers?name=secret")
+        theirs = "req-0a0a0a0a-0000-0000-0000-000000000000"
+        answer = await api.get("/v1/containers?name=secret", headers={"X-Openstack-Request-Id": theirs})
     (line,) = (record.getMessage() for record in caplog.records if record.name == "higgins.api.access")
     assert answer.headers["X-Openstack-Request-Id"] in line
     assert '"project":"wonder"' in line
+    assert theirs in line
+    assert theirs != answer.headers["X-Openstack-Request-Id"]
     assert "secret" not in line
 
 

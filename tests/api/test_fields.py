@@ -12,8 +12,9 @@ from tests.api.host import FakeHost
 
 #: A value that each field takes.
 GOOD: dict[str, Any] = {
-    "nets": [], "auto_remove": True, "runtime": "runsc", "hostname": "h", "mounts": [], "privileged": False,
-    "healthcheck": {"cmd": "true"}, "exposed_ports": {"80/tcp": {}}, "cpu_policy": "shared", "registry": None,
+    "nets": [{"network": "default"}], "auto_remove": True, "runtime": "runsc", "hostname": "h",
+    "mounts": [{"size": 1, "destination": "/data"}], "privileged": True,
+    "healthcheck": {"cmd": "true"}, "exposed_ports": {"80/tcp": {}}, "cpu_policy": "shared", "registry": "nobodys",
     "host": "host-1", "entrypoint": ["/x"],
 }  # fmt: skip
 NEWER = [(field.name, field.since) for field in CREATE if field.since > MINIMUM and field.name != "command"]
@@ -31,7 +32,23 @@ async def test_a_field_is_known_from_its_version_on(api: Caller, host: FakeHost,
     assert (refused.status, refused.code) == (400, "container.invalid-param-in-version")
     assert f"'{name}'" in refused.error["title"]
     assert str(since) in refused.error["title"]
-    assert (await admin.at(str(since)).post("/v1/containers", body)).status == 202
+    taken = await admin.at(str(since)).post("/v1/containers", body)
+    assert taken.status == {"privileged": 403, "registry": 404}.get(name, 202), taken.text
+
+
+async def test_what_the_real_client_always_sends_is_taken_in_every_version(api: Caller, host: FakeHost) -> None:
+    for version in ("1.1", "1.2", "1.10", "1.19"):
+        body = {"image": "busybox", "nets": [], "mounts": [], "auto_remove": False, "hints": {}, "privileged": False}
+        made = await api.at(version).post("/v1/containers", body)
+        assert made.status == 202, made.text
+        gone = await api.at(version).call(
+            "DELETE", f"/v1/containers/{made.json['uuid']}?force=False&stop=False&all_projects=False"
+        )
+        assert gone.status == 204, gone.text
+    refused = await api.at("1.6").call("DELETE", "/v1/containers/any?force=True")
+    assert (refused.status, refused.code) == (400, "container.invalid-param-in-version")
+    refused = await api.at("1.11").call("DELETE", "/v1/containers/any?stop=1")
+    assert (refused.status, refused.code) == (400, "container.invalid-param-in-version")
 
 
 def test_every_newer_field_has_a_value_to_try() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 
+import aiohttp
 import msgspec
 import pytest
 
@@ -117,6 +118,17 @@ async def test_a_large_archive_is_refused_as_json_and_streamed_as_tar(serve: Ope
     assert host.put == [("/srv", host.archive)]
     as_json = await new.post(f"{one}/put_archive?path=/", {"data": base64.b64encode(host.archive).decode()})
     assert as_json.status == 413
+
+
+async def test_a_stream_that_breaks_off_does_not_look_whole(api: Caller, host: FakeHost) -> None:
+    one = await running(api, host)
+    new = api.at("1.46")
+    url = api.client.make_url(f"{one}/get_archive?path=/breaks")
+    with pytest.raises(aiohttp.ClientError):
+        async with api.client.session.get(url, headers=new.headers() | {"Accept": "application/x-tar"}) as response:
+            await response.read()
+    as_json = await api.get(f"{one}/get_archive?path=/breaks")
+    assert (as_json.status, as_json.code) == (500, "container.engine-error")
 
 
 async def test_the_seven_figures_are_there(api: Caller, host: FakeHost) -> None:

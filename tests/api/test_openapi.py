@@ -131,9 +131,9 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, users: Path, empty_database: Path) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, users: Path, sqlite: Path) -> Iterator[Served]:
     database = tmp_path_factory.mktemp("served") / "higgins.db"
-    shutil.copy(empty_database, database)
+    shutil.copy(sqlite, database)
     with Served(database, users) as opened:
         yield opened
 
@@ -143,7 +143,7 @@ schema = schemathesis.openapi.from_dict(DOCUMENT).exclude(path="/v1/events")
 
 @schema.parametrize()
 @settings(
-    max_examples=8, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
+    max_examples=4, deadline=None, derandomize=True, database=None, phases=[Phase.generate],
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 def test_whatever_the_document_allows_breaks_nothing(case: Any, served: Served) -> None:

@@ -1,6 +1,7 @@
 """One suite for every engine. Add a line to ``ENGINES``, and a driver is held to all of it."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -11,18 +12,25 @@ from tests.engines import Engine
 from tests.engines.containerd import containerd_engine
 from tests.engines.docker import docker_engine
 from tests.engines.images import busybox_archive
+from tests.engines.podman import podman_engine
 from tests.engines.registry import registry
 
-__all__ = ["busybox_archive", "containerd_engine", "docker_engine", "registry"]
+__all__ = ["busybox_archive", "containerd_engine", "docker_engine", "podman_engine", "registry"]
 
 #: The name of an engine → the session fixture that gives it, running. (Its module's fixtures are imported above.)
 ENGINES = {
     "containerd": "containerd_engine",
     "docker": "docker_engine",
+    "podman": "podman_engine",
 }
 
+#: Tried only when asked for, because they take minutes: ``HIGGINS_ENGINES=podman scripts/test tests/contract``.
+SLOW = {"podman"}
 
-@pytest.fixture(scope="session", params=sorted(ENGINES))
+CHOSEN = os.environ.get("HIGGINS_ENGINES", ",".join(sorted(set(ENGINES) - SLOW))).split(",")
+
+
+@pytest.fixture(scope="session", params=CHOSEN)
 def engine(request: pytest.FixtureRequest) -> Engine:
     found: Engine = request.getfixturevalue(ENGINES[request.param])
     return found
@@ -30,7 +38,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
 
 @pytest.fixture
 async def runtime(engine: Engine, request: pytest.FixtureRequest) -> AsyncIterator[Runtime]:
-    """An open driver. Tests that need a verb which the engine cannot do say so: ``@pytest.mark.needs("commit")``."""
+    """An open driver. Tests that need what some engine cannot do say so: ``@pytest.mark.needs("commit")``."""
     for marker in request.node.iter_markers("needs"):
         for verb in marker.args:
             if verb in engine.cannot:

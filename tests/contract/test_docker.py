@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 
 from higgins.runtimes.base import Runtime
-from tests.contract.workloads import Workloads
+from tests.contract.workloads import Workloads, output
 from tests.engines.docker import DockerEngine
 
 
@@ -30,9 +30,19 @@ async def test_the_engine_tells_what_it_is(runtime: Runtime) -> None:
     assert "runc" in info.classes
 
 
+async def test_a_runtime_class_has_a_kernel_of_its_own(runtime: Runtime, workloads: Workloads) -> None:
+    if "runsc" not in (await runtime.info()).classes:
+        pytest.skip("gVisor is not installed")
+    sandbox = await workloads.sandbox(runtime="runsc")
+    seen = await workloads.finish("dmesg", sandbox=sandbox, runtime="runsc")
+    assert b"gVisor" in (await output(runtime, seen.uuid))[0]
+    assert (await runtime.list(sandbox)).sandboxes[0].ready
+
+
 async def test_removal_leaves_no_directory_of_logs_or_files(
     engine: DockerEngine, runtime: Runtime, workloads: Workloads
 ) -> None:
+    await runtime.remove_sandbox(await workloads.sandbox())  # the first one leaves the image that sandboxes run
     before = engine.directories()
     uuid = await workloads.start("echo", "logged")
     assert engine.directories() > before

@@ -31,6 +31,7 @@ async def test_limits_are_in_force_inside(runtime: Runtime, workloads: Workloads
     assert await cores(runtime, uuid) == 0.5
 
 
+@pytest.mark.needs("update")
 async def test_update_changes_limits_in_place(runtime: Runtime, workloads: Workloads) -> None:
     uuid = await workloads.start(cpu=0.5, memory=64 * MIB)
     for memory in (96 * MIB, 48 * MIB, 48 * MIB):
@@ -39,6 +40,7 @@ async def test_update_changes_limits_in_place(runtime: Runtime, workloads: Workl
         assert await cores(runtime, uuid) == 0.25
 
 
+@pytest.mark.needs("oom")
 async def test_more_memory_than_allowed_is_seen_as_that(workloads: Workloads) -> None:
     async def seen() -> bool:
         # An engine may see the end before it learns of the reason (Docker 20.10: about 1 in 20), hence several.

@@ -167,6 +167,7 @@ async def test_a_paused_container_can_be_stopped_and_removed(runtime: Runtime, w
     assert [seen.uuid for seen in (await runtime.list(sandbox)).containers] == [stopped]
 
 
+@pytest.mark.needs("command faults")
 async def test_a_command_that_does_not_exist_is_named(runtime: Runtime, workloads: Workloads) -> None:
     uuid = await workloads.create("no-such-command")
     with pytest.raises(EngineError, match=r"command.*no-such-command"):

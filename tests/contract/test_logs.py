@@ -3,6 +3,8 @@
 import re
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from higgins.runtimes.base import LogOptions, Runtime
 from tests.contract.workloads import Workloads, output, until
 
@@ -40,6 +42,7 @@ async def test_timestamps_stand_before_each_line_in_utc(runtime: Runtime, worklo
         assert re.fullmatch(rf"\d{{4}}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z line {number}", line), line
 
 
+@pytest.mark.needs("moments of log lines")
 async def test_since_leaves_out_what_was_written_before(runtime: Runtime, workloads: Workloads) -> None:
     uuid = (await workloads.finish("sh", "-c", "echo first; sleep 0.3; echo second")).uuid
     written = (await output(runtime, uuid, timestamps=True))[0].decode().splitlines()

@@ -105,6 +105,7 @@ async def test_attach_shows_what_comes_and_feeds_what_is_typed(runtime: Runtime,
     await terminal.close()
 
 
+@pytest.mark.needs("attach again")
 @pytest.mark.needs("attach")
 async def test_who_attached_may_leave_and_come_back(runtime: Runtime, workloads: Workloads) -> None:
     uuid = await workloads.start("sh", "-c", "while read line; do echo got $line; done", interactive=True)

@@ -1,9 +1,11 @@
 """What the store promises of a transaction and of a value, on each kind of database."""
 
 import asyncio
+import shutil
 import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -24,12 +26,6 @@ async def store(database: str) -> AsyncIterator[Store]:
     opened = open_store(database)
     yield opened
     await opened.close()
-
-
-@pytest.fixture(params=["postgresql", "mariadb"])
-def server(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue(request.param)
-    return found
 
 
 @pytest.fixture
@@ -158,10 +154,8 @@ async def test_a_server_that_does_not_answer_is_unavailable(monkeypatch: pytest.
     await store.close()
 
 
-async def test_an_sqlite_file_that_is_full_keeps_what_it_had_and_refuses_the_rest(database: str) -> None:
-    if not database.startswith("sqlite"):
-        pytest.skip("the disk of a server is the server's")
-    store = open_store(database)
+async def test_an_sqlite_file_that_is_full_keeps_what_it_had_and_refuses_the_rest(sqlite: Path, tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{shutil.copy(sqlite, tmp_path / 'small.db')}")
 
     def shrink(conn: Connection) -> None:
         pages = conn.exec_driver_sql("PRAGMA page_count").scalar_one()

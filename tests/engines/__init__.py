@@ -17,7 +17,7 @@ DEADLINE = 30.0
 
 
 class Engine(Protocol):
-    """An engine that runs. ``image`` is busybox, loaded already.
+    """An engine that runs. ``image`` is busybox, loaded already; ``options`` tell ``higgins up`` to use it.
 
     ``cannot`` maps a verb of ``Runtime`` that the engine has no means for to the reason, shown where its tests are
     skipped.
@@ -25,6 +25,7 @@ class Engine(Protocol):
 
     name: str
     image: str
+    options: list[str]
     cannot: Mapping[str, str]
 
     async def open(self) -> Runtime:

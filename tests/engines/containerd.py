@@ -67,6 +67,7 @@ class ContainerdEngine:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.endpoint = f"unix://{root}/containerd.sock"
+        self.options = ["--runtime", "cri", "--cri-endpoint", self.endpoint]
         self._ctr = ["ctr", "--address", f"{root}/containerd.sock", "--namespace", "k8s.io"]
         (root / "net.d").mkdir()
         (root / "net.d" / "10-higgins.conflist").write_text(documented_network())

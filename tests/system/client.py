@@ -95,11 +95,11 @@ class OpenStack:
             time.sleep(0.05)
         return log
 
-    def delete(self, containers: Collection[str]) -> None:
-        """Remove containers in whatever state, and wait until they are gone."""
+    def delete(self, containers: Collection[str], how: str = "--force") -> None:
+        """Remove containers in whatever state, and wait until they are gone. Force is not for every user."""
         there = [name for name in containers if self.status(name) is not None]
         if there:
-            self("delete", "--force", *there)
+            self("delete", how, *there)
         for name in there:
             self.wait(name, None)
 

@@ -11,7 +11,7 @@ import tempfile
 import time
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +19,40 @@ import pytest
 
 from tests.engines.docker import DockerEngine
 from tests.system.client import PATIENCE, OpenStack
+from tests.system.launcher import Launched, Launcher
+
+_PROGRAM = [sys.executable, "-m", "higgins.cli.main"]
 
 
 class HigginsUp:
     """One cloud: a data directory, a port, and the process while it runs."""
 
-    def __init__(self, data: Path, docker_url: str) -> None:
+    def __init__(self, data: Path, engine: Sequence[str], launcher: Launcher | None = None) -> None:
+        """``engine``: the options that name the engine to use. A ``launcher`` makes starting it quick."""
         self.data = data
-        self.docker_url = docker_url
+        self.engine = engine
+        self._launcher = launcher
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.listen = f"127.0.0.1:{probe.getsockname()[1]}"
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: subprocess.Popen[bytes] | Launched | None = None
         self._log = data / "higgins.log"
 
-    def start(self) -> None:
-        """Start it and wait until it says that it serves."""
-        command = self._command("up", "--listen", self.listen)
+    def start(self, **environment: str) -> None:
+        """Start it, with these variables set, and wait until it says that it serves."""
         said = len(self.log())
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.process = self._launch(self._arguments("up", "--listen", self.listen), environment)
         deadline = time.monotonic() + PATIENCE
         while "Higgins serves http://" not in self.log()[said:]:
             assert self.process.poll() is None, f"higgins up ended: {self.log()[-3000:]}"
             assert time.monotonic() < deadline, f"higgins up does not serve: {self.log()[-3000:]}"
             time.sleep(0.05)
+
+    def _launch(self, arguments: list[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes] | Launched":
+        if self._launcher is not None:
+            return self._launcher.launch(arguments, self._log, environment)
+        with self._log.open("ab") as log:
+            return subprocess.Popen([*_PROGRAM, *arguments], stdout=log, stderr=log, env=os.environ | environment)
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -56,18 +65,22 @@ class HigginsUp:
     def _end(self, how: signal.Signals) -> int:
         assert self.process is not None
         self.process.send_signal(how)
+        return self.wait_for_end()
+
+    def wait_for_end(self) -> int:
+        """Wait until it has ended, and collect it; its exit code, negative for a signal."""
+        assert self.process is not None
         code = self.process.wait(timeout=PATIENCE)
         self.process = None
         return code
 
     def clean(self) -> None:
         """Remove what is left of its workloads, while it does not run."""
-        done = subprocess.run(self._command("clean"), capture_output=True, text=True)
+        done = subprocess.run([*_PROGRAM, *self._arguments("clean")], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
-    def _command(self, verb: str, *options: str) -> list[str]:
-        engine = ["--runtime", "docker", "--docker-url", self.docker_url]
-        return [sys.executable, "-m", "higgins.cli.main", verb, "--data", str(self.data), *engine, *options]
+    def _arguments(self, verb: str, *options: str) -> list[str]:
+        return [verb, "--data", str(self.data), *self.engine, *options]
 
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
@@ -98,10 +111,17 @@ class HigginsUp:
 
 
 @pytest.fixture(scope="session")
-def cloud(docker_engine: DockerEngine) -> Iterator[HigginsUp]:
+def launcher() -> Iterator[Launcher]:
+    made = Launcher()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def cloud(docker_engine: DockerEngine, launcher: Launcher) -> Iterator[HigginsUp]:
     """A cloud for the whole session. Whoever stops it starts it again."""
     data = Path(tempfile.mkdtemp(prefix="higgins-cloud"))
-    up = HigginsUp(data, docker_engine.url)
+    up = HigginsUp(data, docker_engine.options, launcher)
     up.start()
     yield up
     if up.process is not None:

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.engines.containerd import containerd_engine
 from tests.engines.docker import docker_engine
 from tests.engines.images import busybox_archive
 from tests.system.client import OpenStack
-from tests.system.cloud import cloud, openstack
+from tests.system.cloud import cloud, launcher, openstack
+from tests.system.stage import stage
 
-__all__ = ["busybox_archive", "cloud", "docker_engine", "openstack"]
+__all__ = ["busybox_archive", "cloud", "containerd_engine", "docker_engine", "launcher", "openstack", "stage"]
 
 _numbers = itertools.count(1)
 

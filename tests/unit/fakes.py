@@ -16,6 +16,7 @@ from higgins.model.errors import (
     EngineUnavailable,
     ImageNotFound,
     ImagePullFailed,
+    SandboxGone,
 )
 from higgins.model.resources import HostInfo
 from higgins.networks.base import Plugged, PortFilter, PortWire
@@ -84,7 +85,8 @@ class FakeRuntime:
         self.refused: set[str] = set()
         self.missing: set[str] = set()
         self.unreachable: set[str] = set()
-        self.pull_gate: asyncio.Event | None = None
+        self.pull_gate: asyncio.Event | None = None  # pulls (of one image, if ``gated`` names it) wait for it
+        self.gated = ""
         self.ignores_sigterm = False
         self.unwell: set[str] = set()
         self.hangs: set[str] = set()
@@ -142,7 +144,7 @@ class FakeRuntime:
 
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
         self._up(f"pull {image}")
-        if self.pull_gate is not None:
+        if self.pull_gate is not None and self.gated in ("", image):
             await self.pull_gate.wait()
         if image in self.missing:
             raise ImageNotFound(f"The image {image} was not found.")
@@ -175,7 +177,7 @@ class FakeRuntime:
         self._up(f"create {container.uuid}")
         box = self.boxes.get(container.sandbox)
         if box is None or not box.ready:
-            raise EngineError("The sandbox is not there.")
+            raise SandboxGone("The sandbox is not there.")
         key = (container.uuid, container.incarnation)
         if key not in self.held:
             self.held[key] = Held(container, box.identity, cpu=container.cpu, memory=container.memory)
@@ -186,7 +188,7 @@ class FakeRuntime:
         held = self.newest(uuid)
         box = self.boxes.get(held.spec.sandbox)
         if box is None or not box.ready or box.identity != held.identity:
-            raise ContainerGone("The sandbox of the container is gone.")
+            raise SandboxGone("The sandbox of the container is gone.")
         if held.spec.image in self.refused:
             raise EngineError("exec: no such file")
         if held.state in ("running", "paused"):

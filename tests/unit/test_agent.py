@@ -250,6 +250,22 @@ async def test_the_owner_sees_that_an_image_is_being_pulled_when_it_takes_long(
     assert host.control.known(WORKLOAD).step == ""
 
 
+async def test_pulls_that_take_long_do_not_keep_others_waiting(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "ANNOUNCE", 0.01)
+    host.runtime.pull_gate = asyncio.Event()
+    host.runtime.gated = "slow"
+    host.start(slots=1)
+    uuids = [f"{number:08d}-0000-0000-0000-000000000000" for number in range(3)]
+    host.control.put(*(assignment(member(uuid, image="slow"), uuid=uuid, ports=()) for uuid in uuids))
+    await until(lambda: host.runtime.calls.count("pull slow") == 3)
+    host.control.put(assignment())
+    await host.settled()
+    assert host.runtime.state(WORKLOAD) == "running"
+    host.runtime.pull_gate.set()
+    for uuid in uuids:
+        await host.settled(uuid)
+
+
 async def test_an_order_comes_through_while_a_container_takes_its_time_to_stop(host: Host) -> None:
     host.runtime.ignores_sigterm = True
     host.control.put(assignment(member(stop_timeout=3600)))

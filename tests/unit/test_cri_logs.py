@@ -88,6 +88,8 @@ def test_the_last_lines_are_whole_and_as_many_as_asked_for(output: list[tuple[in
 def test_wanted_are_the_asked_streams_since_the_asked_moment(
     output: list[tuple[int, bytes]], since: int, stdout: bool, stderr: bool
 ) -> None:
+    unzoned = LogOptions(since=(START + timedelta(seconds=since)).replace(tzinfo=None))
+    assert list(wanted(entries(output), unzoned)) == [e for e in entries(output) if e.time >= stamp(since)[:20]]
     options = LogOptions(stdout=stdout, stderr=stderr, since=START + timedelta(seconds=since))
     found = list(wanted(entries(output), options))
     asked = {stream for stream, wish in ((1, stdout), (2, stderr)) if wish}

@@ -71,9 +71,13 @@ def test_an_exit_code_is_told_of_an_exit_only() -> None:
     assert (seen.exit_code, seen.reason, seen.oom_killed) == (1, "why", False)
     for told in ("Completed", "Error", "OOMKilled"):
         assert state.observed(status(cri.CONTAINER_EXITED, reason=told), ()).reason == ""
-    assert state.observed(status(cri.CONTAINER_EXITED, reason="StartError", message="why"), ()).reason == (
-        "StartError: why"
-    )
+    assert state.observed(status(cri.CONTAINER_EXITED, reason="Other", message="why"), ()).reason == "Other: why"
+
+
+def test_a_container_whose_start_failed_has_never_run() -> None:
+    message = 'a failed: b failed: unable to start container process: exec: "x": not found: unknown'
+    seen = state.observed(status(cri.CONTAINER_EXITED, exit_code=128, reason="StartError", message=message), ())
+    assert (seen.state, seen.exit_code, seen.reason) == ("created", None, 'exec: "x": not found.')
 
 
 def test_times_are_nanoseconds_since_1970_and_zero_for_never() -> None:

@@ -49,6 +49,12 @@ def test_what_is_not_asked_for_is_left_to_the_image() -> None:
     assert not {"Cmd", "Entrypoint", "WorkingDir", "Hostname"} & set(body())
 
 
+def test_only_podman_is_told_the_hostname_of_a_member() -> None:
+    container = EngineContainer(uuid="c", incarnation=1, sandbox="s", image="busybox", hostname="h")
+    assert "Hostname" not in config.container_body(container)
+    assert config.container_body(container, podman=True)["Hostname"] == "h"
+
+
 def test_an_empty_entrypoint_clears_the_images() -> None:
     assert body(entrypoint=())["Entrypoint"] == [""]
     assert body(entrypoint=("a", "b"), command=("c",))["Entrypoint"] == ["a", "b"]
@@ -72,7 +78,8 @@ def test_a_tenants_label_under_our_prefix_is_dropped() -> None:
 
 
 def test_a_sandbox_has_no_network_and_may_do_nothing() -> None:
-    made = config.sandbox_body(SandboxSpec(uuid="s", project_id="p", hostname="h", dns=("10.0.0.2",)), "pause:1")
+    spec = SandboxSpec(uuid="s", project_id="p", hostname="h", dns=("10.0.0.2",), runtime="runsc")
+    made = config.sandbox_body(spec, "pause:1")
     host = made["HostConfig"]
     assert (host["NetworkMode"], host["IpcMode"], host["CapDrop"]) == ("none", "shareable", ["ALL"])
     assert (host["Dns"], made["Hostname"], "Runtime" in host) == (["10.0.0.2"], "h", False)

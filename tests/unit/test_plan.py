@@ -304,6 +304,20 @@ async def test_after_the_loss_of_its_sandbox_a_container_runs_in_the_new_one(
     assert rig.known().step == ""
 
 
+async def test_a_sandbox_that_vanishes_while_it_is_brought_back_costs_no_more_than_another_container(
+    tmp_path: Path,
+) -> None:
+    rig = await made(tmp_path)
+    rig.runtime.lose_sandbox(WORKLOAD, gone=False)
+    todo = await rig.consider()
+    rig.runtime.lose_sandbox(WORKLOAD, gone=True)  # after the agent looked, and before it acts
+    assert not await rig.carry_out(todo)
+    await rig.settle()
+    held = rig.runtime.newest(WORKLOAD)
+    assert (held.state, held.netns) == ("running", rig.runtime.boxes[WORKLOAD].netns)
+    assert (rig.known().state, rig.known().reason) == ("running", "")
+
+
 @pytest.mark.parametrize("gone", [True, False])
 async def test_after_the_loss_of_its_sandbox_what_was_stopped_stays_stopped(tmp_path: Path, gone: bool) -> None:
     rig = await made(tmp_path)
@@ -358,6 +372,17 @@ async def test_a_refusal_is_not_asked_for_again_until_the_owner_wants_something_
     assert not (await rig.consider()).stages
     rig.runtime.refused.clear()
     rig.change_member(order=order(1))
+    await rig.settle()
+    assert rig.known().state == "running"
+
+
+async def test_a_refusal_does_not_outlive_the_sandbox(tmp_path: Path) -> None:
+    rig = Rig(tmp_path)
+    rig.runtime.refused.add("busybox")
+    await rig.settle()
+    assert rig.known().state == "error"
+    rig.runtime.refused.clear()
+    rig.runtime.lose_sandbox(WORKLOAD, gone=False)
     await rig.settle()
     assert rig.known().state == "running"
 
@@ -510,6 +535,17 @@ async def test_an_init_container_that_fails_is_tried_again_where_the_policy_says
     rig.runtime.exits["prepare"] = 0
     await rig.settle()
     assert rig.runtime.state(MAIN) == "running"
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_capsule_comes_up_whenever_the_agent_crashed(tmp_path: Path, steps: int) -> None:
+    rig = Rig(tmp_path, capsule())
+    rig.runtime.exits["prepare"] = 0
+    await _some(rig, steps)
+    rig.crash()
+    await rig.settle()
+    assert rig.runtime.state(MAIN) == rig.runtime.state(SIDE) == "running"
+    assert rig.runtime.calls.count(f"start {INIT}") <= 2
 
 
 # crashes

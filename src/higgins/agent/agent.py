@@ -232,8 +232,8 @@ class Agent:
         async for event in events:
             if worker := self._workers.get(event.sandbox):
                 worker.wake()
-            elif self._told:
-                self._compare_now.set()
+            elif self._told and event.sandbox not in self._assigned:
+                self._employ(event.sandbox, None)
         raise EngineUnavailable("The container engine ended its events")
 
     async def _compare(self) -> None:
@@ -247,6 +247,8 @@ class Agent:
                     await self._compare_now.wait()
 
     async def _compare_all(self) -> None:
+        if self._compared:
+            await self._network.setup()  # somebody may have flushed the host's rules
         holdings = await self._observer.everything()
         for uuid in sorted(self._observer.workloads(holdings) - set(self._workers) - set(self._assigned)):
             LOG.info("Workload %s is not assigned to this host: removing what is left of it", uuid)
@@ -257,7 +259,6 @@ class Agent:
                 worker.compare(self._observer.seen(uuid, holdings, volumes, self._shared(uuid, volumes)))
             else:
                 self._employ(uuid, assignment)
-        self._filters.forget()
         self._compared = True
         self._sweep_now.set()
 

@@ -1,13 +1,17 @@
 """Points at which a test has the agent die, as a machine would: at once and without a word.
 
 ``HIGGINS_FAILPOINT=CreateContainer:after`` kills the process right after that step was done for the first time, and
-``StartContainer:before:3`` before it is done for the third time.
+``StartContainer:before:3`` before it is done for the third time. Each point that is passed is named in the log, so that
+a test learns which there are.
 """
 
+import logging
 import os
 import signal
 from collections.abc import Mapping
 from typing import Literal
+
+LOG = logging.getLogger(__name__)
 
 When = Literal["before", "after"]
 VARIABLE = "HIGGINS_FAILPOINT"
@@ -22,6 +26,7 @@ class Failpoint:
 
     def reach(self, step: str, when: When) -> None:
         """The agent is at this point now."""
+        LOG.info("Passing %s:%s", step, when)
         if (step, when) == self._point:
             self._left -= 1
             if self._left == 0:

@@ -41,11 +41,6 @@ class Filters:
             await self._network.apply(list(now))
             self._applied = now
 
-    def forget(self) -> None:
-        """Apply once more, whatever was applied: something else may have changed the host's rules."""
-        self._applied = None
-        self._changed.set()
-
     async def run(self) -> None:
         """Apply what is wanted soon after it changed, for ever."""
         while True:

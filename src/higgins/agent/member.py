@@ -50,7 +50,7 @@ class Stage(IntEnum):
 
 
 class Ground(Struct, frozen=True, kw_only=True):
-    """What the container stands on. ``lost``: its sandbox is gone; ``stale``: it is there but not ready."""
+    """What the container stands on. ``lost``: its sandbox is gone; ``stale``: that is there but not ready."""
 
     now: datetime
     policy: RestartPolicy
@@ -302,7 +302,7 @@ def _restart(
     way.then(stage, StopContainer(uuid=member.uuid, timeout=timeout, restarting=True))
     return way.then(
         Stage.GO,
-        StartContainer(uuid=member.uuid, order=order, restarts=counts[0], streak=counts[1], again=True),
+        StartContainer(uuid=member.uuid, order=order, restarts=counts[0], streak=counts[1]),
     )
 
 
@@ -363,7 +363,7 @@ def _exited(member: Member, current: Observed, known: Known, memory: MemberMemor
 
 
 def _start(member: Member, known: Known, *, counts: tuple[int, int], order: int = 0) -> Course:
-    start = StartContainer(uuid=member.uuid, order=order, restarts=counts[0], streak=counts[1], again=True)
+    start = StartContainer(uuid=member.uuid, order=order, restarts=counts[0], streak=counts[1])
     return Course(known=known).then(Stage.GO, start)
 
 

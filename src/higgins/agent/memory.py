@@ -20,7 +20,7 @@ from higgins.agent.steps import (
     WriteFiles,
 )
 from higgins.control.link import Assignment, Known, Member
-from higgins.model.errors import ContainerGone, HigginsError, HostUnavailable, ImagePullFailed
+from higgins.model.errors import ContainerGone, HigginsError, HostUnavailable, ImagePullFailed, SandboxGone
 
 #: Seconds before a failed step is tried again, doubled each time up to the last.
 FIRST_RETRY = 1.0
@@ -42,14 +42,17 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 class MemberMemory(Struct, kw_only=True):
-    """Of one container. ``limits`` (cores, bytes) in force and ``made`` with; ``streak`` restarts in a row."""
+    """Of one container. ``limits`` as last applied (cores, bytes); ``streak`` restarts in a row.
+
+    ``unbound``: the engine bound it to a sandbox that is no more, so that it can never start again.
+    """
 
     known: Known
     limits: tuple[float, int] | None = None
-    made: tuple[float, int] | None = None
     streak: int = 0
     killed_at: datetime | None = None
     health: Health | None = None
+    unbound: bool = False
 
 
 class Memory(Struct, kw_only=True):
@@ -87,8 +90,8 @@ def succeeded(memory: Memory, step: Step, now: datetime) -> None:
     if member is None:
         return
     if isinstance(step, CreateContainer):
-        member.limits = member.made = (step.container.cpu, step.container.memory)
-        member.streak, member.killed_at, member.health = 0, None, None
+        member.limits = (step.container.cpu, step.container.memory)
+        member.streak, member.killed_at, member.health, member.unbound = 0, None, None, False
     elif isinstance(step, UpdateLimits):
         member.limits = (step.cpu, step.memory)
     elif isinstance(step, StartContainer):
@@ -112,15 +115,13 @@ def _started(member: MemberMemory, step: StartContainer) -> None:
     )
     member.streak = step.streak
     member.killed_at = None
-    if step.again:
-        member.limits = member.made  # an engine may start it by making it anew
 
 
 def failed(memory: Memory, step: Step, error: HigginsError, generation: int, now: datetime) -> None:
     """Remember that a step failed, and when to try again: never at once, and not at all after a final refusal."""
     before = memory.failures.get(_key(step))
     count = before.count + 1 if before and before.generation == generation else 1
-    transient = not step.final or isinstance(error, HostUnavailable | ImagePullFailed | ContainerGone)
+    transient = not step.final or isinstance(error, HostUnavailable | ImagePullFailed | ContainerGone | SandboxGone)
     wait = timedelta(seconds=min(FIRST_RETRY * 2 ** min(count - 1, 10), LAST_RETRY))
     memory.failures[_key(step)] = Failure(
         sentence=str(error),
@@ -130,5 +131,7 @@ def failed(memory: Memory, step: Step, error: HigginsError, generation: int, now
         crucial=step.crucial,
     )
     member = memory.members.get(step.subject)
+    if member is not None and isinstance(step, StartContainer):
+        member.unbound = isinstance(error, SandboxGone)
     if member is not None and isinstance(step, KillContainer):
         member.known = replace(member.known, order_done=max(step.order, member.known.order_done))

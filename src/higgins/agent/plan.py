@@ -47,7 +47,8 @@ def plan(workload: str, assignment: Assignment | None, seen: Seen, memory: Memor
     for member, way in ways:
         # What is running already may be stopped and looked after; nothing is made or started on what is not there.
         possible = way.steps if not trouble or _needs_nothing(way) else []
-        steps, failure = _cut(possible, memory, assignment.generation, now)
+        # A refusal may have been about the sandbox, when that is to be made anew.
+        steps, failure = _cut(possible, memory, assignment.generation, now, anew=stale or seen.sandbox is None)
         staged = staged + steps
         known[member.uuid] = _told(way.known, failure or _refused_signal(member, memory, assignment.generation))
         waiting += [failure] if failure else []
@@ -119,7 +120,7 @@ def _members(
             ways.append((member, Course(known=mine.known)))
             continue
         policy = assignment.restart_policy or member.spec.restart_policy
-        ground = Ground(now=now, policy=_policy(member, policy), lost=seen.sandbox is None, stale=stale)
+        ground = Ground(now=now, policy=_policy(member, policy), lost=seen.sandbox is None or mine.unbound, stale=stale)
         way = course(assignment, member, found, mine, ground)
         ways.append((member, way))
         open_inits += member.role == "init" and member.goal is not Goal.DELETED and not complete(member, way.known)
@@ -158,13 +159,13 @@ def _needs_nothing(way: Course) -> bool:
 
 
 def _cut(
-    staged: Iterable[tuple[int, Step]], memory: Memory, generation: int, now: datetime
+    staged: Iterable[tuple[int, Step]], memory: Memory, generation: int, now: datetime, *, anew: bool = False
 ) -> tuple[Staged, Failure | None]:
     """The steps before the first that must not be tried now, and why it must not."""
     kept: Staged = []
     for stage, step in sorted(staged, key=lambda one: one[0]):
         failure = memory.failure(step)
-        if failure is not None and failure.holds(generation, now):
+        if failure is not None and failure.holds(generation, now) and not (anew and failure.retry_at is None):
             return kept, failure
         kept.append((stage, step))
     return kept, None

@@ -108,7 +108,6 @@ class StartContainer(ContainerStep, frozen=True, kw_only=True):
     order: int = 0
     restarts: int = 0
     streak: int = 0
-    again: bool = False  # it ran before
 
     final: ClassVar[bool] = True
     crucial: ClassVar[bool] = True

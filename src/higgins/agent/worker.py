@@ -67,6 +67,7 @@ class Worker:
         self._changed = asyncio.Event()
         self._wake_at: datetime | None = None
         self._working = False
+        self._holds_slot = False
         self._probes: set[asyncio.Task[None]] = set()
         self._wake.set()
 
@@ -101,16 +102,27 @@ class Worker:
         try:
             while not self.finished:
                 await self._sleep()
-                async with self._bench.slots:
-                    self._working = True
-                    try:
-                        self._wake_at = await self._work()
-                    finally:
-                        self._working = False
+                await self._take_slot()
+                self._working = True
+                try:
+                    self._wake_at = await self._work()
+                finally:
+                    self._working = False
+                    self._leave_slot()
         finally:
             for task in self._probes:
                 task.cancel()
             await asyncio.gather(*self._probes, return_exceptions=True)
+
+    async def _take_slot(self) -> None:
+        if not self._holds_slot:
+            await self._bench.slots.acquire()
+            self._holds_slot = True
+
+    def _leave_slot(self) -> None:
+        if self._holds_slot:
+            self._holds_slot = False
+            self._bench.slots.release()
 
     async def _sleep(self) -> None:
         wait = None if self._wake_at is None else (self._wake_at - self._bench.now()).total_seconds()
@@ -198,8 +210,9 @@ class Worker:
         self._told = observation
         self._bench.outbox.put(observation)
 
-    def _announce(self, step: Step, generation: int) -> None:
-        """A step takes long: say what is being done."""
+    def _takes_long(self, step: Step, generation: int) -> None:
+        """Say what is being done, and let others work: a slow registry must not keep the whole host waiting."""
+        self._leave_slot()
         member, assignment = self._memory.members.get(step.subject), self.assignment
         if member is None or assignment is None or assignment.generation != generation or not step.announce:
             return
@@ -221,6 +234,7 @@ class Worker:
                 for task in (*tasks, changed):
                     task.cancel()
                 results = await asyncio.gather(*tasks, changed, return_exceptions=True)
+            await self._take_slot()
             faults = [one for one in results if isinstance(one, Exception)]
             if faults:
                 raise next((one for one in faults if not isinstance(one, EngineUnavailable)), faults[0])
@@ -240,15 +254,14 @@ class Worker:
     async def _step(self, step: Step, generation: int) -> bool:
         """Do one step and remember how it went; whether it was done."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(ANNOUNCE, self._announce, step, generation) if step.announce else None
+        timer = loop.call_later(ANNOUNCE, self._takes_long, step, generation) if step.lasting else None
         try:
             await self._bench.effects.do(step)
         except EngineUnavailable:
             raise
         except HigginsError as error:
-            LOG.warning(
-                "Workload %s: %s failed: %s", self.workload, type(step).__name__, error, exc_info=error.__cause__
-            )
+            name = type(step).__name__
+            LOG.warning("Workload %s: %s failed: %s Cause: %r", self.workload, name, error, error.__cause__)
             memory.failed(self._memory, step, error, generation, self._bench.now())
             return False
         finally:

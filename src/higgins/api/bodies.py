@@ -1,11 +1,25 @@
 """Reading what a request carries: its query string and its JSON body, each thing once, within its limit."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 from aiohttp import web
 
 from higgins.model.errors import SchemaInvalid, TooLarge, Unsupported
+
+
+class BrokenBody(SchemaInvalid):
+    """The body is not encoded as it says, or it broke off: nothing after it on the connection can be trusted."""
+
+
+async def pieces(request: web.Request) -> AsyncIterator[bytes]:
+    """The body as it comes; raises ``BrokenBody``."""
+    try:
+        async for piece in request.content.iter_any():
+            yield piece
+    except web.RequestPayloadError:
+        raise BrokenBody("The body cannot be read: it is not encoded as it says, or it broke off.") from None
 
 
 async def read_limited(request: web.Request, limit: int) -> bytes:
@@ -14,7 +28,7 @@ async def read_limited(request: web.Request, limit: int) -> bytes:
     if request.content_length is not None and request.content_length > limit:
         raise too_large
     data = bytearray()
-    async for piece in request.content.iter_any():
+    async for piece in pieces(request):
         data += piece
         if len(data) > limit:
             raise too_large

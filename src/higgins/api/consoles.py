@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import logging
+import re
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -21,6 +22,7 @@ LOG = logging.getLogger(__name__)
 
 #: What clients of Zun offer: frames of bytes, or of base64 text.
 PROTOCOLS = ("binary", "base64")
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,255}", re.ASCII)
 _LARGEST_FRAME = 1024 * 1024
 
 
@@ -54,7 +56,7 @@ async def open_console(
     check_origin(request, settings)
     query = request.query
     token, uuid, exec_id = query.get("token", ""), query.get("uuid", ""), query.get("exec_id")
-    if not token or not uuid or max(len(token), len(uuid), len(exec_id or "")) > 255:
+    if not _WORD.fullmatch(token) or not _WORD.fullmatch(uuid) or not _WORD.fullmatch(exec_id or "none"):
         raise Invalid("A console is opened with 'token' and 'uuid', and with 'exec_id' where there is one.")
     socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=30, max_msg_size=_LARGEST_FRAME)
     if not socket.can_prepare(request):

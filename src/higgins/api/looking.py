@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from higgins.api import bodies
 from higgins.api.call import Call
 from higgins.api.microversion import Version
 from higgins.api.streams import gone, with_pauses
@@ -159,7 +160,7 @@ def takes_tar(request: web.Request, version: Version) -> bool:
 async def put_archive(call: Call) -> Any:
     ident, path = call.path["container"], call.query["path"]
     if takes_tar(call.request, call.version):
-        pieces: AsyncIterator[bytes] = call.request.content.iter_any()
+        pieces: AsyncIterator[bytes] = bodies.pieces(call.request)
     else:
         data: bytes | str = call.query["data"]
         pieces = _whole(data.encode() if isinstance(data, str) else data)

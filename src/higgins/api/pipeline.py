@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -35,6 +36,10 @@ SENT = web.RequestKey("sent", bool)
 IDENTITY = web.RequestKey("identity", Identity)
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+#: Written down where there was nobody left to answer.
+_HUNG_UP = 499
+#: A caller's own number of a larger undertaking, as OpenStack's services hand it on.
+_GLOBAL = re.compile(r"req-[0-9a-f-]{36}")
 _EXPOSED = "X-Openstack-Request-Id, Location, OpenStack-API-Version"
 
 
@@ -66,8 +71,12 @@ class Pipeline:
         request[REQUEST_ID] = f"req-{uuid.uuid4()}"
         request[ROUTE] = "none"
         started = time.monotonic()
-        response = await self._errors_told(request)
-        self._note(request, response.status, time.monotonic() - started)
+        status = _HUNG_UP
+        try:
+            response = await self._errors_told(request)
+            status = response.status
+        finally:
+            self._note(request, status, time.monotonic() - started)
         return response
 
     async def add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -88,8 +97,10 @@ class Pipeline:
         self.metrics.count(request[ROUTE], request.method, status, seconds)
         if ACCESS.isEnabledFor(logging.INFO):
             identity = request.get(IDENTITY)
+            given = request.headers.get("X-Openstack-Request-Id", "")
             line = {
                 "request_id": request[REQUEST_ID],
+                "global_request_id": given if _GLOBAL.fullmatch(given) else None,
                 "method": request.method,
                 "route": request[ROUTE],
                 "path": request.path,
@@ -128,7 +139,7 @@ class Pipeline:
             response.headers.update(microversion.headers(None))
         if isinstance(told, WrongMethod):
             response.headers["Allow"] = told.allowed
-        if isinstance(told, TooLarge):
+        if isinstance(told, TooLarge | bodies.BrokenBody):
             response.force_close()  # the rest of the body is not worth reading
         return response
 

@@ -90,6 +90,18 @@ NETWORK: list[cfg.Opt] = [
     cfg.StrOpt("cni_plugins", default="/usr/lib/cni", help="Directory of the CNI plugins."),
 ]
 
+RUNTIMES: list[cfg.Opt] = [
+    cfg.DictOpt(
+        "classes",
+        default={},
+        help="Runtime classes of this host, each with what the engine calls it: gvisor:runsc,kata:kata-qemu. "
+        "Each is tried once at the start, and those that work are offered.",
+    ),
+    cfg.ListOpt("hypervisor", default=[], help="Those of the classes that keep containers apart by a hypervisor."),
+    cfg.BoolOpt("hypervisor_only", default=False, help="Whether all containers must run in one of these."),
+    cfg.ListOpt("hypervisor_only_projects", default=[], help="Projects whose containers must run in one of these."),
+]
+
 GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": DEFAULT,
     "database": DATABASE,
@@ -97,6 +109,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "quota": QUOTA,
     "containers": CONTAINERS,
     "network": NETWORK,
+    "runtimes": RUNTIMES,
 }
 
 
@@ -120,6 +133,9 @@ def settings_of(conf: cfg.ConfigOpts) -> Settings:
         network_pool=conf.network.pool,
         network_prefix=conf.network.prefix,
         network_mtu=conf.network.mtu,
+        hypervisor_classes=tuple(conf.runtimes.hypervisor),
+        hypervisor_only=conf.runtimes.hypervisor_only,
+        hypervisor_only_projects=tuple(conf.runtimes.hypervisor_only_projects),
         **{option.name: conf.containers[option.name] for option in CONTAINERS},
     )
 

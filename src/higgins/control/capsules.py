@@ -22,6 +22,7 @@ from higgins.control.creating import (
     place,
     remember,
     repeated,
+    with_class,
     with_registry,
 )
 from higgins.control.lookup import held, page, workload_row
@@ -84,7 +85,8 @@ async def create(
         specs: list[tuple[str, ContainerSpec]] = []
         for role, spec in ordered:
             check_groups(conn, actor, spec)
-            resolved = mounts.resolve(conn, cloud, actor, with_registry(conn, actor, spec), made=shared)
+            asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, spec))
+            resolved = mounts.resolve(conn, cloud, actor, asked, made=shared)
             hosts |= resolved.hosts
             used += resolved.used
             specs.append((role, resolved.spec))

@@ -45,6 +45,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     console_ttl: float = 60
     execute_timeout: float = 300
     spread: bool = True
+    hypervisor_classes: tuple[str, ...] = ()
+    hypervisor_only: bool = False
+    hypervisor_only_projects: tuple[str, ...] = ()
 
 
 class WrongSecret(HigginsError):

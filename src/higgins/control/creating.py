@@ -10,12 +10,12 @@ from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
 from higgins.control import mounts, quotas, recording, wiring
-from higgins.control.cloud import Actor, Cloud
+from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.placement import Need, choose, claim
 from higgins.control.rows import addresses_of, container_of, host_of, to_json
 from higgins.control.wiring import NetRequest
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
-from higgins.model.errors import AlreadyExists, Conflict, NotFound
+from higgins.model.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from higgins.model.resources import Container, Host
 from higgins.store.database import touch_host
 from higgins.store.schema import container, host, idempotency, registry, security_group, workload
@@ -102,7 +102,8 @@ async def create(
         name = draft.name or generated_name()
         check_name(conn, cloud, actor, name)
         check_groups(conn, actor, draft.spec)
-        resolved = mounts.resolve(conn, cloud, actor, with_registry(conn, actor, draft.spec))
+        asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, draft.spec))
+        resolved = mounts.resolve(conn, cloud, actor, asked)
         spec = resolved.spec
         nets = wiring.resolve(conn, cloud, actor, draft.nets)
         quotas.charge(
@@ -162,7 +163,7 @@ async def dry_run(cloud: Cloud, actor: Actor, draft: Draft) -> dict[str, Any]:
 
     def work(conn: Connection) -> dict[str, Any]:
         resolved = mounts.resolve(conn, cloud, actor, draft.spec)
-        spec = draft.spec
+        spec = with_class(cloud.settings, actor.project_id, draft.spec)
         need = need_of([spec], cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=resolved.hosts)
         fit, refused = choose(load_hosts(conn, cloud), need, cloud.settings)
         return {"host": fit[0].name if fit else None, "candidates": [one.name for one in fit], "refused": refused}
@@ -198,6 +199,22 @@ def with_registry(conn: Connection, actor: Actor, spec: ContainerSpec) -> Contai
     if len(rows) > 1:
         raise Conflict(f"Several registries have the name {spec.registry_id}; use the uuid.")
     return structs.replace(spec, registry_id=rows[0].uuid)
+
+
+def with_class(settings: Settings, project_id: str, spec: ContainerSpec) -> ContainerSpec:
+    """The spec with the runtime class that the project has to use; raises Forbidden for a class that it may not.
+
+    Where the operator lets a project (or all) run only inside hypervisors, a container that names no class gets the
+    first of the hypervisor classes.
+    """
+    if not (settings.hypervisor_only or project_id in settings.hypervisor_only_projects):
+        return spec
+    if spec.runtime is None and settings.hypervisor_classes:
+        return structs.replace(spec, runtime=settings.hypervisor_classes[0])
+    if spec.runtime not in settings.hypervisor_classes:
+        classes = ", ".join(settings.hypervisor_classes) or "none is set up"
+        raise Forbidden(f"runtime: containers of this project run only in a hypervisor's runtime class ({classes}).")
+    return spec
 
 
 def check_groups(conn: Connection, actor: Actor, spec: ContainerSpec) -> None:

@@ -181,6 +181,10 @@ class ContainerGone(EngineError):
     code = "container-not-found"
 
 
+class SandboxGone(EngineError):
+    """The engine does not know the sandbox that a container is bound to; only another container can take its place."""
+
+
 class PathNotFound(EngineError):
     """No such path inside the container."""
 

@@ -238,7 +238,10 @@ class Runtime(Protocol):
         """Make the container in its sandbox. If this uuid and incarnation are there already, do nothing."""
 
     async def start(self, uuid: str) -> None:
-        """Start the newest incarnation. Running already is done."""
+        """Start the newest incarnation. Running already is done.
+
+        Raises ``SandboxGone`` where the sandbox that it is bound to is no more, so that it can never start again.
+        """
 
     async def stop(self, uuid: str, timeout: float) -> None:
         """SIGTERM (or the image's stop signal), after ``timeout`` seconds SIGKILL. Stopped already is done."""

@@ -7,10 +7,9 @@ from oslo_config import cfg
 from oslo_policy import opts, policy
 
 from higgins.api.auth import Identity
-from higgins.api.policies.rules import RULES, defaults
+from higgins.api.policies.rules import defaults
 from higgins.model.errors import Forbidden
 
-NAMES = frozenset(name for name, *_ in RULES)
 _MOST_KEPT = 10_000
 
 

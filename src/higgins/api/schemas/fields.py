@@ -5,7 +5,7 @@ from typing import Any
 
 from higgins.api.microversion import MAXIMUM, MINIMUM, Version
 from higgins.api.schemas.kinds import Kind, Schema, merged, wrong
-from higgins.model.errors import Invalid, ParamTooNew, SchemaInvalid
+from higgins.model.errors import ParamTooNew, SchemaInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,9 @@ class Field:
 
 Fields = tuple[Field, ...]
 
+#: What says no more than leaving a field out.
+_NOTHING: tuple[Any, ...] = (None, False, "", [], {}, "None", "False", "false")
+
 
 class Object(Kind):
     """An object of known fields and no others, within a larger body."""
@@ -52,9 +55,9 @@ def read(fields: Fields, data: Any, version: Version, where: str = "", *, lax: b
         raise wrong(where or "body", "an object is wanted")
     here = {field.name: field for field in fields if field.serves(version)}
     prefix = f"{where}." if where else ""
-    for name in data:
+    for name, value in data.items():
         if name not in here and not (lax and all(field.name != name for field in fields)):
-            raise _unexpected(fields, name, prefix)
+            _unexpected(fields, name, value, version, prefix)
     values: dict[str, Any] = {}
     for name, field in here.items():
         if name in data:
@@ -66,13 +69,16 @@ def read(fields: Fields, data: Any, version: Version, where: str = "", *, lax: b
     return values
 
 
-def _unexpected(fields: Fields, name: str, prefix: str) -> Invalid:
-    known = [field for field in fields if field.name == name]
-    if known:
-        since = min(field.since for field in known)
-        return ParamTooNew(f"Field '{prefix}{name}' is not known in this version; it came with microversion {since}.")
-    shown = name[:64].encode("ascii", "backslashreplace").decode()
-    return SchemaInvalid(f"Unknown parameters: {prefix}{shown}")
+def _unexpected(fields: Fields, name: str, value: Any, version: Version, prefix: str) -> None:
+    """Refuse a name that is not known, unless it is a later version's and given as nothing, as the real client does."""
+    since = min((field.since for field in fields if field.name == name), default=None)
+    if since is None:
+        shown = name[:64].encode("ascii", "backslashreplace").decode()
+        raise SchemaInvalid(f"Unknown parameters: {prefix}{shown}")
+    if version > since:
+        raise SchemaInvalid(f"Field '{prefix}{name}' is not known any more in this version.")
+    if value not in _NOTHING:
+        raise ParamTooNew(f"Field '{prefix}{name}' is not known in this version; it came with microversion {since}.")
 
 
 def describe(fields: Fields) -> Schema:

@@ -9,7 +9,7 @@ import binascii
 import ipaddress
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from higgins.model.errors import SchemaInvalid
@@ -255,6 +255,3 @@ class Checked(Kind):
 def merged(schemas: Sequence[Schema]) -> Schema:
     """The one schema for a field that changed its kind from version to version."""
     return schemas[0] if len(schemas) == 1 else {"anyOf": list(schemas)}
-
-
-Values = Mapping[str, Any]

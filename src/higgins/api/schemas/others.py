@@ -1,6 +1,5 @@
 """What images, networks, services, quotas and registries may be asked with."""
 
-from higgins.api.microversion import Version
 from higgins.api.schemas import common
 from higgins.api.schemas.common import ALL_PROJECTS, FLAG, IDENT, PAGING
 from higgins.api.schemas.fields import Field, Fields, Object
@@ -55,4 +54,3 @@ EVENTS: Fields = (
     ALL_PROJECTS,
     Field("since", Whole(0, 2**53), default=None, doc="The id of the last event seen; or the Last-Event-ID header."),
 )
-VERSION_NETWORK_DELETE = Version(1, 27)

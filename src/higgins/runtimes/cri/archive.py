@@ -35,13 +35,21 @@ async def put(client: Client, uuid: str, path: str, data: AsyncIterator[bytes]) 
     async with _program(client, uuid, "put", path) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        # A program that refuses closes its end before all is written; why, is in its answer.
-        with suppress(BrokenPipeError, ConnectionResetError):
-            async for block in data:
-                process.stdin.write(block)
-                await process.stdin.drain()
+        async for block in data:
+            if not await _taken(process.stdin, block):
+                break
         process.stdin.close()
         _answer(await process.stdout.readline(), path)
+
+
+async def _taken(stdin: asyncio.StreamWriter, block: bytes) -> bool:
+    """Whether the program reads on. One that refuses closes its end before all is written; why, is in its answer."""
+    try:
+        stdin.write(block)
+        await stdin.drain()
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+    return True
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from higgins.model.errors import (
 )
 
 REFUSED = "The container engine refused"
+_RUNTIME_SAYS = "unable to start container process: "
 _AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
@@ -40,8 +41,12 @@ def pull_error(code: grpc.StatusCode, details: str, image: str) -> HigginsError:
 
 
 def sentence(details: str) -> str:
-    """An engine's message as one line with a full stop, short enough to show."""
-    text = " ".join(details.split())[:500].rstrip(".")
+    """An engine's message as one line with a full stop, short enough to show.
+
+    Of a container that cannot be started, each layer down to the OCI runtime says that it failed; the last says why.
+    """
+    why = details.rpartition(_RUNTIME_SAYS)[2].removesuffix(": unknown")
+    text = " ".join(why.split())[:500].rstrip(".")
     return f"{text or 'it gave no reason'}."
 
 

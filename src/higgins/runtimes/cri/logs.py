@@ -55,11 +55,14 @@ def moment(time: bytes) -> datetime:
 
 
 def wanted(entries: Iterable[Entry], options: LogOptions) -> Iterator[Entry]:
-    """Those of the asked streams and since the asked moment."""
+    """Those of the asked streams and since the asked moment, which is in UTC where it has no zone."""
+    since = options.since
+    if since is not None and since.tzinfo is None:
+        since = since.replace(tzinfo=UTC)
     for entry in entries:
         if not (options.stdout if entry.stream == 1 else options.stderr):
             continue
-        if options.since is None or moment(entry.time) >= options.since:
+        if since is None or moment(entry.time) >= since:
             yield entry
 
 

@@ -10,7 +10,10 @@ from msgspec import structs
 
 from higgins.runtimes.base import EngineContainer, Observed, Sandbox
 from higgins.runtimes.cri.config import PREFIX, container_spec
+from higgins.runtimes.cri.errors import sentence
 
+#: containerd's reason for a start that failed.
+_NOT_STARTED = "StartError"
 #: CRI's reason for an end by the kernel, and the exit code of an end by SIGKILL.
 _OOM, _SIGKILLED = "OOMKilled", 128 + 9
 _STATES = {
@@ -27,6 +30,8 @@ def observed(status: cri.ContainerStatus, paused: Collection[str], *, out_of_mem
     ``out_of_memory`` is for what the engine has missed, see ``oom``.
     """
     state = _STATES[status.state]
+    if status.reason == _NOT_STARTED and status.started_at == 0:
+        state = "created"  # as on other engines: it has never run, and the start has told why
     if state == "running" and status.id in paused:
         state = "paused"
     ended = state == "exited"
@@ -126,6 +131,8 @@ def unfit(status: cri.StatusResponse) -> str:
 
 def _reason(status: cri.ContainerStatus) -> str:
     """What the engine tells beyond the exit code and a kill for memory, which are told by themselves."""
+    if status.reason == _NOT_STARTED:
+        return sentence(status.message)
     word = "" if status.reason in ("Completed", "Error", _OOM) else status.reason
     return ": ".join(part for part in (word, status.message) if part)
 

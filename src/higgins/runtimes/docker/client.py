@@ -17,6 +17,7 @@ from aiodocker.stream import Stream
 from yarl import URL
 
 from higgins.model.errors import EngineError, HigginsError
+from higgins.runtimes.docker.engine import engine_name
 from higgins.runtimes.docker.errors import NO_CONNECTION, engine_errors
 
 #: The newest version of the Docker Engine API that this driver was written for, and the oldest that has all it needs.
@@ -53,6 +54,7 @@ class Client:
 
     def __init__(self, url: str) -> None:
         # Every followed log and open terminal holds a connection, so the pool must not be bounded.
+        self._podman = False
         path = url.removeprefix("unix://")
         self._connector = aiohttp.UnixConnector(path, limit=0) if path != url else None
         # With a connector of ours the URL only gives requests a host name.
@@ -69,9 +71,15 @@ class Client:
         with engine_errors():
             return dict(await self._docker._query_json("version", versioned_api=False))
 
+    async def is_podman(self) -> bool:
+        """Whether Podman speaks through its compatible socket; it differs where this is asked."""
+        await self._agree()
+        return self._podman
+
     async def _agree(self) -> None:
         if self._docker.api_version == "auto":
             said = await self.version()
+            self._podman = engine_name(said) == "podman"
             version = agree(str(said["ApiVersion"]), str(said.get("MinAPIVersion") or said["ApiVersion"]))
             self._docker.api_version = f"v{version}"
 

@@ -65,7 +65,11 @@ def labels(container: EngineContainer) -> dict[str, str]:
 
 
 def sandbox_body(spec: SandboxSpec, image: str) -> dict[str, Any]:
-    """A container that only holds the namespaces: no network but ``lo``, nothing it may do."""
+    """A container that only holds the namespaces: no network but ``lo``, nothing it may do.
+
+    It runs with the engine's default runtime whatever class its members have: each container of a class with a kernel
+    of its own has one for itself on this engine, and that of the sandbox would only take the network's addresses away.
+    """
     host: dict[str, Any] = {
         "NetworkMode": "none",
         "IpcMode": "shareable",
@@ -77,8 +81,6 @@ def sandbox_body(spec: SandboxSpec, image: str) -> dict[str, Any]:
     }
     if spec.dns:
         host["Dns"] = list(spec.dns)
-    if spec.runtime:
-        host["Runtime"] = spec.runtime
     return {
         "Image": image,
         "Hostname": spec.hostname,
@@ -135,8 +137,11 @@ def host_config(container: EngineContainer) -> dict[str, Any]:
     return host
 
 
-def container_body(container: EngineContainer) -> dict[str, Any]:
-    """No hostname here: a container that joins another's network takes that one's, and the engine refuses a second."""
+def container_body(container: EngineContainer, *, podman: bool = False) -> dict[str, Any]:
+    """What the engine's create call is sent.
+
+    Docker gives a container that joins another's network that one's hostname, and refuses a second; Podman does not.
+    """
     body: dict[str, Any] = {
         "Image": container.image,
         "Env": [f"{key}={value}" for key, value in container.environment.items()],
@@ -147,6 +152,8 @@ def container_body(container: EngineContainer) -> dict[str, Any]:
         "Healthcheck": {"Test": ["NONE"]},
         "HostConfig": host_config(container),
     }
+    if podman and container.hostname:
+        body["Hostname"] = container.hostname
     if container.command:
         body["Cmd"] = list(container.command)
     if container.entrypoint is not None:

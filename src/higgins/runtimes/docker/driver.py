@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from higgins.model.errors import EngineError, EngineUnavailable, ImageNotFound, NotImplementedHere
+from higgins.model.errors import EngineError, EngineUnavailable, ImageNotFound, NotImplementedHere, SandboxGone
 from higgins.runtimes.base import (
     EngineContainer,
     EngineInfo,
@@ -29,8 +29,11 @@ from higgins.runtimes.docker import archive, config, engine, holdings, lifecycle
 from higgins.runtimes.docker.client import Client
 from higgins.runtimes.docker.images import Images, full_name, split_name
 
-#: What changes a workload's state. Others (exec, attach, resize …) come often and say nothing.
-EVENTS = ("create", "start", "die", "oom", "pause", "unpause", "destroy", "update")
+#: What changes a workload's state, in the words of Docker and of Podman. Others (exec, attach, resize …) come often and
+#: say nothing.
+EVENTS = frozenset(
+    ("create", "start", "die", "died", "oom", "pause", "unpause", "destroy", "remove", "update", "cleanup")
+)
 
 
 class DockerRuntime:
@@ -83,12 +86,13 @@ class DockerRuntime:
 
     async def create(self, container: EngineContainer) -> None:
         name = config.container_name(container.uuid, container.incarnation)
+        body = config.container_body(container, podman=await self._client.is_podman())
         missing = ImageNotFound(f"The image {full_name(container.image)} is not on this host.")
         try:
-            await lifecycle.make(self._client, name, config.container_body(container), missing)
+            await lifecycle.make(self._client, name, body, missing)
         except ImageNotFound as error:
             await self._images.inspect(container.image)
-            raise EngineError(f"The sandbox {container.sandbox} is not on this host.") from error
+            raise SandboxGone(f"The sandbox {container.sandbox} is not on this host.") from error
 
     async def start(self, uuid: str) -> None:
         await lifecycle.start(self._client, await self._find(uuid), uuid)
@@ -127,12 +131,12 @@ class DockerRuntime:
         return self._events(since=f"{time.time():.6f}")
 
     async def _events(self, since: str) -> AsyncIterator[Event]:
-        filters = {"type": ["container"], "label": [config.KIND], "event": list(EVENTS)}
-        params = {"since": since, "filters": json.dumps(filters)}
+        # Chosen here and not by the engine: Podman knows no filter by a label's name.
+        params = {"since": since, "filters": json.dumps({"type": ["container"]})}
         async with self._client.open("GET", "events", params=params) as answer:
             async for said in self._client.objects(answer):
                 sandbox = said.get("Actor", {}).get("Attributes", {}).get(config.SANDBOX)
-                if sandbox:
+                if sandbox and said.get("Action") in EVENTS:
                     yield Event(sandbox=sandbox)
         raise EngineUnavailable("The container engine of this host went away.")
 
@@ -201,8 +205,9 @@ class DockerRuntime:
         ours = (config.UUID, config.SANDBOX, config.PROJECT, config.INCARNATION, config.KIND)
         changes = "\n".join(f'LABEL {key}=""' for key in ours)
         params = {"container": await self._find(uuid), "repo": repository, "tag": tag, "changes": changes}
-        made = await self._client.call("POST", "commit", params=params, missing=holdings.gone(uuid), patience=3600)
-        return str(made["Id"])
+        missing = holdings.gone(uuid)
+        await self._client.call("POST", "commit", params=params, body={}, missing=missing, patience=3600)
+        return (await self._images.inspect(name)).id
 
     # what they share
 

@@ -12,6 +12,9 @@ from higgins.runtimes.docker.client import Client
 
 #: Looks that go on at once; more would only queue in the engine.
 AT_ONCE = 16
+#: Seconds that a removal is waited for, and between looks at it.
+REMOVAL = 10.0
+LOOK_EVERY = 0.05
 
 
 def gone(uuid: str) -> ContainerGone:
@@ -50,6 +53,16 @@ async def inspect(client: Client, container: str, missing: ContainerGone) -> dic
     return dict(await client.call("GET", f"containers/{container}/json", missing=missing))
 
 
+async def _come_to_rest(client: Client, container: str) -> dict[str, Any]:
+    """What the engine holds of it once nobody removes it any more: one that goes away is no container in trouble."""
+    patience = asyncio.get_running_loop().time() + REMOVAL
+    while True:
+        payload = await inspect(client, container, gone(container))
+        if payload["State"]["Status"] != "removing" or asyncio.get_running_loop().time() > patience:
+            return payload
+        await asyncio.sleep(LOOK_EVERY)
+
+
 async def everything(client: Client, sandbox: str | None) -> Holdings:
     """One list call, and one look at each thing it names: the list knows neither process ids nor exit codes."""
     labels = {config.SANDBOX: sandbox} if sandbox is not None else {}
@@ -62,7 +75,7 @@ async def everything(client: Client, sandbox: str | None) -> Holdings:
     async def look(entry: dict[str, Any]) -> dict[str, Any] | None:
         async with slots:
             try:
-                return await inspect(client, entry["Id"], gone(entry["Id"]))
+                return await _come_to_rest(client, entry["Id"])
             except ContainerGone:  # it went between the two calls
                 return None
 

@@ -6,12 +6,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError
+from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError, SandboxGone
 from higgins.runtimes.docker import holdings
 from higgins.runtimes.docker.client import PATIENCE, Client
 
 #: Seconds between looks at a container that another call is making or removing.
 LOOK_EVERY = 0.05
+
+#: How often Podman is asked to make or remove a container before its error is believed.
+PODMAN_TRIES = 20
 
 
 @asynccontextmanager
@@ -26,14 +29,16 @@ async def in_time(sentence: str) -> AsyncIterator[None]:
 
 async def make(client: Client, name: str, body: dict[str, Any], missing: HigginsError) -> None:
     """Create the container unless one of that name is there. ``missing`` says that its image is not on the host."""
+    tries = PODMAN_TRIES if await client.is_podman() else 1
     async with in_time(f"The container engine is still busy with {name}."):
         while not await exists(client, name):
             try:
                 await client.call("POST", "containers/create", params={"name": name}, body=body, missing=missing)
             except EngineError as error:
                 # 409: the name is taken, perhaps by a call that is not through yet. Then it appears, or this one may
-                # try again. Podman says 500, once the container is there.
-                if status_of(error) != 409 and not await exists(client, name):
+                # try again. Podman says 500 to that, as to much else.
+                tries -= status_of(error) != 409
+                if error is missing or not tries:
                     raise
                 await asyncio.sleep(LOOK_EVERY)
 
@@ -60,7 +65,7 @@ async def start(client: Client, container: str, uuid: str) -> None:
     except EngineError as error:
         payload = await holdings.inspect(client, container, holdings.gone(uuid))
         if isinstance(error, ContainerGone):  # but it is here, so what is missing is what it joins
-            raise EngineError(f"The sandbox of the container {uuid} is not on this host.") from error
+            raise SandboxGone(f"The sandbox of the container {uuid} is not on this host.") from error
         sentence = command_fault(payload)
         if sentence is None:
             raise
@@ -104,6 +109,7 @@ async def remove(client: Client, container: str) -> None:
     """Kill and remove it with its anonymous volumes, and see it gone. Gone already is done."""
     missing = holdings.gone(container)
     params = {"force": "1", "v": "1"}
+    tries = PODMAN_TRIES if await client.is_podman() else 1
     async with in_time(f"The container engine is still busy with the removal of {container}."):
         while True:
             try:
@@ -111,7 +117,9 @@ async def remove(client: Client, container: str) -> None:
             except ContainerGone:
                 return
             except EngineError as error:
-                if status_of(error) != 409:  # 409: another call is removing it
+                # 409: another call is removing it. Podman says 500 to a container that ends just now, too.
+                tries -= status_of(error) != 409
+                if not tries:
                     raise
                 await asyncio.sleep(LOOK_EVERY)
             else:

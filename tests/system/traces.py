@@ -1,0 +1,69 @@
+"""What workloads leave behind on a host: to be compared before and after."""
+
+import socket
+import sqlite3
+import subprocess
+import time
+from pathlib import Path
+
+from tests.engines import DEADLINE
+from tests.system.behind import BehindTheBack
+from tests.system.cloud import HigginsUp
+
+#: Tables whose rows come and go with containers; the others are records that are kept.
+_TABLES = ("workload", "container", "port", "volume")
+#: Sums that are kept in step with them.
+_CLAIMS = {
+    "host": "name, cpu_used, memory_used, disk_used, containers",
+    "project": "id, containers, cpu, memory, disk",
+}
+_DIRECTORIES = ("sandboxes", "volumes", "mounts", "files", "logs")
+
+
+def traces(up: HigginsUp, engine: BehindTheBack) -> dict[str, set[str]]:
+    """By kind, what is there now."""
+    return {
+        "containers of the engine": engine.containers(),
+        "interfaces": {name for _, name in socket.if_nameindex()},
+        "rules": set(_said("nft", "list", "ruleset").splitlines()),
+        "mounts": {line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()},
+        # The machine's loop devices are seen in every namespace.
+        "loop devices": {line for line in _said("losetup", "--noheadings", "--output", "BACK-FILE").splitlines()
+                         if str(up.data) in line},
+        "files": {str(path) for name in _DIRECTORIES for path in (up.data / name).rglob("*")},
+        "rows": _rows(up.data / "higgins.db"),
+    }  # fmt: skip
+
+
+def changes(before: dict[str, set[str]], now: dict[str, set[str]]) -> dict[str, list[str]]:
+    """By kind, what came (+) and what went (-); nothing where both are the same."""
+    found = {
+        kind: [f"+{one}" for one in sorted(now[kind] - before[kind])]
+        + [f"-{one}" for one in sorted(before[kind] - now[kind])]
+        for kind in before
+    }
+    return {kind: lines for kind, lines in found.items() if lines}
+
+
+def left_over(up: HigginsUp, engine: BehindTheBack, before: dict[str, set[str]]) -> dict[str, list[str]]:
+    """What has changed since ``before``. The last traces go a moment after the container: they are waited for."""
+    deadline = time.monotonic() + DEADLINE
+    while (found := changes(before, traces(up, engine))) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return found
+
+
+def _said(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _rows(database: Path) -> set[str]:
+    connection = sqlite3.connect(database, timeout=DEADLINE)
+    try:
+        found = {f"{table} {row[0]}" for table in _TABLES for row in connection.execute(f"SELECT uuid FROM {table}")}
+        for table, columns in _CLAIMS.items():
+            rows = connection.execute(f"SELECT {columns} FROM {table}")
+            found |= {f"{table} {row}" for row in rows if any(row[1:])}
+        return found
+    finally:
+        connection.close()
