@@ -27,8 +27,12 @@ _PROGRAM = [sys.executable, "-m", "higgins.cli.main"]
 class HigginsUp:
     """One cloud: a data directory, a port, and the process while it runs."""
 
-    def __init__(self, data: Path, engine: Sequence[str], launcher: Launcher | None = None) -> None:
-        """``engine``: the options that name the engine to use. A ``launcher`` makes starting it quick."""
+    def __init__(self, data: Path, engine: Sequence[str], launcher: Launcher | None = None, *, spares: int = 0) -> None:
+        """``engine``: the options that name the engine to use. A ``launcher`` makes starting it quick.
+
+        ``spares`` sandboxes are made ahead; none unless asked for, since tests look at all that is on the engine.
+        """
+        self.spares = spares
         self.data = data
         self.engine = engine
         self._launcher = launcher
@@ -41,7 +45,8 @@ class HigginsUp:
     def start(self, **environment: str) -> None:
         """Start it, with these variables set, and wait until it says that it serves."""
         said = len(self.log())
-        self.process = self._launch(self._arguments("up", "--listen", self.listen), environment)
+        options = ("--listen", self.listen, "--spare-sandboxes", str(self.spares))
+        self.process = self._launch(self._arguments("up", *options), environment)
         deadline = time.monotonic() + PATIENCE
         while "Higgins serves http://" not in self.log()[said:]:
             assert self.process.poll() is None, f"higgins up ended: {self.log()[-3000:]}"

@@ -38,6 +38,7 @@ class Box(Struct):
     identity: int
     netns: str
     ready: bool = True
+    hostname: str = ""
 
 
 class Held(Struct):
@@ -159,11 +160,13 @@ class FakeRuntime:
         if box is None or (not box.ready and self.forgets_members):
             if box is not None:
                 self._drop(spec.uuid)
-            box = Box(spec.uuid, spec.project_id, identity=self._count, netns=f"/ns/{self._count}")
+            box = Box(
+                spec.uuid, spec.project_id, identity=self._count, netns=f"/ns/{self._count}", hostname=spec.hostname
+            )
             self.boxes[spec.uuid] = box
         elif not box.ready:
             box.ready, box.netns = True, f"/ns/{self._count}"
-        return Sandbox(box.uuid, box.netns, True, box.project_id)
+        return Sandbox(box.uuid, box.netns, True, box.project_id, box.hostname)
 
     def _drop(self, sandbox: str) -> None:
         self.held = {key: held for key, held in self.held.items() if held.spec.sandbox != sandbox}
@@ -249,7 +252,7 @@ class FakeRuntime:
         self._up("list")
         return Holdings(
             sandboxes=tuple(
-                Sandbox(box.uuid, box.netns if box.ready else "", box.ready, box.project_id)
+                Sandbox(box.uuid, box.netns if box.ready else "", box.ready, box.project_id, box.hostname)
                 for box in self.boxes.values()
                 if sandbox in (None, box.uuid)
             ),

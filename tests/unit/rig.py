@@ -12,6 +12,7 @@ from higgins.agent.filters import Filters
 from higgins.agent.observe import Observer, Table
 from higgins.agent.plan import plan
 from higgins.agent.seen import Plan, Seen
+from higgins.agent.spares import Spares
 from higgins.agent.steps import Step
 from higgins.control.link import Assignment, Known, Member
 from higgins.model.errors import HigginsError
@@ -37,8 +38,9 @@ class Rig:
         fakes: Any = (self.runtime, self.network, self.volumes)
         self.filters = Filters(self.network)
         self.table = Table(self.network, self.volumes)
-        self.effects = Effects(*fakes, files=self.files, filters=self.filters, table=self.table)
-        self.observer = Observer(fakes[0], self.table, self.files)
+        spares = Spares(fakes[0], 0)
+        self.effects = Effects(*fakes, files=self.files, filters=self.filters, table=self.table, spares=spares)
+        self.observer = Observer(fakes[0], self.table, self.files, spares)
         self.memory = memory.Memory()
         self._read = False
 

@@ -19,6 +19,7 @@ from higgins.agent.files import Files, name_servers
 from higgins.agent.filters import Filters
 from higgins.agent.observe import Observer, Table
 from higgins.agent.outbox import Outbox
+from higgins.agent.spares import Spares
 from higgins.agent.steps import DeleteVolume, DetachVolume, Step
 from higgins.agent.worker import Bench, Worker
 from higgins.control.link import Assignment, Assignments, ControlLink, HostReport, Observation
@@ -52,7 +53,10 @@ def host_name_servers(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
 
 
 class Agent:
-    """Keeps one host as the control plane says. ``data`` is a directory of its own; ``dns`` name servers."""
+    """Keeps one host as the control plane says. ``data`` is a directory of its own; ``dns`` name servers.
+
+    ``spares`` is how many sandboxes are made ahead.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Agent:
         dns: tuple[str, ...] | None = None,
         compare_every: float = COMPARE,
         slots: int = SLOTS,
+        spares: int = 0,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._link = link
@@ -77,9 +82,18 @@ class Agent:
         self._files = Files(data / "sandboxes", host_name_servers() if dns is None else dns)
         self._filters = Filters(network)
         self._table = Table(network, volumes)
-        self._observer = Observer(runtime, self._table, self._files)
+        self._spares = Spares(runtime, spares)
+        self._observer = Observer(runtime, self._table, self._files, self._spares)
         self._outbox = Outbox(self._send)
-        self._effects = Effects(runtime, network, volumes, files=self._files, filters=self._filters, table=self._table)
+        self._effects = Effects(
+            runtime,
+            network,
+            volumes,
+            files=self._files,
+            filters=self._filters,
+            table=self._table,
+            spares=self._spares,
+        )
         self._bench = Bench(
             runtime=runtime,
             effects=self._effects,
@@ -88,6 +102,7 @@ class Agent:
             slots=asyncio.Semaphore(slots),
             now=now,
             figures=self.figures,
+            spares=self._spares,
             shared=self._shared,
         )
         self._host: int | None = None
@@ -109,7 +124,15 @@ class Agent:
         self._running = asyncio.get_running_loop().create_future()
         try:
             await self._join()
-            for loop in (self._outbox.run, self._filters.run, self._follow, self._compare, self._sweep, self._listen):
+            for loop in (
+                self._outbox.run,
+                self._filters.run,
+                self._follow,
+                self._compare,
+                self._sweep,
+                self._listen,
+                self._spares.run,
+            ):
                 self._spawn(self._for_ever(loop))
             await self._running
         finally:
@@ -122,6 +145,7 @@ class Agent:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL):
                 await self._outbox.flush()
+                await self._spares.clear()
         if self._running is not None and not self._running.done():
             self._running.set_result(None)
 
@@ -233,10 +257,13 @@ class Agent:
         events = self._runtime.events()
         self._compare_now.set()
         async for event in events:
-            if worker := self._workers.get(event.sandbox):
+            workload = self._spares.workload(event.sandbox)
+            if workload is None:
+                continue
+            if worker := self._workers.get(workload):
                 worker.wake()
-            elif self._told and event.sandbox not in self._assigned:
-                self._employ(event.sandbox, None)
+            elif self._told and workload not in self._assigned:
+                self._employ(workload, None)
         raise EngineUnavailable("The container engine ended its events")
 
     async def _compare(self) -> None:
@@ -252,7 +279,9 @@ class Agent:
     async def _compare_all(self) -> None:
         if self._compared:
             await self._network.setup()  # somebody may have flushed the host's rules
-        holdings = await self._observer.everything()
+        owners = {member.uuid: uuid for uuid, one in self._assigned.items() for member in one.members}
+        holdings = await self._observer.everything(owners)
+        self._spares.renew()
         for uuid in sorted(self._observer.workloads(holdings) - set(self._workers) - set(self._assigned)):
             LOG.info("Workload %s is not assigned to this host: removing what is left of it", uuid)
             self._employ(uuid, None)

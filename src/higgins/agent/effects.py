@@ -8,10 +8,11 @@ from higgins.agent import failpoints, steps
 from higgins.agent.files import Files
 from higgins.agent.filters import Filters
 from higgins.agent.observe import Table
+from higgins.agent.spares import Spares
 from higgins.agent.steps import CreateContainer, Plug, Step
 from higgins.model.errors import EngineError
 from higgins.networks.base import Network
-from higgins.runtimes.base import Bind, Runtime, Sandbox
+from higgins.runtimes.base import Bind, Runtime, Sandbox, SandboxSpec
 from higgins.volumes.base import Volumes, VolumeWire
 
 
@@ -19,7 +20,15 @@ class Effects:
     """The host, as steps change it."""
 
     def __init__(
-        self, runtime: Runtime, network: Network, volumes: Volumes, *, files: Files, filters: Filters, table: Table
+        self,
+        runtime: Runtime,
+        network: Network,
+        volumes: Volumes,
+        *,
+        files: Files,
+        filters: Filters,
+        table: Table,
+        spares: Spares,
     ) -> None:
         self._runtime = runtime
         self._network = network
@@ -27,6 +36,7 @@ class Effects:
         self._files = files
         self._filters = filters
         self._table = table
+        self._spares = spares
         self._namespaces: dict[str, str] = {}
         self._paths: dict[str, str] = {}
         self._failpoint = failpoints.from_environment()
@@ -50,11 +60,12 @@ class Effects:
             return
         match step:
             case steps.MakeSandbox():
-                self.found(await self._runtime.create_sandbox(step.spec))
+                await self._make(step.spec)
             case steps.WriteFiles():
                 self._write(step)
             case steps.RemoveSandbox():
-                await self._runtime.remove_sandbox(step.workload)
+                await self._runtime.remove_sandbox(self._spares.real(step.workload))
+                self._spares.forget(step.workload)
                 self._namespaces.pop(step.workload, None)
                 self._remove_files(step.workload)
             case steps.Plug():
@@ -79,7 +90,8 @@ class Effects:
             case steps.PullImage():
                 await runtime.pull(step.image, policy=step.policy, auth=step.auth)
             case steps.CreateContainer():
-                await runtime.create(replace(step.container, binds=await self._binds(step)))
+                sandbox = self._spares.real(step.container.sandbox)
+                await runtime.create(replace(step.container, sandbox=sandbox, binds=await self._binds(step)))
             case steps.StartContainer():
                 await runtime.start(step.uuid)
             case steps.StopContainer():
@@ -96,6 +108,11 @@ class Effects:
                 await runtime.remove(step.uuid, step.incarnation)
             case _:
                 raise NotImplementedError(type(step).__name__)
+
+    async def _make(self, spec: SandboxSpec) -> None:
+        """Make the sandbox, or bring back the one that the workload had taken, under the uuid it was made with."""
+        made = await self._runtime.create_sandbox(replace(spec, uuid=self._spares.real(spec.uuid)))
+        self.found(replace(made, uuid=spec.uuid))
 
     def _write(self, step: steps.WriteFiles) -> None:
         try:

@@ -1,12 +1,13 @@
 """What the host holds of each workload: the engine's answer, the wires and the volumes, put together."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
 from higgins.agent.files import Files
 from higgins.agent.seen import Seen
+from higgins.agent.spares import Spares
 from higgins.networks.base import Network
 from higgins.runtimes.base import Holdings, Observed, Runtime
 from higgins.volumes.base import Volumes
@@ -81,17 +82,19 @@ class Table:
 class Observer:
     """Looks at the host, workload by workload or at all of it."""
 
-    def __init__(self, runtime: Runtime, table: Table, files: Files) -> None:
+    def __init__(self, runtime: Runtime, table: Table, files: Files, spares: Spares) -> None:
         self._runtime = runtime
         self._table = table
         self._files = files
+        self._spares = spares
 
     async def look(self, workload: str, volumes: frozenset[str], shared: frozenset[str]) -> Seen:
         """One workload as it is now. ``volumes`` are its own, ``shared`` those others need too.
 
         Raises ``EngineUnavailable``.
         """
-        return self.seen(workload, await self._runtime.list(workload), volumes, shared)
+        holdings = self._spares.renamed(await self._runtime.list(self._spares.real(workload)))
+        return self.seen(workload, holdings, volumes, shared)
 
     def seen(self, workload: str, holdings: Holdings, volumes: frozenset[str], shared: frozenset[str]) -> Seen:
         """What ``holdings`` tells of one workload."""
@@ -104,10 +107,15 @@ class Observer:
             files=self._files.there(workload),
         )
 
-    async def everything(self) -> Holdings:
-        """All that is ours on the engine, with wires and volumes read anew. Raises ``EngineUnavailable``."""
+    async def everything(self, owners: Mapping[str, str]) -> Holdings:
+        """All that is ours on the engine, with wires and volumes read anew. Raises ``EngineUnavailable``.
+
+        ``owners`` tells the workload of each container that is assigned to this host.
+        """
         await self._table.read()
-        return await self._runtime.list()
+        holdings = await self._runtime.list()
+        self._spares.learn(holdings, owners)
+        return self._spares.renamed(holdings)
 
     def workloads(self, holdings: Holdings) -> frozenset[str]:
         """All workloads of which anything is on the host."""

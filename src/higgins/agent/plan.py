@@ -29,7 +29,7 @@ from higgins.agent.steps import (
 )
 from higgins.control.link import Assignment, Known, Member
 from higgins.model.container import Goal, RestartPolicy
-from higgins.runtimes.base import SandboxSpec
+from higgins.runtimes.base import Sandbox, SandboxSpec
 
 Staged = list[tuple[int, Step]]
 
@@ -75,7 +75,8 @@ def _basis(assignment: Assignment, seen: Seen, memory: Memory, stale: bool) -> S
         staged.append((Stage.CLEAR, Unplug(workload=assignment.uuid, ports=tuple(sorted(seen.ports)))))
     if new:
         staged.append((Stage.PREPARE, MakeSandbox(spec=_sandbox(assignment))))
-    files = WriteFiles(workload=assignment.uuid, hostname=assignment.hostname, names=_names(assignment))
+    hostname = _hostname(assignment, None if stale else seen.sandbox)
+    files = WriteFiles(workload=assignment.uuid, hostname=hostname, names=_names(assignment, hostname))
     if not seen.files or memory.files != files:
         staged.append((Stage.PREPARE, files))
     for uuid, volume in sorted(assignment.volumes.items()):
@@ -94,15 +95,21 @@ def _sandbox(assignment: Assignment) -> SandboxSpec:
     return SandboxSpec(
         uuid=assignment.uuid,
         project_id=assignment.project_id,
-        hostname=assignment.hostname,
+        hostname=_hostname(assignment, None),
         runtime=next((spec.runtime for spec in specs if spec.runtime), None),
         privileged=any(spec.privileged for spec in specs),
     )
 
 
-def _names(assignment: Assignment) -> dict[str, tuple[str, ...]]:
+def _hostname(assignment: Assignment, sandbox: Sandbox | None) -> str:
+    """What its owner chose; otherwise the name that its sandbox was made with, or will be."""
+    made_with = sandbox.hostname if sandbox else ""
+    return assignment.hostname or made_with or assignment.uuid[:12]
+
+
+def _names(assignment: Assignment, hostname: str) -> dict[str, tuple[str, ...]]:
     """Its own addresses carry its host name first."""
-    own = {port.address: (assignment.hostname,) for port in assignment.ports if assignment.hostname}
+    own = {port.address: (hostname,) for port in assignment.ports}
     names = {address: own.get(address, ()) + names for address, names in assignment.names.items()}
     return {address: tuple(dict.fromkeys(own_names)) for address, own_names in (own | names).items()}
 

@@ -17,6 +17,7 @@ from higgins.agent.outbox import Outbox
 from higgins.agent.plan import plan
 from higgins.agent.probes import probe
 from higgins.agent.seen import Plan, Seen
+from higgins.agent.spares import Spares
 from higgins.agent.steps import Step
 from higgins.control.link import Assignment, Known, Observation
 from higgins.model.container import Healthcheck
@@ -44,6 +45,7 @@ class Bench(Struct, kw_only=True):
     slots: asyncio.Semaphore
     now: Callable[[], datetime]
     figures: Figures
+    spares: Spares
     shared: Callable[[str, frozenset[str]], frozenset[str]]  # which of a workload's volumes others need too
 
 
@@ -173,6 +175,8 @@ class Worker:
         if assignment is not None:
             memory.meet(self._memory, assignment)
         seen = await bench.observer.look(self.workload, self._volumes, bench.shared(self.workload, self._volumes))
+        if assignment is not None and seen.nothing and (spare := bench.spares.take(assignment)) is not None:
+            seen = replace(seen, sandbox=spare)
         if seen.sandbox is not None:
             bench.effects.found(seen.sandbox)
         todo = plan(self.workload, assignment, seen, self._memory, bench.now())

@@ -113,6 +113,7 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
             open_local(data),
             data=data,
             report=machine.report(conf, await runtime.info()),
+            spares=conf.spare_sandboxes,
         )
         await stack.enter_async_context(background(lambda: mine.run(link.renew)))
         ended = asyncio.create_task(told_to_end().wait())

@@ -20,6 +20,7 @@ COMMAND_LINE: list[cfg.Opt] = [
     ),
     cfg.StrOpt("docker-url", default="unix:///var/run/docker.sock", help="Where the Docker engine listens."),
     cfg.StrOpt("cri-endpoint", default="unix:///run/containerd/containerd.sock", help="Where containerd listens."),
+    cfg.IntOpt("spare-sandboxes", default=2, min=0, max=100, help="Sandboxes made ahead, to start containers faster."),
 ]
 
 #: Of the commands that serve the API.

@@ -54,6 +54,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             open_local(data),
             data=data,
             report=machine.report(conf, engine),
+            spares=conf.spare_sandboxes,
         )
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))
         if conf.agent_listen:

@@ -195,7 +195,7 @@ def _hostname(row: Row[Any], specs: list[ContainerSpec]) -> str:
         if spec.hostname:
             return spec.hostname
     name = (row.name or "").replace("_", "-").strip("-.")
-    return name[:63] if name and row.kind == "capsule" else row.uuid[:12]
+    return name[:63] if row.kind == "capsule" else ""
 
 
 def _member(row: Row[Any], auths: dict[str, RegistryAuth]) -> Member:

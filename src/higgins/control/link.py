@@ -75,7 +75,10 @@ class Member(Struct, frozen=True, kw_only=True):
 
 
 class Assignment(Struct, frozen=True, kw_only=True):
-    """A workload as its host shall have it. ``names`` maps the addresses of its neighbours to their names."""
+    """A workload as its host shall have it. ``names`` maps the addresses of its neighbours to their names.
+
+    An empty ``hostname`` leaves the choice to the host.
+    """
 
     uuid: str
     kind: str

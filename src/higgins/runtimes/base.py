@@ -73,6 +73,7 @@ class Sandbox(Struct, frozen=True):
     netns: str
     ready: bool
     project_id: str = ""
+    hostname: str = ""
 
 
 class Bind(Struct, frozen=True):

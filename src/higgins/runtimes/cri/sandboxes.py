@@ -59,13 +59,13 @@ class Sandboxes:
 
     async def observed(self, held: cri.PodSandbox) -> Sandbox:
         if held.state != cri.SANDBOX_READY:
-            return state.sandbox(held.labels, "")
+            return state.sandbox(held, "")
         if held.id not in self._netns:  # it never changes
             try:
                 self._netns[held.id] = state.netns(await self._client.sandbox_status(held.id))
             except ContainerGone:
-                return state.sandbox(held.labels, "")
-        return state.sandbox(held.labels, self._netns[held.id])
+                return state.sandbox(held, "")
+        return state.sandbox(held, self._netns[held.id])
 
     async def remove_emptied(self, uuid: str) -> None:
         """Remove the ended ones whose containers have moved to the newest."""

@@ -9,7 +9,7 @@ from cri_api.v1 import api_pb2 as cri
 from msgspec import structs
 
 from higgins.runtimes.base import EngineContainer, Observed, Sandbox
-from higgins.runtimes.cri.config import PREFIX, container_spec
+from higgins.runtimes.cri.config import PREFIX, container_spec, sandbox_spec
 from higgins.runtimes.cri.errors import sentence
 
 #: containerd's reason for a start that failed.
@@ -71,10 +71,14 @@ def newest_of_each(containers: Iterable[cri.Container]) -> list[cri.Container]:
     return list(newest.values())
 
 
-def sandbox(labels: Mapping[str, str], netns: str) -> Sandbox:
+def sandbox(held: cri.PodSandbox, netns: str) -> Sandbox:
     """A sandbox that is there, ready when it has a network namespace."""
     return Sandbox(
-        uuid=labels[PREFIX + "sandbox"], netns=netns, ready=bool(netns), project_id=labels[PREFIX + "project"]
+        uuid=held.labels[PREFIX + "sandbox"],
+        netns=netns,
+        ready=bool(netns),
+        project_id=held.labels[PREFIX + "project"],
+        hostname=sandbox_spec(held.annotations).hostname,
     )
 
 

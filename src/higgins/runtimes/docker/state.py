@@ -60,6 +60,7 @@ def sandbox(payload: Mapping[str, Any]) -> Sandbox:
         netns=f"/proc/{said['Pid']}/ns/net" if ready else "",
         ready=ready,
         project_id=label(payload, config.PROJECT),
+        hostname=str(payload["Config"].get("Hostname") or ""),
     )
 
 
