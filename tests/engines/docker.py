@@ -1,9 +1,10 @@
 """A private Docker Engine."""
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,14 +31,17 @@ class DockerEngine:
     image = BUSYBOX
     cannot: Mapping[str, str] = {}
 
-    def __init__(self, root: Path, *, live_restore: bool = True) -> None:
-        """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine."""
+    def __init__(self, root: Path, *, live_restore: bool = True, within: Sequence[str] = ()) -> None:
+        """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine.
+
+        ``within`` are the words that make a command run where the engine shall, such as in a network namespace.
+        """
         self.url = f"unix://{root}/docker.sock"
         self.options = ["--runtime", "docker", "--docker-url", self.url]
         self._root = root
         self._pidfile = root / "docker.pid"
         self._containerd = root / "exec" / "containerd" / "containerd.pid"
-        command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
+        command = [*within, "dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
         command += ["--pidfile", str(self._pidfile), "--host", self.url]
         command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"]
         command += ["--live-restore"] if live_restore else []
@@ -75,6 +79,12 @@ class DockerEngine:
         # A killed engine leaves the file, and its pid may belong to another process by now.
         self._pidfile.unlink(missing_ok=True)
 
+    def leave_half_started(self, container: str) -> None:
+        """As if the engine had been killed while it started the container (its whole id): its place is taken."""
+        tasks = self._root / "exec" / "containerd" / "daemon" / "io.containerd.runtime.v2.task" / "moby"
+        tasks.mkdir(parents=True, exist_ok=True)
+        (tasks / container).mkdir()
+
     def close(self) -> None:
         """Remove what it runs, then end it."""
         containers = self.command("ps", "--all", "--quiet").split()
@@ -95,18 +105,26 @@ class DockerEngine:
         return self._daemon.log()
 
 
-@pytest.fixture(scope="session")
-def docker_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEngine]:
-    """One for the whole session, with busybox loaded."""
-    need("dockerd", "docker", "runc", "catatonit")
+@contextlib.contextmanager
+def running_docker(busybox: Path, root: Path | None = None, *, live_restore: bool = True) -> Iterator[DockerEngine]:
+    """An engine with busybox loaded, which ends with all it runs; below a directory of its own unless told where."""
     # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
-    root = Path(tempfile.mkdtemp(prefix="dk"))
-    engine = DockerEngine(root)
+    place = root or Path(tempfile.mkdtemp(prefix="dk"))
+    engine = DockerEngine(place, live_restore=live_restore)
+    engine.start()
     try:
-        engine.start()
-        engine.command("load", "--input", str(busybox_archive))
+        engine.command("load", "--input", str(busybox))
         yield engine
         engine.close()
     finally:
         engine.kill()
-        shutil.rmtree(root, ignore_errors=True)
+        if root is None:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def docker_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEngine]:
+    """One for the whole session, with busybox loaded."""
+    need("dockerd", "docker", "runc", "catatonit")
+    with running_docker(busybox_archive) as engine:
+        yield engine
