@@ -38,7 +38,7 @@ class FakeTerminal:
         return None if data is None else LogChunk(1, data)
 
     async def write(self, data: bytes) -> None:
-        await self.typed.put(None if data in (b"exit", END) else b"> " + data)
+        await self.typed.put(None if data == b"exit" or END in data else b"> " + data)
 
     async def close_stdin(self) -> None:
         await self.typed.put(None)
