@@ -4,9 +4,9 @@ import os
 
 import pytest
 
-from tests.engines.databases import bare_database, database, mariadb, postgresql, server, sqlite
+from tests.engines.databases import bare_database, database, galera, mariadb, mariadb_data, postgresql, server, sqlite
 
-__all__ = ["bare_database", "database", "mariadb", "postgresql", "server", "sqlite"]
+__all__ = ["bare_database", "database", "galera", "mariadb", "mariadb_data", "postgresql", "server", "sqlite"]
 
 
 @pytest.fixture(scope="session")

@@ -131,9 +131,9 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory, users: Path, empty_database: Path) -> Iterator[Served]:
+def served(tmp_path_factory: pytest.TempPathFactory, users: Path, sqlite: Path) -> Iterator[Served]:
     database = tmp_path_factory.mktemp("served") / "higgins.db"
-    shutil.copy(empty_database, database)
+    shutil.copy(sqlite, database)
     with Served(database, users) as opened:
         yield opened
 

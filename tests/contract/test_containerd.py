@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import EngineError, ImageNotFound, NotImplementedHere
+from higgins.model.errors import EngineError, ImageNotFound, NotImplementedHere, SandboxGone
 from higgins.runtimes.base import LogOptions, SandboxSpec
 from higgins.runtimes.cri import open_cri, streams
 from higgins.runtimes.cri.client import Client
@@ -145,8 +145,9 @@ async def test_a_container_moves_with_its_files_when_its_sandbox_has_ended(
 
     await until(not_ready)
     await ended(driver, uuid)
-    with pytest.raises(EngineError, match="not ready"):
+    with pytest.raises(EngineError, match="not ready") as refused:
         await driver.start(uuid)
+    assert not isinstance(refused.value, SandboxGone), "it would be made again, without its files"
     after = await driver.create_sandbox(spec)
     assert after.ready
     assert after.netns != before.netns

@@ -252,6 +252,19 @@ async def test_what_is_named_once_is_made_once(replicas: list[Cloud], alice: Act
     assert await replicas[0].store.read(lambda conn: len(conn.execute(sa.select(volume)).all())) == 1
 
 
+async def test_a_volume_that_lies_nowhere_yet_comes_to_lie_where_all_its_containers_are(
+    replicas: list[Cloud], alice: Actor
+) -> None:
+    mount = (Mount(destination="/data", source="things", size=1),)
+    await containers.create(replicas[0], alice, draft(memory=4, mounts=mount), run=True)  # no host is there yet
+    for n in range(3):
+        await hosts.register(replicas[0], report(f"host-{n}", memory=65536))
+    made = await together(
+        *[containers.create(replicas[n % 3], alice, draft(memory=4, mounts=mount), run=True) for n in range(6)]
+    )
+    assert len({one.host for one in made if isinstance(one, Container)}) == 1
+
+
 async def test_addresses_that_are_chosen_at_once_are_different(replicas: list[Cloud], alice: Actor) -> None:
     one = Host(replicas[0], await hosts.register(replicas[0], report(memory=65536)))
     await networks.create(replicas[0], alice, "back")
@@ -401,6 +414,10 @@ def listening(server: Server) -> set[int]:
         return set(admin.exec_driver_sql(query).scalars())
 
 
+def listen_again(server: Server, before: set[int]) -> None:
+    wait_until(lambda: len(listening(server) - before) == len(before), "they do not listen again")
+
+
 async def test_word_of_changes_comes_again_after_the_listening_connection_ended(
     postgresql: Server, clock: Clock, alice: Actor
 ) -> None:
@@ -415,9 +432,7 @@ async def test_word_of_changes_comes_again_after_the_listening_connection_ended(
             with postgresql.admin().connect() as admin:
                 for process in before:
                     admin.exec_driver_sql(f"SELECT pg_terminate_backend({process}, 30000)")
-            await asyncio.to_thread(
-                wait_until, lambda before=before: len(listening(postgresql) - before) == 2, "they do not listen again"
-            )
+            await asyncio.to_thread(listen_again, postgresql, before)
             assert await listener.wait(30)  # all are woken for what was missed
             while await listener.wait(0.2):
                 pass

@@ -4,6 +4,7 @@ A test asks for ``database`` and gets an empty one of each kind in turn. Servers
 test needs them; between tests the rows are deleted and the tables stay.
 """
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -34,6 +35,7 @@ class Server:
         self.url = url
         self._path = path
         self._made = 0
+        self.refusal = ""
         admin = url.set(database="postgres" if url.get_backend_name() == "postgresql" else "mysql")
         self._admin = make_engine(admin).execution_options(isolation_level="AUTOCOMMIT")
         self._engine: Engine | None = None
@@ -47,7 +49,8 @@ class Server:
         try:
             with self._admin.connect():
                 return True
-        except sa.exc.OperationalError:
+        except sa.exc.OperationalError as error:
+            self.refusal = str(error)
             return False
 
     def empty(self) -> str:
@@ -115,7 +118,10 @@ def _run(command: list[str], directory: Path) -> None:
 def _serve(daemon: Daemon, server: Server) -> Iterator[Server]:
     daemon.start()
     try:
-        wait_until(lambda: server.answers() or not daemon.running, "the database server does not answer")
+        try:
+            wait_until(lambda: server.answers() or not daemon.running, "the database server does not answer")
+        except TimeoutError as error:
+            pytest.fail(f"{error}: {server.refusal}\n{daemon.log()}")
         if not daemon.running:
             pytest.fail(f"the database server ended:\n{daemon.log()}")
         yield server
@@ -152,34 +158,106 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A MariaDB server."""
-    install, mariadbd = (_program(name, "mariadb-server") for name in ("mariadb-install-db", "mariadbd"))
-    directory, as_user = _directory(tmp_path_factory, "mariadb", "mysql")
-    data = directory / "data"
+def mariadb_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory of a new MariaDB server, to copy: to make one takes seconds."""
+    install = _program("mariadb-install-db", "mariadb-server")
+    directory, as_user = _directory(tmp_path_factory, "mariadb-data", "mysql")
     _run(
-        [*as_user, install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal",
-         "--skip-test-db", f"--tmpdir={directory}"],
+        [*as_user, install, "--no-defaults", f"--datadir={directory}/data", "--skip-test-db",
+         "--auth-root-authentication-method=normal", f"--tmpdir={directory}"],
         directory,
     )  # fmt: skip
-    options = [
-        "--no-defaults",
-        f"--datadir={data}",
-        f"--socket={directory}/socket",
-        f"--pid-file={directory}/pid",
-        f"--tmpdir={directory}",
-        "--skip-networking",
-        "--innodb-flush-log-at-trx-commit=0",
-        "--innodb-doublewrite=OFF",
-        "--innodb-buffer-pool-size=64M",
-        "--innodb-log-file-size=8M",
-        "--max-connections=200",
-    ]
-    url = sa.URL.create("mysql+pymysql", username="root", query={"unix_socket": f"{directory}/socket"})
-    yield from _serve(
-        Daemon([*as_user, mariadbd, *options], tmp_path_factory.mktemp("logs") / "mariadb"),
-        Server(url, directory / "socket"),
-    )
+    return directory / "data"
+
+
+class MariaDB:
+    """The files of a MariaDB server, and how it is started."""
+
+    def __init__(self, factory: pytest.TempPathFactory, name: str, data: Path) -> None:
+        self._mariadbd = _program("mariadbd", "mariadb-server")
+        self.directory, self._as_user = _directory(factory, name, "mysql")
+        self._log = factory.mktemp("logs") / name
+        _run([*self._as_user, "cp", "-R", str(data), str(self.directory)], self.directory)
+
+    def daemon(self, *options: str) -> Daemon:
+        return Daemon(
+            [
+                *self._as_user,
+                self._mariadbd,
+                "--no-defaults",
+                f"--datadir={self.directory}/data",
+                f"--socket={self.directory}/socket",
+                f"--pid-file={self.directory}/pid",
+                f"--tmpdir={self.directory}",
+                "--skip-networking",
+                "--innodb-flush-log-at-trx-commit=0",
+                "--innodb-doublewrite=OFF",
+                "--innodb-buffer-pool-size=64M",
+                "--innodb-log-file-size=8M",
+                "--max-connections=200",
+                *options,
+            ],
+            self._log,
+        )
+
+    def server(self) -> Server:
+        path = self.directory / "socket"
+        return Server(sa.URL.create("mysql+pymysql", username="root", query={"unix_socket": str(path)}), path)
+
+
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory, mariadb_data: Path) -> Iterator[Server]:
+    """A MariaDB server."""
+    files = MariaDB(tmp_path_factory, "mariadb", mariadb_data)
+    yield from _serve(files.daemon(), files.server())
+
+
+#: Galera's nodes reach each other by TCP: on loopback, and by scripts/test in a network namespace of its own.
+_GALERA_PORTS = (24567, 24577)
+
+
+@pytest.fixture(scope="session")
+def galera(
+    tmp_path_factory: pytest.TempPathFactory, mariadb_data: Path, own_namespaces: None
+) -> Iterator[tuple[Server, Server]]:
+    """Two nodes of one Galera cluster."""
+    provider = Path("/usr/lib/galera/libgalera_smm.so")
+    if not provider.exists():
+        pytest.fail(f"{provider} is not there: the tests of stores need the package galera-4")
+    nodes = [MariaDB(tmp_path_factory, f"galera-{number}", mariadb_data) for number in range(2)]
+    servers: list[Server] = []
+    with contextlib.ExitStack() as stack:
+        for files, port in zip(nodes, _GALERA_PORTS, strict=True):
+            daemon = files.daemon(
+                "--binlog-format=ROW",
+                "--wsrep-on=ON",
+                f"--wsrep-provider={provider}",
+                "--wsrep-cluster-name=higgins",
+                "--wsrep-cluster-address=gcomm://" + ",".join(f"127.0.0.1:{one}" for one in _GALERA_PORTS),
+                "--wsrep-node-address=127.0.0.1",
+                "--wsrep-slave-threads=2",
+                f"--wsrep-provider-options=base_port={port};gmcast.listen_addr=tcp://127.0.0.1:{port};"
+                f"ist.recv_addr=127.0.0.1:{port + 1};gcache.size=16M",
+                # Both begin with the same files, so the second says it has what the first one has: nothing is copied.
+                f"--wsrep-start-position={_position(servers[0])}" if servers else "--wsrep-new-cluster",
+            )
+            serve = contextlib.contextmanager(_serve)(daemon, files.server())
+            servers.append(stack.enter_context(serve))
+        wait_until(lambda: all(_synced(server) for server in servers), "the Galera cluster does not come together")
+        yield servers[0], servers[1]
+
+
+def _position(server: Server) -> str:
+    query = "SHOW STATUS WHERE Variable_name IN ('wsrep_local_state_uuid', 'wsrep_last_committed')"
+    with server.admin().connect() as conn:
+        status = {row[0]: row[1] for row in conn.exec_driver_sql(query)}
+    return f"{status['wsrep_local_state_uuid']}:{status['wsrep_last_committed']}"
+
+
+def _synced(server: Server) -> bool:
+    query = "SHOW STATUS WHERE Variable_name IN ('wsrep_cluster_size', 'wsrep_local_state_comment')"
+    with server.admin().connect() as conn:
+        return {row[1] for row in conn.exec_driver_sql(query)} == {"2", "Synced"}
 
 
 @pytest.fixture(scope="session")

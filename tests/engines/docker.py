@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,14 +31,17 @@ class DockerEngine:
     image = BUSYBOX
     cannot: Mapping[str, str] = {}
 
-    def __init__(self, root: Path, *, live_restore: bool = True) -> None:
-        """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine."""
+    def __init__(self, root: Path, *, live_restore: bool = True, within: Sequence[str] = ()) -> None:
+        """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine.
+
+        ``within`` are the words that make a command run where the engine shall, such as in a network namespace.
+        """
         self.url = f"unix://{root}/docker.sock"
         self.options = ["--runtime", "docker", "--docker-url", self.url]
         self._root = root
         self._pidfile = root / "docker.pid"
         self._containerd = root / "exec" / "containerd" / "containerd.pid"
-        command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
+        command = [*within, "dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
         command += ["--pidfile", str(self._pidfile), "--host", self.url]
         command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"]
         command += ["--live-restore"] if live_restore else []

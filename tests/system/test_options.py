@@ -46,6 +46,18 @@ def test_a_sized_volume_and_a_file_are_mounted(openstack: OpenStack, named: Nami
     openstack.wait_until(lambda: openstack.call("exec", name, "cat", "/data/note").out.strip() == "kept")
 
 
+def test_a_named_volume_outlives_its_container(openstack: OpenStack, named: Naming) -> None:
+    first, second = named("first"), named("second")
+    mount = f"source=kept-{first},size=1,destination=/data"
+    openstack("run", "--name", first, "--mount", mount, "busybox", *IDLE)
+    openstack.wait(first, "Running")
+    openstack("exec", first, "sh", "-c", "echo for the next > /data/note")
+    openstack.delete([first])
+    openstack("run", "--name", second, "--mount", mount, "busybox", *IDLE)
+    openstack.wait(second, "Running")
+    assert openstack("exec", second, "cat", "/data/note").strip() == "for the next"
+
+
 def test_neighbours_of_a_project_reach_each_other_by_name(openstack: OpenStack, named: Naming) -> None:
     server, visitor = named("server"), named("visitor")
     openstack("run", "--name", server, "busybox", "sh", "-c", "exec httpd -f -p 80 -h /etc")

@@ -7,15 +7,7 @@ from pathlib import Path
 import bcrypt
 from cryptography.fernet import Fernet
 
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, whole or not at all."""
-    temporary = path.with_name(path.name + ".new")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+from higgins.private_files import write_private
 
 
 def secret_key(data: Path) -> bytes:

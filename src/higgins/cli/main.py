@@ -6,10 +6,14 @@ from collections.abc import Callable
 
 from higgins import __version__
 from higgins.cli import credentials
-from higgins.cli.options import database_url, read
+from higgins.cli.options import AGENT, CONTROL_PLANE, HOST, database_url, read
 
 USAGE = """\
 higgins up             serve the API and run containers on this machine (--help tells the options)
+higgins api            serve the API alone; containers run on hosts that join
+higgins agent          run containers on this machine for a control plane that it joined (--join URL --token TOKEN)
+higgins host token     print a token with which one machine may join (--ttl SECONDS)
+higgins host revoke N  refuse the host of that name from now on
 higgins clean          remove all containers, networks and mounts of Higgins from this machine
 higgins db upgrade     bring the database to this version's tables
 higgins user LINE…     print a line for the users file: higgins user NAME PROJECT ROLE[,ROLE]
@@ -21,7 +25,31 @@ higgins version        print the version
 def _up(arguments: list[str]) -> int:
     from higgins.cli import up  # the API and the engines' libraries take a while to load: only who serves needs them
 
-    return up.run(read(arguments))
+    return up.run(read(arguments, CONTROL_PLANE))
+
+
+def _api(arguments: list[str]) -> int:
+    from higgins.cli import api
+
+    return api.run(read(arguments, CONTROL_PLANE))
+
+
+def _agent(arguments: list[str]) -> int:
+    from higgins.cli import agent
+
+    if arguments[:1] == ["join"]:
+        return agent.join(read(["--join", *arguments[1:]], AGENT)) if len(arguments) > 1 else _usage()
+    return agent.run(read(arguments, AGENT))
+
+
+def _host(arguments: list[str]) -> int:
+    from higgins.cli import host
+
+    if arguments[:1] == ["token"]:
+        return host.token(read(arguments[1:], HOST))
+    if arguments[:1] == ["revoke"] and len(arguments) > 1 and not arguments[1].startswith("-"):
+        return host.revoke(read(arguments[2:], HOST), arguments[1])
+    return _usage()
 
 
 def _clean(arguments: list[str]) -> int:
@@ -72,6 +100,9 @@ def _usage() -> int:
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "up": _up,
+    "api": _api,
+    "agent": _agent,
+    "host": _host,
     "clean": _clean,
     "db": _db,
     "user": _user,

@@ -22,6 +22,28 @@ COMMAND_LINE: list[cfg.Opt] = [
     cfg.StrOpt("cri-endpoint", default="unix:///run/containerd/containerd.sock", help="Where containerd listens."),
 ]
 
+#: Of the commands that serve the API.
+CONTROL_PLANE: list[cfg.Opt] = [
+    cfg.StrOpt("agent-listen", default="", help="Address and port for agents of other hosts; nothing if empty."),
+]
+
+#: Of ``higgins agent``.
+AGENT: list[cfg.Opt] = [
+    cfg.StrOpt("join", default="", help="The control plane to join, if this machine has not joined yet (https://…)."),
+    cfg.StrOpt("token", default="", secret=True, help="The join token; - reads it from standard input."),
+    cfg.StrOpt("stream-listen", default="0.0.0.0:9519", help="Address and port for the control plane's streams."),
+    cfg.StrOpt(
+        "stream-address",
+        default="",
+        help="How the control plane reaches stream-listen, if that is not the address this machine reaches it from.",
+    ),
+]
+
+#: Of ``higgins host``.
+HOST: list[cfg.Opt] = [
+    cfg.IntOpt("ttl", default=3600, min=1, help="Seconds within which the join token must be used."),
+]
+
 DEFAULT: list[cfg.Opt] = [
     cfg.StrOpt("host", default="", help="The name of this host; the machine's own name if empty."),
     cfg.StrOpt("zone", default="nova", help="The availability zone of this host."),
@@ -91,13 +113,16 @@ GROUPS: dict[str, list[cfg.Opt]] = {
 }
 
 
-def read(arguments: list[str]) -> cfg.ConfigOpts:
-    """The configuration of a process, from its command line and the files that it names (``--config-file``)."""
+def read(arguments: list[str], more: list[cfg.Opt] | None = None) -> cfg.ConfigOpts:
+    """The configuration of a process, from its command line and the files that it names (``--config-file``).
+
+    ``more`` are the options that only this command has.
+    """
     conf = cfg.ConfigOpts()
-    conf.register_cli_opts(COMMAND_LINE)
+    conf.register_cli_opts([*COMMAND_LINE, *(more or [])])
     for group, options in GROUPS.items():
         conf.register_opts(options, group=None if group == "DEFAULT" else group)
-    conf(arguments, project="higgins", version=__version__, default_config_files=[])
+    conf(arguments, project="higgins", prog="higgins up", version=__version__, default_config_files=[])
     return conf
 
 

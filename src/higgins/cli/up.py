@@ -3,27 +3,23 @@
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
 from pathlib import Path
 
-from aiohttp import web
 from oslo_config import cfg
 
 from higgins.agent.agent import Agent
 from higgins.agent.streams import LocalStreams
-from higgins.api.app import make_app
-from higgins.api.auth import HttpBasic
 from higgins.cli import credentials, machine
+from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.engine import NoEngine, introduce, open_engine
-from higgins.cli.options import database_url, settings_of
+from higgins.cli.processes import log_to_stderr, told_to_end
 from higgins.control import housekeeping
-from higgins.control.cloud import Cloud
+from higgins.control.cloud import WrongSecret
 from higgins.control.hosts import LocalLink
+from higgins.model.addresses import BadAddress
 from higgins.model.errors import EngineError
 from higgins.networks.cni import open_cni
-from higgins.store.database import open_store
-from higgins.store.migrate import migrate
 from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
@@ -31,11 +27,10 @@ LOG = logging.getLogger(__name__)
 
 def run(conf: cfg.ConfigOpts) -> int:
     """Serve until told to end; the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    log_to_stderr()
     try:
         asyncio.run(_up(conf))
-    except (NoEngine, EngineError, OSError) as error:
+    except (NoEngine, EngineError, WrongSecret, BadAddress, OSError) as error:
         print(f"higgins: {error}", file=sys.stderr)
         return 1
     return 0
@@ -46,10 +41,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
     data.mkdir(parents=True, exist_ok=True)
     users = credentials.first_user(data)
     async with contextlib.AsyncExitStack() as stack:
-        store = open_store(database_url(conf))
-        stack.push_async_callback(store.close)
-        await asyncio.to_thread(migrate, store.engine)
-        cloud = Cloud(store, credentials.secret_key(data), settings_of(conf))
+        cloud = await open_cloud(stack, conf)
         runtime, sentence = await open_engine(conf)
         stack.push_async_callback(runtime.close)
         engine = await introduce(runtime, conf.cri_endpoint if runtime.name == "cri" else conf.docker_url)
@@ -64,23 +56,11 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             report=machine.report(conf, engine),
         )
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))
-        app = make_app(
-            cloud,
-            auth=HttpBasic(users),
-            policy_file=Path(conf.policy.file) if conf.policy.file else None,
-            allowed_origins=tuple(conf.allowed_origins),
-        )
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        stack.push_async_callback(runner.cleanup)
-        host, _, port = conf.listen.rpartition(":")
-        site = web.TCPSite(runner, host.strip("[]"), int(port))
-        await site.start()
-        endpoint = f"http://{host}:{runner.addresses[0][1]}/v1"
+        if conf.agent_listen:
+            await serve_agents(stack, conf, cloud)
+        endpoint = await serve_tenants(stack, conf, cloud, users, (agent.figures.registry,))
         credentials.tell_endpoint(data, endpoint)
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stop = told_to_end()
         work = asyncio.create_task(agent.run())
         keeping = asyncio.create_task(housekeeping.run(cloud))
         print(f"Higgins serves {endpoint}", flush=True)

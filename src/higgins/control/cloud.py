@@ -1,6 +1,6 @@
 """What every use case is given: the store, the settings, the secrets, the way to the hosts, and who asks."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 
 from cryptography.fernet import Fernet
@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from higgins.control.link import HostStreams
 from higgins.control.terminals import OpenTerminals
-from higgins.model.errors import HostUnavailable
+from higgins.model.errors import HigginsError, HostUnavailable
 from higgins.store.database import Store
 
 
@@ -50,6 +50,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     hypervisor_only_projects: tuple[str, ...] = ()
 
 
+class WrongSecret(HigginsError):
+    """The secret key of this process is not the one that something in the database was encrypted with."""
+
+
 class Cloud:
     """The control plane of one cloud."""
 
@@ -66,6 +70,8 @@ class Cloud:
         self.secrets = Fernet(secret)
         self.consoles = OpenTerminals()
         self._hosts: dict[str, HostStreams] = {}
+        #: Finds the way to a host that is not in this process, by its name; None where there is no such host.
+        self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None
         self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
 
     def connect(self, host: str, streams: HostStreams) -> None:
@@ -75,8 +81,11 @@ class Cloud:
     def disconnect(self, host: str) -> None:
         self._hosts.pop(host, None)
 
-    def streams(self, host: str | None) -> HostStreams:
+    async def streams(self, host: str | None) -> HostStreams:
         """The way to a host; raises HostUnavailable where there is none now."""
-        if host is None or host not in self._hosts:
+        found = self._hosts.get(host) if host is not None else None
+        if found is None and host is not None and self.dial is not None:
+            found = await self.dial(host)
+        if found is None:
             raise HostUnavailable(f"Host {host or 'of this container'} does not answer now; try again later.")
-        return self._hosts[host]
+        return found

@@ -92,7 +92,7 @@ async def redeem(cloud: Cloud, token: str, container_uuid: str, exec_id: str | N
         raise Forbidden("The token is not valid, was used already, or is too old.")
     if row.kind == "exec" and row.exec_id != exec_id:
         raise Forbidden("The token was given for another exec.")
-    streams = cloud.streams(host)
+    streams = await cloud.streams(host)
     if row.kind == "attach":
         key, terminal = container_uuid, await streams.attach(container_uuid)
     else:

@@ -3,6 +3,7 @@
 import asyncio
 import uuid as uuids
 from datetime import timedelta
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Row
@@ -19,7 +20,7 @@ from higgins.model.container import Status
 from higgins.model.errors import Conflict, NotFound
 from higgins.model.resources import Host
 from higgins.store.database import touch_host
-from higgins.store.schema import container, host, volume, workload
+from higgins.store.schema import certificate, container, host, volume, workload
 
 #: The one service that runs on a host; Zun's name, which its clients and operators know.
 BINARY = "zun-compute"
@@ -46,26 +47,31 @@ class LocalLink:
         await volumes_deleted(self._cloud, host, uuids)
 
 
+def reported(cloud: Cloud, report: HostReport) -> dict[str, Any]:
+    """The columns that a report sets."""
+    return {
+        "zone": report.zone,
+        "info": to_json(report.info),
+        "cpus": report.cpus,
+        "memory": report.memory,
+        "disk": report.disk,
+        "address": report.address or None,
+        "seen_at": cloud.now(),
+        "updated_at": cloud.now(),
+    }
+
+
 async def register(cloud: Cloud, report: HostReport) -> int:
     """A host introduces itself, for the first time or again; its number."""
 
     def work(conn: Connection) -> int:
-        now = cloud.now()
-        values = {
-            "zone": report.zone,
-            "info": to_json(report.info),
-            "cpus": report.cpus,
-            "memory": report.memory,
-            "disk": report.disk,
-            "seen_at": now,
-            "updated_at": now,
-        }
+        values = reported(cloud, report)
         found = conn.execute(sa.select(host.c.id).where(host.c.name == report.name)).scalar_one_or_none()
         if found is not None:
             conn.execute(sa.update(host).where(host.c.id == found).values(values))
             return int(found)
         result = conn.execute(
-            sa.insert(host).values(uuid=str(uuids.uuid4()), name=report.name, created_at=now, **values)
+            sa.insert(host).values(uuid=str(uuids.uuid4()), name=report.name, created_at=cloud.now(), **values)
         )
         return int(result.inserted_primary_key[0])  # type: ignore[index]
 
@@ -175,6 +181,7 @@ async def delete(cloud: Cloud, name: str, binary: str) -> None:
         conn.execute(sa.delete(volume).where(volume.c.host_id == row.id, volume.c.deleting))
         if conn.execute(sa.select(volume.c.id).where(volume.c.host_id == row.id).limit(1)).first() is not None:
             raise Conflict(f"Host {name} still holds volumes.")
+        conn.execute(sa.delete(certificate).where(certificate.c.host_id == row.id))
         conn.execute(sa.delete(host).where(host.c.id == row.id))
 
     await cloud.store.write(work)

@@ -46,7 +46,7 @@ async def pull(cloud: Cloud, actor: Actor, repo: str, tag: str, host_name: str) 
     name = await cloud.store.read(lambda conn: conn.execute(query).scalar())
     if name is None:
         raise NotFound("compute_node", host_name)
-    pulled = await cloud.streams(name).pull(f"{repo}:{tag}", None)
+    pulled = await (await cloud.streams(name)).pull(f"{repo}:{tag}", None)
     return await record(cloud, actor, repo=repo, tag=tag, host=name, image_id=pulled.id, size=pulled.size)
 
 
@@ -72,7 +72,7 @@ async def get(cloud: Cloud, uuid: str) -> Image:
 async def delete(cloud: Cloud, uuid: str) -> None:
     """Take an image off its host."""
     found = await get(cloud, uuid)
-    await cloud.streams(found.host).remove_image(f"{found.repo}:{found.tag}")
+    await (await cloud.streams(found.host)).remove_image(f"{found.repo}:{found.tag}")
     await cloud.store.write(lambda conn: conn.execute(sa.delete(image).where(image.c.uuid == uuid)).rowcount)
 
 
@@ -81,9 +81,8 @@ async def search(cloud: Cloud, name: str, *, exact_match: bool = False) -> list[
     names = await cloud.store.read(lambda conn: list(conn.execute(sa.select(host.c.name)).scalars()))
     for one in names:
         try:
-            streams = cloud.streams(one)
+            rows = await (await cloud.streams(one)).search(name)
         except HostUnavailable:
             continue
-        rows = await streams.search(name)
         return [row for row in rows if not exact_match or row.get("name") == name]
     raise HostUnavailable("No host answers now; try again later.")

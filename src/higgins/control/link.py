@@ -19,7 +19,10 @@ from higgins.volumes.base import VolumeWire
 
 
 class HostReport(Struct, frozen=True, kw_only=True):
-    """A host as it introduces itself. ``memory`` MiB, ``disk`` GiB: what containers may use."""
+    """A host as it introduces itself. ``memory`` MiB, ``disk`` GiB: what containers may use.
+
+    ``address`` is where it serves its streams (host:port); empty in the process of the control plane.
+    """
 
     name: str
     zone: str
@@ -27,6 +30,7 @@ class HostReport(Struct, frozen=True, kw_only=True):
     memory: int
     disk: int
     info: HostInfo
+    address: str = ""
 
 
 class Order(Struct, frozen=True, kw_only=True):

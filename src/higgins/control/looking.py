@@ -32,7 +32,7 @@ async def reach(cloud: Cloud, actor: Actor, ident: str, verb: str) -> tuple[Cont
     found = await cloud.store.read(work)
     if found.host is None:
         raise HostUnavailable(f"Container {found.uuid} is on no host: {found.status_reason or found.status}")
-    return found, cloud.streams(found.host)
+    return found, await cloud.streams(found.host)
 
 
 async def logs(cloud: Cloud, actor: Actor, ident: str, options: LogOptions) -> AsyncIterator[LogChunk]:

@@ -91,7 +91,7 @@ class Notices:
                         sender, *topics = notice.payload.split()
                         if sender != self._me:
                             self._wakeups.tell(set(topics))
-            except psycopg.OperationalError as error:
+            except psycopg.Error as error:  # whatever it is, listening is tried again
                 LOG.warning("Changes made by other processes are not heard now: %s", error)
             await asyncio.sleep(_RECONNECT)
 

@@ -73,7 +73,37 @@ host = Table(
     Column("forced_down", Boolean, nullable=False, default=False),
     Column("report_count", BigInteger, nullable=False, default=0),
     Column("seen_at", Moment, nullable=False),
+    Column("address", Words(255)),  # where it serves streams; null for one in the process of the control plane
+    Column("tls_name", Words(36)),  # what it is called by there; another one with each join
+    Column("revoked_at", Moment),
     *_times(),
+)
+
+#: Higgins' own certificate authority: one row, made by whoever needs it first and shared by all replicas.
+authority = Table(
+    "authority",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("certificate", LongText, nullable=False),  # PEM
+    Column("key", LongText, nullable=False),  # PEM, encrypted
+    Column("created_at", Moment, nullable=False),
+)
+
+#: The certificates that hosts may use. One that is not here, or revoked, or over, is refused.
+certificate = Table(
+    "certificate",
+    metadata,
+    Column("serial", Words(40), primary_key=True),  # hexadecimal, lower case
+    Column("host_id", ForeignKey("host.id"), nullable=False, index=True),
+    Column("expires_at", Moment, nullable=False, index=True),
+    Column("revoked_at", Moment),
+)
+
+join_token = Table(
+    "join_token",
+    metadata,
+    Column("token_hash", Words(64), primary_key=True),
+    Column("expires_at", Moment, nullable=False),
 )
 
 #: What a project uses, kept in step with its containers in the same transaction, so that a quota holds under any

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.engine import Connection
 
 from higgins.model.errors import StoreUnavailable
@@ -112,7 +113,7 @@ async def poll(wakeups: Wakeups, read: Read) -> None:
         topics = wakeups.topics
         try:
             now: dict[str, object] = await read(functools.partial(_marks, topics=topics))
-        except StoreUnavailable as error:
+        except (StoreUnavailable, exc.DBAPIError) as error:  # a look that fails is no reason not to look again
             LOG.warning("Changes made by other processes are not seen now: %s", error.__cause__ or error)
         else:
             wakeups.tell({topic for topic, mark in now.items() if topic not in last or last[topic] != mark})

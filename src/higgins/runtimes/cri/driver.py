@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, NotImplementedHere
+from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, NotImplementedHere, SandboxGone
 from higgins.runtimes.base import (
     EngineContainer,
     EngineInfo,
@@ -111,7 +111,11 @@ class CriRuntime:
             if newest.state != cri.CONTAINER_CREATED:
                 now = (await self._client.status(newest.id, verbose=True)).info
                 spec = state.limits_in_force(spec, state.details(now).get("runtimeSpec", {}))
-                await self._make(spec, newest.metadata.attempt + 1, newest.image_ref)
+                try:
+                    await self._make(spec, newest.metadata.attempt + 1, newest.image_ref)
+                except SandboxGone as error:
+                    # Bound to none: it starts, with its files, once there is another sandbox of that uuid.
+                    raise EngineError(str(error)) from error
                 held = await self._of_newest_incarnation(uuid)
             await restart.start(self._client, held[-1], held[:-1], spec)
             await self._sandboxes.remove_emptied(spec.sandbox)

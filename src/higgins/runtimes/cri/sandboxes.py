@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ContainerGone, EngineError
+from higgins.model.errors import ContainerGone, SandboxGone
 from higgins.runtimes.base import Sandbox, SandboxSpec
 from higgins.runtimes.cri import config, state
 from higgins.runtimes.cri.client import Client
@@ -50,10 +50,10 @@ class Sandboxes:
         await asyncio.to_thread(shutil.rmtree, self._logs / config.plain(uuid), ignore_errors=True)
 
     async def ready(self, uuid: str) -> tuple[str, cri.PodSandboxConfig]:
-        """The engine's id of the newest, and what it was made from, for a container to join. It must be ready."""
+        """The engine's id of the newest, and what it was made from, for a container to join. Raises ``SandboxGone``."""
         held = await self._client.sandboxes(sandbox=uuid)
         if not held or held[-1].state != cri.SANDBOX_READY:
-            raise EngineError(f"The sandbox {uuid} is not ready.")
+            raise SandboxGone(f"The sandbox {uuid} is not ready.")
         spec = config.sandbox_spec(held[-1].annotations)
         return held[-1].id, self._config(spec, held[-1].metadata.attempt)
 

@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC
 
 from aiodocker.stream import Stream
 
@@ -27,7 +28,7 @@ def log_params(options: LogOptions) -> dict[str, str]:
         "tail": "all" if options.tail is None else str(options.tail),
     }
     if options.since is not None:
-        params["since"] = f"{options.since.timestamp():.6f}"
+        params["since"] = f"{options.since.replace(tzinfo=UTC).timestamp():.6f}"
     return params
 
 

@@ -1,0 +1,52 @@
+"""``higgins host``: let machines join, and refuse hosts. Works on the database, beside control planes that serve."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from typing import Any
+
+from oslo_config import cfg
+
+from higgins.cli.api import open_cloud
+from higgins.control import joining, wire
+from higgins.control.authority import open_authority
+from higgins.control.identities import fingerprint
+from higgins.model.errors import HigginsError
+
+
+def token(conf: cfg.ConfigOpts) -> int:
+    """Print a join token and what belongs to it; the exit code."""
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            cloud = await open_cloud(stack, conf)
+            shown = fingerprint((await open_authority(cloud)).pem)
+            text = wire.token_text(await joining.new_token(cloud, timedelta(seconds=conf.ttl)), shown)
+        print(f"Token:       {text}")
+        print(f"Authority:   SHA-256 {shown}")
+        print(f"Valid:       once, for {timedelta(seconds=conf.ttl)}")
+        print(f"On the host: higgins agent join https://HOST:PORT --token {text}")
+
+    return _run(work())
+
+
+def revoke(conf: cfg.ConfigOpts, name: str) -> int:
+    """Refuse a host from now on; the exit code."""
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            await joining.revoke(await open_cloud(stack, conf), name)
+        print(f"Host {name} is refused from now on. It can join again with a new token.")
+
+    return _run(work())
+
+
+def _run(work: Coroutine[Any, Any, None]) -> int:
+    try:
+        asyncio.run(work)
+    except (HigginsError, OSError) as error:
+        print(f"higgins: {error}", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,19 @@
+"""What every process of Higgins does: log, and end when it is told to."""
+
+import asyncio
+import logging
+import signal
+import sys
+
+
+def log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def told_to_end() -> asyncio.Event:
+    """Set once the process is told to end (SIGTERM, SIGINT)."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop

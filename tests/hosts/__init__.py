@@ -1,0 +1,1 @@
+"""Hosts that join over the network: authority, joining, link and streams, over real TLS."""
