@@ -8,8 +8,12 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
+from cri_api.v1 import api_pb2 as cri
+from cri_api.v1 import api_pb2_grpc
 
 from higgins.runtimes.base import Runtime
 from higgins.runtimes.cri import open_cri
@@ -83,11 +87,16 @@ class ContainerdEngine:
         return subprocess.run([*self._ctr, *arguments], check=True, capture_output=True, input=stdin).stdout.decode()
 
     def _serves_cri(self) -> bool:
+        """Not only that the service is there: for a moment after the start it is, and refuses everything."""
         if not self._daemon.running:
             raise RuntimeError("containerd ended")
-        return (
-            b" ok" in subprocess.run([*self._ctr, "plugins", "ls", "id==cri"], check=False, capture_output=True).stdout
-        )
+        with grpc.insecure_channel(self.endpoint) as channel:
+            runtime: Any = api_pb2_grpc.RuntimeServiceStub(channel)  # type: ignore[no-untyped-call]
+            try:
+                runtime.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=5)
+            except grpc.RpcError:
+                return False
+        return True
 
     def start(self) -> None:
         try:

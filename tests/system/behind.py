@@ -2,9 +2,13 @@
 
 import os
 import signal
-from typing import Protocol
+from typing import Any, Protocol
 
-from tests.engines import Engine
+import grpc
+from cri_api.v1 import api_pb2 as cri
+from cri_api.v1 import api_pb2_grpc
+
+from tests.engines import DEADLINE, Engine
 from tests.engines.containerd import ContainerdEngine
 from tests.engines.docker import DockerEngine
 
@@ -32,6 +36,7 @@ class BehindTheBack(Protocol):
 
 def end_process(pid: int) -> None:
     """As the kernel does when memory is short, or an operator by mistake."""
+    assert pid > 0, "it does not run"  # 0 would be this process and all its group
     os.kill(pid, signal.SIGKILL)
 
 
@@ -63,7 +68,7 @@ class BehindDocker:
 
 
 class BehindContainerd:
-    """By ``ctr``."""
+    """By ``ctr``; what CRI keeps, by CRI."""
 
     def __init__(self, engine: ContainerdEngine) -> None:
         self.engine = engine
@@ -73,20 +78,22 @@ class BehindContainerd:
         return set(self._command("containers", "ls", "--quiet").split())
 
     def remove(self, uuid: str) -> None:
-        found = self._one(uuid, "container")
-        self._command("tasks", "rm", "--force", found)
-        self._command("containers", "rm", found)
+        found = self._one("uuid", uuid, "container")
+        with grpc.insecure_channel(self.engine.endpoint) as channel:
+            runtime: Any = api_pb2_grpc.RuntimeServiceStub(channel)  # type: ignore[no-untyped-call]
+            runtime.StopContainer(cri.StopContainerRequest(container_id=found, timeout=0), timeout=DEADLINE)
+            runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=found), timeout=DEADLINE)
 
     def pid(self, uuid: str) -> int:
-        return self._pid(self._one(uuid, "container"))
+        return self._pid(self._one("uuid", uuid, "container"))
 
     def sandbox_pid(self, uuid: str) -> int:
-        return self._pid(self._one(uuid, "sandbox"))
+        return self._pid(self._one("sandbox", uuid, "sandbox"))
 
     def _pid(self, container: str) -> int:
         rows = (row.split() for row in self._command("tasks", "ls").splitlines()[1:])
         return next((int(row[1]) for row in rows if row[0] == container and row[2] == "RUNNING"), 0)
 
-    def _one(self, uuid: str, kind: str) -> str:
-        labels = f'labels."{_UUID}"=={uuid},labels."io.cri-containerd.kind"=={kind}'
+    def _one(self, label: str, uuid: str, kind: str) -> str:
+        labels = f'labels."org.higgins.{label}"=={uuid},labels."io.cri-containerd.kind"=={kind}'
         return self._command("containers", "ls", "--quiet", labels).strip()

@@ -43,7 +43,7 @@ def in_place_of(
         cloud.start()
 
 
-@pytest.fixture(scope="module", params=["docker"])
+@pytest.fixture(scope="module", params=["docker", "cri"])
 def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
     """Higgins on one engine. It runs, and whoever ends it starts it again."""
     cloud: HigginsUp = request.getfixturevalue("cloud")

@@ -69,7 +69,7 @@ WALKS: dict[str, Walk] = {
     ),
     "reboot": Walk(
         request=("POST", f"{_ONE}/reboot?timeout=5", None),
-        steps=("StopContainer", "StartContainer", "UpdateLimits"),
+        steps=("StopContainer", "StartContainer"),
         early=_AGAIN,
     ),
     "rebuild": Walk(

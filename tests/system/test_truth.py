@@ -57,7 +57,9 @@ def started_again(stage: Stage, rest: Rest, uuid: str, before: int) -> int:
 
 def test_a_container_that_exits_is_stopped_with_its_exit_code(stage: Stage, rest: Rest, running: Making) -> None:
     shown = running(*ENDS_WITH_3)
-    os.kill(stage.behind.pid(shown["uuid"]), signal.SIGUSR1)
+    pid = stage.behind.pid(shown["uuid"])
+    assert pid > 0
+    os.kill(pid, signal.SIGUSR1)
     now = rest.settled(shown["uuid"], "Stopped")
     assert now["status_detail"].startswith("Exited(3)")
 

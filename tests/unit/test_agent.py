@@ -250,6 +250,19 @@ async def test_the_owner_sees_that_an_image_is_being_pulled_when_it_takes_long(
     assert host.control.known(WORKLOAD).step == ""
 
 
+async def test_the_owner_is_told_of_a_pull_that_does_not_end_until_it_does(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SLOW", 0.01)
+    host.runtime.pull_gate = asyncio.Event()
+    host.control.put(assignment())
+    host.start()
+    await until(lambda: "busybox is still being pulled" in host.control.known(WORKLOAD).reason)
+    host.runtime.pull_gate.set()
+    await host.settled()
+    assert host.control.known(WORKLOAD).reason == ""
+
+
 async def test_pulls_that_take_long_do_not_keep_others_waiting(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "ANNOUNCE", 0.01)
     host.runtime.pull_gate = asyncio.Event()

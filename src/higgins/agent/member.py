@@ -143,7 +143,8 @@ def _missing(
     assignment: Assignment, member: Member, others: list[Observed], memory: MemberMemory, ground: Ground
 ) -> Course:
     """The container is not there: it was never made, it is to be rebuilt, or it vanished."""
-    known = replace(memory.known, step=_step(memory.known))
+    known = memory.known if memory.known.state else replace(memory.known, reason="")  # what was told of a slow pull
+    known = replace(known, step=_step(known))
     if complete(member, known) and known.incarnation == member.incarnation:
         return Course(known=_noted(known, member.order))
     if known.incarnation >= member.incarnation:

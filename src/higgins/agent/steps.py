@@ -34,6 +34,11 @@ class Step(Struct, frozen=True, kw_only=True):
         """The task state that its owner sees when the step takes long."""
         return None
 
+    @property
+    def slow(self) -> str:
+        """What to tell its owner when the step takes so long that something may be wrong."""
+        return ""
+
 
 class ContainerStep(Step, frozen=True, kw_only=True):
     """A step for one container."""
@@ -57,6 +62,10 @@ class PullImage(ContainerStep, frozen=True, kw_only=True):
     @property
     def announce(self) -> TaskState | None:
         return TaskState.IMAGE_PULLING
+
+    @property
+    def slow(self) -> str:
+        return f"The image {self.image} is still being pulled; its registry is slow, or does not answer."
 
 
 class MakeSandbox(Step, frozen=True, kw_only=True):

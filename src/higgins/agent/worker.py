@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds after which the owner sees what a lasting step is at; most are over by then.
 ANNOUNCE = 0.25
+#: Seconds after which its owner is told that a step takes longer than it should.
+SLOW = 10.0
 #: Seconds before a worker looks again while the engine does not answer, and after a fault of our own.
 OUTAGE = 2.0
 FAULT = 5.0
@@ -224,6 +226,16 @@ class Worker:
         if member is None or assignment is None or assignment.generation != generation or not step.announce:
             return
         member.known = replace(member.known, step=step.announce)
+        self._tell_meanwhile(generation)
+
+    def _is_slow(self, step: Step, generation: int) -> None:
+        """Say that a step takes longer than it should: a registry that never answers gives no error to tell."""
+        member, assignment = self._memory.members.get(step.subject), self.assignment
+        if member is not None and assignment is not None and assignment.generation == generation and step.slow:
+            member.known = replace(member.known, reason=step.slow)
+            self._tell_meanwhile(generation)
+
+    def _tell_meanwhile(self, generation: int) -> None:
         known = {uuid: one.known for uuid, one in self._memory.members.items()}
         self._told = Observation(workload=self.workload, generation=generation, members=known)
         self._bench.outbox.put(self._told)
@@ -261,7 +273,8 @@ class Worker:
     async def _step(self, step: Step, generation: int) -> bool:
         """Do one step and remember how it went; whether it was done."""
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(ANNOUNCE, self._takes_long, step, generation) if step.lasting else None
+        late = ((ANNOUNCE, self._takes_long), (SLOW, self._is_slow)) if step.lasting else ()
+        timers = [loop.call_later(seconds, tell, step, generation) for seconds, tell in late]
         name, figures = type(step).__name__, self._bench.figures
         try:
             with figures.step_seconds.labels(name).time():
@@ -275,7 +288,7 @@ class Worker:
             memory.failed(self._memory, step, error, generation, self._bench.now())
             return False
         finally:
-            if timer is not None:
+            for timer in timers:
                 timer.cancel()
         memory.succeeded(self._memory, step, self._bench.now())
         return True

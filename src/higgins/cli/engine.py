@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from oslo_config import cfg
 
-from higgins.model.errors import EngineError
+from higgins.model.errors import EngineError, EngineUnavailable
 from higgins.runtimes.base import EngineInfo, Runtime
 from higgins.runtimes.cri import open_cri
 from higgins.runtimes.docker import open_docker
@@ -18,6 +18,7 @@ LOG = logging.getLogger(__name__)
 
 #: Seconds in which an engine introduces itself, even on a busy host.
 PATIENCE = 10.0
+ASK_AGAIN = 0.2
 
 
 class NoEngine(Exception):
@@ -69,11 +70,17 @@ async def open_engine(conf: cfg.ConfigOpts) -> tuple[Runtime, str]:
 
 async def introduce(runtime: Runtime, where: str) -> EngineInfo:
     """What the engine says of itself. Raises NoEngine where it does not, or not in time; ``where`` it listens."""
+    last: EngineError | None = None
     try:
         async with asyncio.timeout(PATIENCE):
-            return await runtime.info()
+            while True:
+                try:
+                    return await runtime.info()
+                except EngineUnavailable as error:
+                    last = error  # it listens: perhaps it has only just started
+                    await asyncio.sleep(ASK_AGAIN)
     except TimeoutError:
-        raise NoEngine(f"What listens at {where} does not answer as a container engine. Does it hang?") from None
+        raise NoEngine(f"What listens at {where} does not answer as a container engine. Does it hang?") from last
     except EngineError as error:
         raise NoEngine(f"What listens at {where} does not answer as a container engine: {error}") from error
 

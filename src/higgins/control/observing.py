@@ -59,7 +59,7 @@ def shown(known: Known, goal: Goal, before: Status, *, deleting: bool, settled: 
         case "gone":
             reason = known.reason or "The container was removed from its engine outside Higgins."
             return Shown(Status.ERROR, reason, task)
-    return Shown(before, None, task)
+    return Shown(before, known.reason or None, task)
 
 
 async def observe(cloud: Cloud, host_id: int, observations: list[Observation]) -> None:

@@ -1,4 +1,7 @@
-"""gRPC statuses to errors with a tenant's sentence, by code and never by text."""
+"""gRPC statuses to errors with a tenant's sentence, by code and never by text.
+
+But for one text: containerd 1.6 has no code of its own for the moment after its start in which it does not serve yet.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,9 +23,16 @@ _RUNTIME_SAYS = "unable to start container process: "
 _AWAY = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}
 
 
+_STARTING = "server is not initialized yet"
+
+
+def _away(code: grpc.StatusCode, details: str) -> bool:
+    return code in _AWAY or (code is grpc.StatusCode.UNKNOWN and _STARTING in details)
+
+
 def engine_error(code: grpc.StatusCode, details: str, about: str, failed: str = REFUSED) -> HigginsError:
     """What a call about ``about`` (a uuid, or the engine) failed with; ``failed`` begins the sentence."""
-    if code in _AWAY:
+    if _away(code, details):
         return EngineUnavailable("The container engine of this host does not answer.")
     if code is grpc.StatusCode.NOT_FOUND:
         return ContainerGone(f"The container engine does not know {about}.")
@@ -33,7 +43,7 @@ def engine_error(code: grpc.StatusCode, details: str, about: str, failed: str = 
 
 def pull_error(code: grpc.StatusCode, details: str, image: str) -> HigginsError:
     """What fetching ``image`` failed with."""
-    if code in _AWAY:
+    if _away(code, details):
         return EngineUnavailable("The container engine of this host does not answer.")
     if code is grpc.StatusCode.NOT_FOUND:
         return ImageNotFound(f"Image {image} could not be found.")
