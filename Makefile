@@ -1,7 +1,7 @@
 # Short names for the programs in scripts/; each of those runs on its own as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop logs clean test lint format bench docs
+.PHONY: help run stop logs clean test test-openstack lint format bench docs
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -22,6 +22,10 @@ test: ## Install what the tests need, then lint and run all tests, on real engin
 	@scripts/setup-test
 	@scripts/lint
 	@scripts/test
+
+test-openstack: ## Bring up real Keystone, Glance … (a minute), run the tests that need them; SERVICES="keystone glance" chooses
+	@scripts/setup-test
+	@scripts/test-openstack
 
 lint: ## Check style, types, layers and documents; change nothing
 	@scripts/lint

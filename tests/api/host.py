@@ -16,6 +16,8 @@ from higgins.model.errors import EngineError, PathNotFound
 from higgins.model.resources import HostInfo
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
 
+#: What ends the program in a terminal: Ctrl-D.
+END = b"\x04"
 LOG_LINES = b"first\nsecond \xff\n"
 
 
@@ -24,6 +26,7 @@ class FakeTerminal:
 
     def __init__(self, output: bytes | None = None) -> None:
         self.typed: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.sized = asyncio.Event()
         self.size: tuple[int, int] | None = None
         self.left = asyncio.Event()
         if output is not None:
@@ -35,13 +38,14 @@ class FakeTerminal:
         return None if data is None else LogChunk(1, data)
 
     async def write(self, data: bytes) -> None:
-        await self.typed.put(None if data == b"exit" else b"> " + data)
+        await self.typed.put(None if data in (b"exit", END) else b"> " + data)
 
     async def close_stdin(self) -> None:
         await self.typed.put(None)
 
     async def resize(self, width: int, height: int) -> None:
         self.size = (width, height)
+        self.sized.set()
 
     async def exit_code(self) -> int | None:
         return 3

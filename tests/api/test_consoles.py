@@ -46,14 +46,16 @@ async def test_base64_is_spoken_to_who_asks_for_it(api: Caller, host: FakeHost) 
         assert (closed.type, closed.data) == (aiohttp.WSMsgType.CLOSE, aiohttp.WSCloseCode.INTERNAL_ERROR)
 
 
-async def test_an_interactive_exec_is_a_console_of_its_own(api: Caller, host: FakeHost) -> None:
+@pytest.mark.parametrize("appended", [False, True], ids=["as told", "with the id appended"])
+async def test_an_interactive_exec_is_a_console_of_its_own(api: Caller, host: FakeHost, appended: bool) -> None:
     one = await running(api, host)
     answer = await api.post(f"{one}/execute?command=sh&run=False&interactive=True")
     told = answer.json
     assert (answer.status, told["output"], told["exit_code"], len(told["exec_id"])) == (200, None, None, 64)
     sized = await api.post(f"{one}/execute_resize?exec_id={told['exec_id']}&w=100&h=30")
     assert (sized.status, sized.text) == (200, "null")
-    async with api.client.session.ws_connect(f"{told['proxy_url']}&exec_id={told['exec_id']}") as socket:
+    again = f"&exec_id={told['exec_id']}" if appended else ""
+    async with api.client.session.ws_connect(told["proxy_url"] + again) as socket:
         await socket.send_bytes(b"id")
         assert await socket.receive_bytes() == b"> id"
         assert host.terminals[-1].size == (100, 30)

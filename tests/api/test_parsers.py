@@ -2,12 +2,14 @@
 
 import string
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from higgins.api import bodies, matching
+from higgins.api.consoles import whole_characters
 from higgins.api.images import split_tag
 from higgins.api.matching import Matcher
 from higgins.api.microversion import MAXIMUM, MINIMUM, Version, negotiate
@@ -126,6 +128,25 @@ def test_a_tag_is_told_from_a_port(repo: str, tag: str) -> None:
     plain = repo if "/" in repo else repo.partition(":")[0]
     assert split_tag(f"{plain}:{tag}") == (plain, tag)
     assert split_tag(plain) == (plain, None)
+
+
+@given(st.text(max_size=40), st.lists(st.integers(0, 160), max_size=4))
+def test_no_frame_cuts_a_character_wherever_the_output_was_cut(text: str, cuts: list[int]) -> None:
+    data = text.encode(errors="replace")
+    edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
+    kept, sent = b"", []
+    for start, end in pairwise(edges):
+        whole, kept = whole_characters(kept + data[start:end])
+        sent.append(whole.decode())  # raises where a character is cut
+    assert "".join(sent).encode() + kept == data
+    assert kept == b""
+
+
+@given(st.binary(max_size=20))
+def test_no_byte_is_lost_or_kept_for_long(data: bytes) -> None:
+    whole, kept = whole_characters(data)
+    assert whole + kept == data
+    assert len(kept) < 4
 
 
 @given(st.lists(st.text(string.ascii_letters, min_size=1, max_size=5), max_size=4))

@@ -104,3 +104,16 @@ async def test_a_sandbox_whose_process_died_is_not_ready_and_comes_back(
     assert await workloads.sandbox(uuid=uuid) == uuid
     (alive,) = (await runtime.list(uuid)).sandboxes
     assert alive.ready
+
+
+async def test_what_an_interrupted_start_left_unusable_is_made_anew(
+    engine: DockerEngine, runtime: Runtime, workloads: Workloads
+) -> None:
+    sandbox = await workloads.sandbox()
+    uuid = await workloads.create("sleep", "3600", sandbox=sandbox)
+    found = engine.command("inspect", "--format", "{{.Id}}", f"higgins-{uuid}-1").strip()
+    engine.leave_half_started(found)
+    await runtime.start(uuid)
+    (seen,) = (await runtime.list(sandbox)).containers
+    assert (seen.uuid, seen.state, seen.incarnation) == (uuid, "running", 1)
+    assert await output(runtime, uuid) == (b"", b"")

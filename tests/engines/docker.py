@@ -1,5 +1,6 @@
 """A private Docker Engine."""
 
+import contextlib
 import shutil
 import subprocess
 import tempfile
@@ -78,6 +79,12 @@ class DockerEngine:
         # A killed engine leaves the file, and its pid may belong to another process by now.
         self._pidfile.unlink(missing_ok=True)
 
+    def leave_half_started(self, container: str) -> None:
+        """As if the engine had been killed while it started the container (its whole id): its place is taken."""
+        tasks = self._root / "exec" / "containerd" / "daemon" / "io.containerd.runtime.v2.task" / "moby"
+        tasks.mkdir(parents=True, exist_ok=True)
+        (tasks / container).mkdir()
+
     def close(self) -> None:
         """Remove what it runs, then end it."""
         containers = self.command("ps", "--all", "--quiet").split()
@@ -98,18 +105,26 @@ class DockerEngine:
         return self._daemon.log()
 
 
-@pytest.fixture(scope="session")
-def docker_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEngine]:
-    """One for the whole session, with busybox loaded."""
-    need("dockerd", "docker", "runc", "catatonit")
+@contextlib.contextmanager
+def running_docker(busybox: Path, root: Path | None = None, *, live_restore: bool = True) -> Iterator[DockerEngine]:
+    """An engine with busybox loaded, which ends with all it runs; below a directory of its own unless told where."""
     # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
-    root = Path(tempfile.mkdtemp(prefix="dk"))
-    engine = DockerEngine(root)
+    place = root or Path(tempfile.mkdtemp(prefix="dk"))
+    engine = DockerEngine(place, live_restore=live_restore)
+    engine.start()
     try:
-        engine.start()
-        engine.command("load", "--input", str(busybox_archive))
+        engine.command("load", "--input", str(busybox))
         yield engine
         engine.close()
     finally:
         engine.kill()
-        shutil.rmtree(root, ignore_errors=True)
+        if root is None:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def docker_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEngine]:
+    """One for the whole session, with busybox loaded."""
+    need("dockerd", "docker", "runc", "catatonit")
+    with running_docker(busybox_archive) as engine:
+        yield engine

@@ -99,6 +99,13 @@ class Rest:
             time.sleep(LOOK_EVERY)
         return shown or {}
 
+    def wait_until(self, claim: Callable[[], bool], what: str) -> None:
+        """Look until the claim holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not claim():
+            assert time.monotonic() < deadline, f"never: {what}; {self._up.log()[-3000:]}"
+            time.sleep(LOOK_EVERY)
+
     def settled(self, name: str, status: str) -> dict[str, Any]:
         """Wait until the container has the status and nothing is being done to it; it then."""
         return self.wait(

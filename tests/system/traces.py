@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from tests.engines import DEADLINE
+from tests.engines import DEADLINE, wait_until
 from tests.system.behind import BehindTheBack
 from tests.system.cloud import HigginsUp
 
@@ -21,7 +21,8 @@ _DIRECTORIES = ("sandboxes", "volumes", "mounts", "files", "logs")
 
 
 def traces(up: HigginsUp, engine: BehindTheBack) -> dict[str, set[str]]:
-    """By kind, what is there now."""
+    """By kind, what is there now. Higgins runs, so that its own rules are to be there: they are waited for."""
+    wait_until(lambda: "inet higgins" in _said("nft", "list", "tables"), "Higgins has no rules")
     return {
         "containers of the engine": engine.containers(),
         "interfaces": {name for _, name in socket.if_nameindex()},

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from higgins.agent.effects import Effects
+from higgins.agent.figures import Figures
 from higgins.agent.files import Files, name_servers
 from higgins.agent.filters import Filters
 from higgins.agent.observe import Observer, Table
@@ -72,6 +73,7 @@ class Agent:
         self._network = network
         self._report = report
         self._compare_every = compare_every
+        self.figures = Figures()
         self._files = Files(data / "sandboxes", host_name_servers() if dns is None else dns)
         self._filters = Filters(network)
         self._table = Table(network, volumes)
@@ -85,6 +87,7 @@ class Agent:
             outbox=self._outbox,
             slots=asyncio.Semaphore(slots),
             now=now,
+            figures=self.figures,
             shared=self._shared,
         )
         self._host: int | None = None

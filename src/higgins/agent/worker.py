@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from higgins.agent import health, memory
 from higgins.agent.effects import Effects
+from higgins.agent.figures import Figures
 from higgins.agent.observe import Observer
 from higgins.agent.outbox import Outbox
 from higgins.agent.plan import plan
@@ -42,6 +43,7 @@ class Bench(Struct, kw_only=True):
     outbox: Outbox
     slots: asyncio.Semaphore
     now: Callable[[], datetime]
+    figures: Figures
     shared: Callable[[str, frozenset[str]], frozenset[str]]  # which of a workload's volumes others need too
 
 
@@ -167,6 +169,7 @@ class Worker:
     async def _consider(self, assignment: Assignment | None) -> Plan:
         """Look and plan, tell what is new, and ask for the health of those whose time it is."""
         bench = self._bench
+        bench.figures.passes.inc()
         if assignment is not None:
             memory.meet(self._memory, assignment)
         seen = await bench.observer.look(self.workload, self._volumes, bench.shared(self.workload, self._volumes))
@@ -255,12 +258,15 @@ class Worker:
         """Do one step and remember how it went; whether it was done."""
         loop = asyncio.get_running_loop()
         timer = loop.call_later(ANNOUNCE, self._takes_long, step, generation) if step.lasting else None
+        name, figures = type(step).__name__, self._bench.figures
         try:
-            await self._bench.effects.do(step)
+            with figures.step_seconds.labels(name).time():
+                await self._bench.effects.do(step)
         except EngineUnavailable:
+            figures.step_failures.labels(name, EngineUnavailable.code).inc()
             raise
         except HigginsError as error:
-            name = type(step).__name__
+            figures.step_failures.labels(name, error.code).inc()
             LOG.warning("Workload %s: %s failed: %s Cause: %r", self.workload, name, error, error.__cause__)
             memory.failed(self._memory, step, error, generation, self._bench.now())
             return False

@@ -6,7 +6,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from aiohttp import web
 from msgspec import structs
-from prometheus_client import CONTENT_TYPE_LATEST
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
 from higgins.api import consoles, openapi, versions
 from higgins.api.auth import Auth
@@ -29,12 +29,17 @@ def make_app(
     policy_file: Path | None = None,
     allowed_origins: tuple[str, ...] = (),
     settings: ApiSettings | None = None,
+    figures: tuple[CollectorRegistry, ...] = (),
 ) -> web.Application:
-    """The API of ``cloud``. ``allowed_origins`` are those of web pages that may call it and open consoles."""
+    """The API of ``cloud``.
+
+    ``allowed_origins`` are those of web pages that may call it and open consoles; ``figures`` of what else runs in this
+    process are told at ``/metrics``.
+    """
     settings = settings or ApiSettings()
     if allowed_origins:
         settings = structs.replace(settings, allowed_origins=(*settings.allowed_origins, *allowed_origins))
-    metrics = Metrics(cloud)
+    metrics = Metrics(cloud, figures)
     streams = OpenStreams(settings.streams_per_project)
     policy = Policy(policy_file)
     document = openapi.document(ROUTES)
@@ -56,7 +61,7 @@ def make_app(
             return web.Response(status=503, text="The database does not answer.\n")
         return web.Response(text="OK\n")
 
-    async def figures(request: web.Request) -> web.StreamResponse:
+    async def scrape(request: web.Request) -> web.StreamResponse:
         if not settings.open_metrics:
             identity = await auth.identify(request)
             request[IDENTITY] = identity
@@ -71,7 +76,7 @@ def make_app(
         "/v1": v1,
         "/v1/openapi.json": described,
         "/healthcheck": health,
-        "/metrics": figures,
+        "/metrics": scrape,
         "/v1/consoles": console,
     }
     pipeline = Pipeline(cloud, Matcher(ROUTES), auth, policy, settings, metrics, streams, public)

@@ -5,6 +5,7 @@ import base64
 import binascii
 import logging
 import re
+from socket import IPPROTO_TCP, SO_KEEPALIVE, SOL_SOCKET, TCP_KEEPCNT, TCP_KEEPIDLE, TCP_KEEPINTVL
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -58,12 +59,14 @@ async def open_console(
     token, uuid, exec_id = query.get("token", ""), query.get("uuid", ""), query.get("exec_id")
     if not _WORD.fullmatch(token) or not _WORD.fullmatch(uuid) or not _WORD.fullmatch(exec_id or "none"):
         raise Invalid("A console is opened with 'token' and 'uuid', and with 'exec_id' where there is one.")
-    socket = web.WebSocketResponse(protocols=PROTOCOLS, heartbeat=30, max_msg_size=_LARGEST_FRAME)
+    # No pings: Zun's client answers one, and then reads nothing that is typed until something is printed.
+    socket = web.WebSocketResponse(protocols=PROTOCOLS, max_msg_size=_LARGEST_FRAME)
     if not socket.can_prepare(request):
         raise Invalid("A console is a websocket: the request is to be an upgrade.")
     with streams.one(await _project(cloud, uuid)):
         async with consoles.redeem(cloud, token, uuid, exec_id) as terminal:
             await socket.prepare(request)
+            _notice_silence(request)
             await _pump(socket, terminal, as_text=socket.ws_protocol == "base64")
     return socket
 
@@ -75,6 +78,15 @@ async def _project(cloud: Cloud, uuid: str) -> str:
         return (await containers.get(cloud, nobody, uuid, all_projects=True)).project_id
     except NotFound:
         raise Forbidden("The token is not valid, was used already, or is too old.") from None
+
+
+def _notice_silence(request: web.Request) -> None:
+    """Let the kernel ask whether the peer is still there, where nothing is said for a minute."""
+    socket = None if request.transport is None else request.transport.get_extra_info("socket")
+    if socket is not None:
+        socket.setsockopt(SOL_SOCKET, SO_KEEPALIVE, 1)
+        for option, value in ((TCP_KEEPIDLE, 60), (TCP_KEEPINTVL, 15), (TCP_KEEPCNT, 4)):
+            socket.setsockopt(IPPROTO_TCP, option, value)
 
 
 async def _pump(socket: web.WebSocketResponse, terminal: Terminal, *, as_text: bool) -> None:
@@ -98,11 +110,34 @@ async def _pump(socket: web.WebSocketResponse, terminal: Terminal, *, as_text: b
 
 
 async def _print(socket: web.WebSocketResponse, terminal: Terminal, as_text: bool) -> None:
+    cut = b""
     while (chunk := await terminal.read()) is not None:
-        if as_text:
-            await socket.send_str(base64.b64encode(chunk.data).decode())
-        else:
-            await socket.send_bytes(chunk.data)
+        data, cut = whole_characters(cut + chunk.data)
+        if data:
+            await _send(socket, data, as_text)
+    if cut:
+        await _send(socket, cut, as_text)
+
+
+async def _send(socket: web.WebSocketResponse, data: bytes, as_text: bool) -> None:
+    if as_text:
+        await socket.send_str(base64.b64encode(data).decode())
+    else:
+        await socket.send_bytes(data)
+
+
+def whole_characters(data: bytes) -> tuple[bytes, bytes]:
+    """What can be sent, and the start of a UTF-8 character at its end that is to wait for the rest of it.
+
+    Zun's client reads each frame as text of its own, and ends where a character is cut.
+    """
+    for back in range(1, min(3, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:
+            continue
+        needs = 1 if byte < 0xC2 or byte > 0xF4 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+        return (data[:-back], data[-back:]) if needs > back else (data, b"")
+    return data, b""
 
 
 async def _type(socket: web.WebSocketResponse, terminal: Terminal, as_text: bool) -> None:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud
-from higgins.store.schema import workload
+from higgins.store.schema import container, workload
 
 _KEPT = 5.0  # seconds that the count of workloads is good for
 
@@ -16,8 +16,10 @@ _KEPT = 5.0  # seconds that the count of workloads is good for
 class Metrics:
     """Requests by route, method and status with how long they took; workloads by kind and status."""
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: Cloud, others: tuple[CollectorRegistry, ...] = ()) -> None:
+        """``others`` are figures of what runs in the same process."""
         self._cloud = cloud
+        self._others = others
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "higgins_api_requests", "Requests answered", ["route", "method", "status"], registry=self._registry
@@ -44,10 +46,16 @@ class Metrics:
                 for kind, status, number in rows:
                     self._workloads.labels(kind, status).set(number)
                 self._counted = time.monotonic()
-        return generate_latest(self._registry)
+        return b"".join(generate_latest(registry) for registry in (self._registry, *self._others))
 
 
 def _by_status(conn: Connection) -> list[tuple[str, str, int]]:
-    columns = (workload.c.kind, workload.c.status)
-    query = sa.select(*columns, sa.func.count()).group_by(*columns)
-    return [(kind, status, number) for kind, status, number in conn.execute(query)]
+    """Containers (a capsule's members are none here) and capsules, by status."""
+    found = []
+    for kind, table, mine in (
+        ("container", container, container.c.role == "plain"),
+        ("capsule", workload, workload.c.kind == "capsule"),
+    ):
+        query = sa.select(table.c.status, sa.func.count()).where(mine).group_by(table.c.status)
+        found += [(kind, status, number) for status, number in conn.execute(query)]
+    return found

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiohttp import web
 from oslo_config import cfg
+from prometheus_client import CollectorRegistry
 
 from higgins.api.app import make_app
 from higgins.api.auth import HttpBasic
@@ -62,13 +63,20 @@ async def open_cloud(stack: AsyncExitStack, conf: cfg.ConfigOpts) -> Cloud:
     return Cloud(store, credentials.secret_key(Path(conf.data).resolve()), settings_of(conf))
 
 
-async def serve_tenants(stack: AsyncExitStack, conf: cfg.ConfigOpts, cloud: Cloud, users: Path) -> str:
-    """The API, until the stack is closed; its endpoint."""
+async def serve_tenants(
+    stack: AsyncExitStack,
+    conf: cfg.ConfigOpts,
+    cloud: Cloud,
+    users: Path,
+    figures: tuple[CollectorRegistry, ...] = (),
+) -> str:
+    """The API, until the stack is closed; its endpoint. ``figures`` are what else of this process /metrics tells."""
     app = make_app(
         cloud,
         auth=HttpBasic(users),
         policy_file=Path(conf.policy.file) if conf.policy.file else None,
         allowed_origins=tuple(conf.allowed_origins),
+        figures=figures,
     )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -1,5 +1,6 @@
 """Which container engine this host uses, and why."""
 
+import asyncio
 import logging
 import socket
 from pathlib import Path
@@ -8,11 +9,15 @@ from urllib.parse import urlsplit
 from oslo_config import cfg
 
 from higgins.model.errors import EngineError
-from higgins.runtimes.base import Runtime
+from higgins.runtimes.base import EngineInfo, Runtime
 from higgins.runtimes.cri import open_cri
 from higgins.runtimes.docker import open_docker
 
 LOG = logging.getLogger(__name__)
+
+
+#: Seconds in which an engine introduces itself, even on a busy host.
+PATIENCE = 10.0
 
 
 class NoEngine(Exception):
@@ -53,10 +58,24 @@ def choose(wanted: str, docker: bool, cri: bool) -> tuple[str, str]:
 async def open_engine(conf: cfg.ConfigOpts) -> tuple[Runtime, str]:
     """The host's engine, and a sentence that says which one it is and why. Raises NoEngine."""
     cri = answers(conf.cri_endpoint) and (conf.runtime == "cri" or await _speaks_cri(conf))
-    name, reason = choose(conf.runtime, answers(conf.docker_url), cri)
+    try:
+        name, reason = choose(conf.runtime, answers(conf.docker_url), cri)
+    except NoEngine as error:
+        raise NoEngine(f"{error} (Docker: {conf.docker_url}, containerd: {conf.cri_endpoint})") from None
     if name == "cri":
         return _cri(conf), f"Containers run on containerd at {conf.cri_endpoint}: {reason}."
     return open_docker(conf.docker_url), f"Containers run on Docker at {conf.docker_url}: {reason}."
+
+
+async def introduce(runtime: Runtime, where: str) -> EngineInfo:
+    """What the engine says of itself. Raises NoEngine where it does not, or not in time; ``where`` it listens."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await runtime.info()
+    except TimeoutError:
+        raise NoEngine(f"What listens at {where} does not answer as a container engine. Does it hang?") from None
+    except EngineError as error:
+        raise NoEngine(f"What listens at {where} does not answer as a container engine: {error}") from error
 
 
 def _cri(conf: cfg.ConfigOpts) -> Runtime:
@@ -67,8 +86,8 @@ async def _speaks_cri(conf: cfg.ConfigOpts) -> bool:
     """Docker brings a containerd whose CRI service is switched off, or that has no network set up: not one for us."""
     runtime = _cri(conf)
     try:
-        await runtime.info()
-    except EngineError as error:
+        await introduce(runtime, conf.cri_endpoint)
+    except NoEngine as error:
         LOG.info("containerd answers but is not used: %s", error)
         return False
     else:

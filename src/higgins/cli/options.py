@@ -122,7 +122,7 @@ def read(arguments: list[str], more: list[cfg.Opt] | None = None) -> cfg.ConfigO
     conf.register_cli_opts([*COMMAND_LINE, *(more or [])])
     for group, options in GROUPS.items():
         conf.register_opts(options, group=None if group == "DEFAULT" else group)
-    conf(arguments, project="higgins", version=__version__, default_config_files=[])
+    conf(arguments, project="higgins", prog="higgins up", version=__version__, default_config_files=[])
     return conf
 
 

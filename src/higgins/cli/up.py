@@ -12,7 +12,7 @@ from higgins.agent.agent import Agent
 from higgins.agent.streams import LocalStreams
 from higgins.cli import credentials, machine
 from higgins.cli.api import open_cloud, serve_agents, serve_tenants
-from higgins.cli.engine import NoEngine, open_engine
+from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.processes import log_to_stderr, told_to_end
 from higgins.control import housekeeping
 from higgins.control.cloud import WrongSecret
@@ -44,6 +44,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         cloud = await open_cloud(stack, conf)
         runtime, sentence = await open_engine(conf)
         stack.push_async_callback(runtime.close)
+        engine = await introduce(runtime, conf.cri_endpoint if runtime.name == "cri" else conf.docker_url)
         LOG.info(sentence)
         network = open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
         agent = Agent(
@@ -52,12 +53,12 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             network,
             open_local(data),
             data=data,
-            report=machine.report(conf, await runtime.info()),
+            report=machine.report(conf, engine),
         )
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))
         if conf.agent_listen:
             await serve_agents(stack, conf, cloud)
-        endpoint = await serve_tenants(stack, conf, cloud, users)
+        endpoint = await serve_tenants(stack, conf, cloud, users, (agent.figures.registry,))
         credentials.tell_endpoint(data, endpoint)
         stop = told_to_end()
         work = asyncio.create_task(agent.run())

@@ -119,7 +119,8 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
 #: allowed always: an owner can get rid of a container in any state).
 ALLOWED: dict[str, frozenset[Status]] = {
     "start": frozenset({Status.CREATED, Status.STOPPED, Status.ERROR}),
-    "stop": frozenset({Status.RUNNING}),
+    # A container that fails again and again is between two starts when its owner stops it, or reads why.
+    "stop": frozenset({Status.RUNNING, Status.RESTARTING}),
     "reboot": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.ERROR}),
     "rebuild": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.ERROR}),
     "pause": frozenset({Status.RUNNING}),
@@ -136,7 +137,16 @@ ALLOWED: dict[str, frozenset[Status]] = {
     "get_archive": frozenset({Status.CREATED, Status.PAUSED, Status.RUNNING, Status.STOPPED}),
     "put_archive": frozenset({Status.CREATED, Status.PAUSED, Status.RUNNING, Status.STOPPED}),
     "logs": frozenset(
-        {Status.CREATED, Status.ERROR, Status.PAUSED, Status.RUNNING, Status.STOPPED, Status.UNKNOWN, Status.DEAD}
+        {
+            Status.CREATED,
+            Status.ERROR,
+            Status.PAUSED,
+            Status.RUNNING,
+            Status.RESTARTING,
+            Status.STOPPED,
+            Status.UNKNOWN,
+            Status.DEAD,
+        }
     ),
     "commit": frozenset({Status.RUNNING, Status.STOPPED, Status.PAUSED}),
     "network_attach": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.PAUSED}),

@@ -4,6 +4,7 @@ Each keeps a savepoint of its own, so that one refusal undoes only its own rows.
 a writing transaction takes the write lock when it begins, and so never has to be run again.
 """
 
+import os
 import queue
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -108,9 +109,10 @@ def _in_transaction(conn: Connection) -> bool:
 
 
 def sqlite_engine(url: URL, begin: str = "BEGIN IMMEDIATE") -> Engine:
-    """An engine whose transactions begin with this statement. Makes the file's directory."""
+    """An engine whose transactions begin with this statement. Makes the file (its owner's alone) and its directory."""
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(url.database, os.O_RDWR | os.O_CREAT, 0o600))
     engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": 30})
 
     @sa.event.listens_for(engine, "connect")

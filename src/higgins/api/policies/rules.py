@@ -35,7 +35,7 @@ _C, _ONE = "/v1/containers", "/v1/containers/{container}"
 RULES: tuple[tuple[str, str, str, str, str], ...] = (
     ("container:create", WRITE, "Create a container.", "POST", _C),
     ("container:create:runtime", ADMIN, "Choose the runtime class of a new container.", "POST", _C),
-    ("container:create:privileged", NOBODY, "Create a privileged container.", "POST", _C),
+    ("container:create:privileged", ADMIN, "Create a privileged container.", "POST", _C),
     ("container:create:requested_destination", ADMIN, "Choose the host of a new container.", "POST", _C),
     ("container:create:image_pull_policy", ADMIN, "Choose when the image is pulled.", "POST", _C),
     ("container:delete", WRITE, "Delete a container.", "DELETE", _ONE),

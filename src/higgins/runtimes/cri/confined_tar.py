@@ -98,6 +98,8 @@ def unpack(path: str, data: BinaryIO) -> None:
         raise Refused("not-a-directory", path)
     directories = []
     with tarfile.open(fileobj=data, mode="r|*") as archive:
+        # Set here and not given to extract(), which takes it from Python 3.11.4 on only.
+        archive.extraction_filter = lambda member, _path: member
         for member in archive:
             if member.ischr() or member.isblk():
                 raise Refused("failed", f"{member.name} is a device, and none is put into a container")
@@ -108,7 +110,7 @@ def unpack(path: str, data: BinaryIO) -> None:
                 # Mode and owner are the file's, which has them already.
                 os.link(os.path.join(path, member.linkname), target, follow_symlinks=False)
                 continue
-            archive.extract(member, path, numeric_owner=True, filter="fully_trusted")
+            archive.extract(member, path, numeric_owner=True)
             if member.isdir():
                 directories.append((target, member.mtime))
     for target, mtime in reversed(directories):

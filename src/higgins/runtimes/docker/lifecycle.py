@@ -9,6 +9,7 @@ from typing import Any
 from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, HigginsError, SandboxGone
 from higgins.runtimes.docker import holdings
 from higgins.runtimes.docker.client import PATIENCE, Client
+from higgins.runtimes.docker.state import moment
 
 #: Seconds between looks at a container that another call is making or removing.
 LOOK_EVERY = 0.05
@@ -56,8 +57,12 @@ async def exists(client: Client, name: str) -> bool:
     return True
 
 
-async def start(client: Client, container: str, uuid: str) -> None:
-    """Start it; running already is done. Raises with a sentence about the command where that is at fault."""
+async def start(client: Client, container: str, uuid: str, *, anew: bool = True) -> None:
+    """Start it; running already is done. Raises with a sentence about the command where that is at fault.
+
+    An engine that was killed in the middle of a start may refuse every later one of the same container ("task already
+    exists"). ``anew``: one that never ran, so that nothing in it is lost, is then made once more and started.
+    """
     try:
         await client.call("POST", f"containers/{container}/start", missing=holdings.gone(uuid))
     except EngineUnavailable:
@@ -67,9 +72,22 @@ async def start(client: Client, container: str, uuid: str) -> None:
         if isinstance(error, ContainerGone):  # but it is here, so what is missing is what it joins
             raise SandboxGone(f"The sandbox of the container {uuid} is not on this host.") from error
         sentence = command_fault(payload)
-        if sentence is None:
+        if sentence is not None:
+            raise EngineError(sentence) from error
+        if not anew or status_of(error) != 500 or moment(payload["State"].get("StartedAt")):
             raise
-        raise EngineError(sentence) from error
+        await make_anew(client, payload)
+        await start(client, payload["Name"].lstrip("/"), uuid, anew=False)
+
+
+async def make_anew(client: Client, payload: dict[str, Any]) -> None:
+    """Replace a container, known by its inspect payload, with one just like it under another id of the engine's."""
+    settings = dict(payload["Config"])
+    if payload["HostConfig"]["NetworkMode"].startswith("container:"):
+        del settings["Hostname"], settings["Domainname"]  # it has the other's, and the engine refuses to be told so
+    missing = ContainerGone(f"The image {settings['Image']} went away from this host.")
+    await remove(client, payload["Id"])
+    await make(client, payload["Name"].lstrip("/"), {**settings, "HostConfig": payload["HostConfig"]}, missing)
 
 
 def command_fault(payload: dict[str, Any]) -> str | None:

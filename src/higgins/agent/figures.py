@@ -1,0 +1,17 @@
+"""Figures of the agent, for Prometheus: passes of its workers, and how its steps go."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+
+class Figures:
+    """``registry`` is what a scrape reads."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.passes = Counter("higgins_reconcile_passes", "Looks at one workload", registry=self.registry)
+        self.step_seconds = Histogram(
+            "higgins_step_seconds", "Seconds that a step took", ["step"], registry=self.registry
+        )
+        self.step_failures = Counter(
+            "higgins_step_failures", "Steps that failed, by what failed", ["step", "error"], registry=self.registry
+        )
