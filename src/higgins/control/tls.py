@@ -75,6 +75,7 @@ def client_context(authority: str, identity: Identity | None = None) -> ssl.SSLC
 def _common(context: ssl.SSLContext, authority: str, identity: Identity | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=authority)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the authority may itself be signed by another
     if identity is not None:
         use(context, identity)
     return context
