@@ -2,8 +2,8 @@
 
 One key for the whole cloud, in the database, encrypted with the secret key that all replicas share. It is Higgins' own,
 made by whoever needs it first, or one that an operator brought before that. A certificate says who somebody is and no
-more: the subject of a host's is the host's uuid, that of the control plane is a reserved name. Neither names an address,
-so machines may move.
+more: the subject of a host's is the host's uuid, that of the control plane is a reserved name. Neither names an
+address, so machines may move.
 """
 
 import contextlib
