@@ -97,7 +97,9 @@ class FakeHost:
         while options.follow and self.follows and (data := await self.more_logs.get()) is not None:
             yield LogChunk(1, data)
 
-    async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool) -> Terminal:
+    async def exec(
+        self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool, exec_id: str | None = None
+    ) -> Terminal:
         terminal = FakeTerminal(None if tty else " ".join(command).encode() + b"\xff")
         self.terminals.append(terminal)
         return terminal
@@ -105,6 +107,9 @@ class FakeHost:
     async def attach(self, uuid: str) -> Terminal:
         self.terminals.append(FakeTerminal())
         return self.terminals[-1]
+
+    async def resize(self, uuid: str, exec_id: str | None, width: int, height: int) -> bool:
+        return False
 
     async def stats(self, uuid: str) -> Stats:
         return Stats(cpu_percent=12.5, memory_used=2**20, memory_limit=2**22, block_read=1, block_write=2, net_rx=3)

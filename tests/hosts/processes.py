@@ -115,8 +115,9 @@ class ControlPlane:
 class Machine:
     """A network namespace on the network, with an engine in it and an agent while that runs."""
 
-    def __init__(self, name: str, namespace: Namespace, engine: DockerEngine, data: Path) -> None:
+    def __init__(self, name: str, namespace: Namespace, engine: DockerEngine, data: Path, link: str) -> None:
         self.name = name
+        self.link = link
         self.engine = engine
         self.data = data
         self.within = ("nsenter", f"--net={namespace.path}")
@@ -136,6 +137,15 @@ class Machine:
         self.agent = Process(self.data / "agent.log", "agent", *self.options(), *more, within=self.within)
         self.agent.says(f"Higgins keeps host {self.name} for https://")
         return self.agent
+
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Its network is cut for as long as the block lasts."""
+        ip("link", "set", self.link, "down")
+        try:
+            yield
+        finally:
+            ip("link", "set", self.link, "up")
 
     def containers(self) -> set[str]:
         return set(self.engine.command("ps", "--quiet", "--no-trunc").split())
@@ -165,7 +175,7 @@ def machine(name: str, number: int, busybox: Path) -> Iterator[Machine]:
         engine.command("load", "--input", str(busybox))
         data = root / "higgins"
         data.mkdir()
-        made = Machine(name, namespace, engine, data)
+        made = Machine(name, namespace, engine, data, far)
         stack.callback(engine.close)
         stack.callback(made.stop)
         yield made

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from higgins.control.terminals import OpenTerminals, held
 from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, PathNotFound
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
 
@@ -67,6 +68,7 @@ class ScriptedStreams:
         self.open = 0  # streams that are being read
         self.closed = asyncio.Event()  # set whenever one was closed
         self.terminals: list[EchoTerminal] = []
+        self._open = OpenTerminals()
         self.more: asyncio.Queue[bytes | None] = asyncio.Queue()
 
     def _there(self, uuid: str) -> None:
@@ -93,14 +95,22 @@ class ScriptedStreams:
             self.open -= 1
             self.closed.set()
 
-    async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool) -> Terminal:
+    async def exec(
+        self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool, exec_id: str | None = None
+    ) -> Terminal:
         self._there(uuid)
         self.asked.append((command, tty, stdin))
-        return self._opened(FloodTerminal() if command == ("yes",) else EchoTerminal())
+        terminal = self._opened(FloodTerminal() if command == ("yes",) else EchoTerminal())
+        return terminal if exec_id is None else await held(self._open, f"{uuid}/{exec_id}", terminal)
 
     async def attach(self, uuid: str) -> Terminal:
         self._there(uuid)
-        return self._opened(EchoTerminal())
+        return await held(self._open, uuid, self._opened(EchoTerminal()))
+
+    async def resize(self, uuid: str, exec_id: str | None, width: int, height: int) -> bool:
+        key = uuid if exec_id is None else f"{uuid}/{exec_id}"
+        await self._open.resize(key, width, height)
+        return key in self._open.terminals
 
     def _opened(self, terminal: EchoTerminal) -> EchoTerminal:
         self.terminals.append(terminal)

@@ -1,7 +1,9 @@
 """The authority: one for all replicas, its key a secret, and its certificates say who somebody is and no more."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -11,13 +13,22 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from higgins.control.authority import new_authority, open_authority
+from higgins.control.authority import (
+    Authority,
+    adopt,
+    control_plane_identity,
+    new_authority,
+    open_authority,
+    read_authority,
+)
 from higgins.control.cloud import Cloud, WrongSecret
-from higgins.control.identities import CONTROL_PLANE, fingerprint, new_key, requested_key, serial_of
-from higgins.model.errors import Invalid
+from higgins.control.identities import CONTROL_PLANE, fingerprint, key_pem, new_key, requested_key, serial_of
+from higgins.model.errors import Conflict, Invalid
 from higgins.store.database import open_store
 from higgins.store.schema import authority as authority_table
 from tests.hosts.conftest import SECRET
+from tests.hosts.places import RemoteHost, Replica
+from tests.hosts.streams import ScriptedStreams
 
 NOW = datetime(2026, 6, 1, 12)
 
@@ -72,6 +83,68 @@ async def test_replicas_that_begin_together_have_one_authority(any_cloud: Cloud,
     made = await asyncio.gather(*(open_authority(one) for one in (any_cloud, other, any_cloud, other)))
     await other_store.close()
     assert len({fingerprint(authority.pem) for authority in made}) == 1
+
+
+async def test_an_operators_own_authority_is_taken_before_there_is_one_and_not_after(cloud: Cloud) -> None:
+    brought = operators_authority(cloud.now())
+    await adopt(cloud, brought)
+    assert fingerprint((await open_authority(cloud)).pem) == fingerprint(brought.pem)
+    with pytest.raises(Conflict, match="already"):
+        await adopt(cloud, operators_authority(cloud.now()))
+
+
+async def test_hosts_join_under_an_operators_intermediate_authority(
+    stack: AsyncExitStack, cloud: Cloud, tmp_path: Path
+) -> None:
+    await adopt(cloud, operators_authority(cloud.now()))
+    replica = await Replica.open(stack, cloud)
+    host = await RemoteHost.open(stack, replica, tmp_path / "one", ScriptedStreams())
+    far = await cloud.streams(host.name)
+    assert (await far.stats("any")).cpu_percent == 1.5
+
+
+def test_what_is_no_authority_is_not_taken_for_one() -> None:
+    authority = new_authority(NOW)
+    key = key_pem(new_key())
+    with pytest.raises(Invalid, match="cannot be read"):
+        read_authority(b"no certificate", key.encode())
+    with pytest.raises(Invalid, match="does not belong"):
+        read_authority(authority.pem.encode(), key.encode())
+    identity = control_plane_identity(authority, NOW)
+    with pytest.raises(Invalid, match="may not sign"):
+        read_authority(identity.certificate.encode(), identity.key.encode())
+
+
+async def test_an_authority_that_is_over_is_not_taken(cloud: Cloud) -> None:
+    with pytest.raises(Invalid, match="over"):
+        await adopt(cloud, operators_authority(cloud.now() - timedelta(days=3650)))
+
+
+def operators_authority(now: datetime) -> Authority:
+    """One with an RSA key, signed by a root of which Higgins knows nothing."""
+    root_key, key = new_key(), rsa.generate_private_key(65537, 2048)
+    usage = {name: name == "key_cert_sign" for name in _USAGES}
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Hosts of Example")]))
+        .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Example Root")]))
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=3650))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(x509.KeyUsage(**usage), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(root_key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    return read_authority(pem, key_pem(key).encode())
+
+
+_USAGES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
 
 
 async def test_the_key_of_the_authority_is_stored_encrypted_and_opens_with_the_secret_only(cloud: Cloud) -> None:

@@ -2,12 +2,15 @@
 
 import re
 import sys
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from higgins.cli.main import main
+from higgins.control.identities import fingerprint, key_pem
 from higgins.control.wire import split_token
+from tests.hosts.test_authority import operators_authority
 
 
 class Shell:
@@ -59,6 +62,19 @@ def test_a_replica_with_another_secret_key_says_so(shell: Shell) -> None:
     (shell.data / "secret.key").unlink()
     assert "need the same 'secret.key'" in shell.refused("host", "token")
     assert "need the same 'secret.key'" in shell.refused("api", "--listen", "127.0.0.1:0")
+
+
+def test_the_authority_is_shown_and_one_of_the_operators_is_taken_only_at_first(shell: Shell) -> None:
+    brought = operators_authority(datetime.now())
+    paths = {"certificate": shell.data / "hosts.pem", "key": shell.data / "hosts.key"}
+    shell.data.mkdir()
+    paths["certificate"].write_text(brought.pem)
+    paths["key"].write_text(key_pem(brought.key))
+    files = [word for name, path in paths.items() for word in (f"--{name}", str(path))]
+    told = shell("host", "authority", "--data", str(shell.data), *files)
+    assert f"SHA-256 {fingerprint(brought.pem)}" in told and "CN=Hosts of Example" in told
+    assert shell("host", "authority", "--data", str(shell.data)) == told
+    assert "has an authority already" in shell.refused("host", "authority", *files)
 
 
 @pytest.mark.parametrize("words", [["host"], ["host", "revoke"], ["host", "invite"], ["agent", "join"]])

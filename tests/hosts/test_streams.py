@@ -277,6 +277,22 @@ async def test_a_terminal_passes_on_what_is_typed_printed_and_resized_and_how_it
     await eventually(lambda: streams.terminals[0].closed)
 
 
+async def test_a_terminal_is_resized_through_a_replica_that_did_not_open_it(
+    stack: AsyncExitStack, cloud: Cloud, host: RemoteHost, far: HostStreams, streams: ScriptedStreams
+) -> None:
+    other = await (await Replica.open(stack, Cloud(cloud.store, SECRET))).cloud.streams(host.name)
+    assert not await other.resize(CONTAINER, "e1", 80, 24)  # nobody opened it yet; it will have that size
+    terminal = await far.exec(CONTAINER, ("sh",), tty=True, stdin=True, exec_id="e1")
+    attached = await far.attach(CONTAINER)
+    assert await other.resize(CONTAINER, "e1", 132, 43)
+    assert await other.resize(CONTAINER, None, 100, 30)
+    assert [one.sizes for one in streams.terminals] == [[(80, 24), (132, 43)], [(100, 30)]]
+    await terminal.close()
+    await attached.close()
+    await eventually(lambda: all(one.closed for one in streams.terminals))
+    assert not await other.resize(CONTAINER, "e1", 80, 24)
+
+
 async def test_leaving_a_terminal_closes_the_hosts_end(far: HostStreams, streams: ScriptedStreams) -> None:
     terminal = await far.attach(CONTAINER)
     await read_until(terminal, b"opened")

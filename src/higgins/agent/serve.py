@@ -21,7 +21,7 @@ from higgins.control import wire
 from higgins.control.identities import CONTROL_PLANE
 from higgins.control.link import HostStreams
 from higgins.control.tls import Ends, peer_of
-from higgins.control.wire import LARGEST_BODY, STAT_HEADER, STREAMS, ExecStart, Named, PullImage
+from higgins.control.wire import LARGEST_BODY, STAT_HEADER, STREAMS, ExecStart, Named, PullImage, Resize
 from higgins.model.addresses import split_address
 from higgins.model.errors import EngineError, Forbidden, HigginsError, Invalid
 from higgins.runtimes.base import LogOptions, Terminal
@@ -55,6 +55,7 @@ def make_streams_app(streams: HostStreams) -> web.Application:
             web.post(f"{one}/logs", calls.logs),
             web.get(f"{one}/exec", calls.exec),
             web.get(f"{one}/attach", calls.attach),
+            web.post(f"{one}/resize", calls.resize),
             web.post(f"{one}/stats", calls.stats),
             web.post(f"{one}/top", calls.top),
             web.get(f"{one}/archive", calls.get_archive, allow_head=False),
@@ -92,7 +93,9 @@ class Calls:
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
         async def opened(start: ExecStart) -> Terminal:
-            return await self._streams.exec(_container(request), start.command, tty=start.tty, stdin=start.stdin)
+            return await self._streams.exec(
+                _container(request), start.command, tty=start.tty, stdin=start.stdin, exec_id=start.exec_id
+            )
 
         return await serve_terminal(request, opened)
 
@@ -101,6 +104,10 @@ class Calls:
             return await self._streams.attach(_container(request))
 
         return await serve_terminal(request, opened)
+
+    async def resize(self, request: web.Request) -> web.StreamResponse:
+        asked = await _body(request, Resize)
+        return _json(await self._streams.resize(_container(request), asked.exec_id, asked.width, asked.height))
 
     async def stats(self, request: web.Request) -> web.StreamResponse:
         return _json(await self._streams.stats(_container(request)))

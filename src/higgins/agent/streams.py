@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from higgins.control.terminals import OpenTerminals, held
 from higgins.runtimes.base import (
     Image,
     LogChunk,
@@ -22,15 +23,24 @@ class LocalStreams:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._open = OpenTerminals()
 
     async def logs(self, uuid: str, options: LogOptions) -> AsyncIterator[LogChunk]:
         return self._runtime.logs(uuid, options)
 
-    async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool) -> Terminal:
-        return await self._runtime.exec(uuid, command, tty=tty, stdin=stdin)
+    async def exec(
+        self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool, exec_id: str | None = None
+    ) -> Terminal:
+        terminal = await self._runtime.exec(uuid, command, tty=tty, stdin=stdin)
+        return terminal if exec_id is None else await held(self._open, f"{uuid}/{exec_id}", terminal)
 
     async def attach(self, uuid: str) -> Terminal:
-        return await self._runtime.attach(uuid)
+        return await held(self._open, uuid, await self._runtime.attach(uuid))
+
+    async def resize(self, uuid: str, exec_id: str | None, width: int, height: int) -> bool:
+        key = uuid if exec_id is None else f"{uuid}/{exec_id}"
+        await self._open.resize(key, width, height)
+        return key in self._open.terminals
 
     async def stats(self, uuid: str) -> Stats:
         return await self._runtime.stats(uuid)

@@ -5,13 +5,14 @@ import sys
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from oslo_config import cfg
 
 from higgins.cli.api import open_cloud
 from higgins.control import joining, wire
-from higgins.control.authority import open_authority
+from higgins.control.authority import adopt, open_authority, read_authority
 from higgins.control.identities import fingerprint
 from higgins.model.errors import HigginsError
 
@@ -39,6 +40,23 @@ def revoke(conf: cfg.ConfigOpts, name: str) -> int:
         async with AsyncExitStack() as stack:
             await joining.revoke(await open_cloud(stack, conf), name)
         print(f"Host {name} is refused from now on. It can join again with a new token.")
+
+    return _run(work())
+
+
+def authority(conf: cfg.ConfigOpts) -> int:
+    """Show the authority; first make one that the operator brings the cloud's, if there is one. The exit code."""
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            cloud = await open_cloud(stack, conf)
+            if conf.certificate or conf.key:
+                brought = read_authority(Path(conf.certificate).read_bytes(), Path(conf.key).read_bytes())
+                await adopt(cloud, brought)
+            found = await open_authority(cloud)
+        print(f"Authority:   SHA-256 {fingerprint(found.pem)}")
+        print(f"Subject:     {found.certificate.subject.rfc4514_string()}")
+        print(f"Valid until: {found.certificate.not_valid_after_utc:%Y-%m-%d}")
 
     return _run(work())
 

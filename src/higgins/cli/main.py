@@ -14,6 +14,7 @@ higgins api            serve the API alone; containers run on hosts that join
 higgins agent          run containers on this machine for a control plane that it joined (--join URL --token TOKEN)
 higgins host token     print a token with which one machine may join (--ttl SECONDS)
 higgins host revoke N  refuse the host of that name from now on
+higgins host authority show the certificate authority, or bring one (--certificate FILE --key FILE)
 higgins clean          remove all containers, networks and mounts of Higgins from this machine
 higgins db upgrade     bring the database to this version's tables
 higgins user LINE…     print a line for the users file: higgins user NAME PROJECT ROLE[,ROLE]
@@ -47,6 +48,8 @@ def _host(arguments: list[str]) -> int:
 
     if arguments[:1] == ["token"]:
         return host.token(read(arguments[1:], HOST))
+    if arguments[:1] == ["authority"]:
+        return host.authority(read(arguments[1:], HOST))
     if arguments[:1] == ["revoke"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         return host.revoke(read(arguments[2:], HOST), arguments[1])
     return _usage()

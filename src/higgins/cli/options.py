@@ -43,6 +43,8 @@ AGENT: list[cfg.Opt] = [
 #: Of ``higgins host``.
 HOST: list[cfg.Opt] = [
     cfg.IntOpt("ttl", default=3600, min=1, help="Seconds within which the join token must be used."),
+    cfg.StrOpt("certificate", default="", help="File with the certificate of an authority of your own (PEM)."),
+    cfg.StrOpt("key", default="", help="File with the key of that authority (PEM, not encrypted)."),
 ]
 
 DEFAULT: list[cfg.Opt] = [

@@ -60,15 +60,17 @@ def _hash(token: str) -> str:
 
 async def resize(cloud: Cloud, actor: Actor, ident: str, width: int, height: int) -> None:
     """The container's terminal has this many columns and rows from now on."""
-    found, _ = await looking.reach(cloud, actor, ident, "resize")
+    found, host = await looking.reach(cloud, actor, ident, "resize")
+    await host.resize(found.uuid, None, width, height)  # also those that were opened through another replica
     await cloud.consoles.resize(found.uuid, width, height)
 
 
 async def execute_resize(cloud: Cloud, actor: Actor, ident: str, exec_id: str, width: int, height: int) -> None:
     """The terminal of an exec has this many columns and rows from now on; NotFound if there is no such exec."""
-    found, _ = await looking.reach(cloud, actor, ident, "execute_resize")
+    found, host = await looking.reach(cloud, actor, ident, "execute_resize")
     key = f"{found.uuid}/{exec_id}"
-    if key not in cloud.consoles.terminals:
+    opened = await host.resize(found.uuid, exec_id, width, height)
+    if not opened and key not in cloud.consoles.terminals:
         query = sa.select(console.c.exec_id).where(console.c.exec_id == exec_id, console.c.container_uuid == found.uuid)
         if await cloud.store.read(lambda conn: conn.execute(query).first()) is None:
             raise NotFound("exec", exec_id)
@@ -98,7 +100,7 @@ async def redeem(cloud: Cloud, token: str, container_uuid: str, exec_id: str | N
     else:
         command = msgspec.json.decode(row.command, type=tuple[str, ...])
         key = f"{container_uuid}/{row.exec_id}"
-        terminal = await streams.exec(container_uuid, command, tty=True, stdin=True)
+        terminal = await streams.exec(container_uuid, command, tty=True, stdin=True, exec_id=row.exec_id)
     try:
         async with cloud.consoles.hold(key, terminal):
             yield terminal

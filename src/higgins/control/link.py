@@ -133,8 +133,15 @@ class HostStreams(Protocol):
     """What the control plane may ask of a host directly: to look into a container, and to hold images."""
 
     async def logs(self, uuid: str, options: LogOptions) -> AsyncIterator[LogChunk]: ...
-    async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool) -> Terminal: ...
+    async def exec(
+        self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool, exec_id: str | None = None
+    ) -> Terminal:
+        """Run a command; by ``exec_id``, if it has one, its terminal can be resized by whoever did not open it."""
+
     async def attach(self, uuid: str) -> Terminal: ...
+    async def resize(self, uuid: str, exec_id: str | None, width: int, height: int) -> bool:
+        """Resize the open terminals of an exec, or (None) of the container itself; whether there are any."""
+
     async def stats(self, uuid: str) -> Stats: ...
     async def top(self, uuid: str, ps_args: str | None) -> Processes: ...
     def get_archive(

@@ -22,7 +22,7 @@ from higgins.control.authority import LIFETIME, Authority, control_plane_identit
 from higgins.control.cloud import Cloud
 from higgins.control.terminal_sockets import RemoteTerminal
 from higgins.control.tls import CONNECT_TIMEOUT, Directory, Ends, new_session
-from higgins.control.wire import STAT_HEADER, STREAMS, CutOff, ExecStart, Named, PullImage, error_in
+from higgins.control.wire import STAT_HEADER, STREAMS, CutOff, ExecStart, Named, PullImage, Resize, error_in
 from higgins.model.addresses import split_address
 from higgins.model.errors import HostUnavailable
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
@@ -116,11 +116,16 @@ class RemoteStreams:
             while (chunk := await self._next(chunks)) is not None:
                 yield chunk
 
-    async def exec(self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool) -> Terminal:
-        return await self._terminal(f"/containers/{uuid}/exec", ExecStart(command, tty, stdin))
+    async def exec(
+        self, uuid: str, command: tuple[str, ...], *, tty: bool, stdin: bool, exec_id: str | None = None
+    ) -> Terminal:
+        return await self._terminal(f"/containers/{uuid}/exec", ExecStart(command, tty, stdin, exec_id))
 
     async def attach(self, uuid: str) -> Terminal:
         return await self._terminal(f"/containers/{uuid}/attach", ExecStart())
+
+    async def resize(self, uuid: str, exec_id: str | None, width: int, height: int) -> bool:
+        return await self._ask(f"/containers/{uuid}/resize", Resize(exec_id, width, height), bool, _SOON)
 
     async def _terminal(self, path: str, start: ExecStart) -> Terminal:
         try:

@@ -1,9 +1,13 @@
-"""The terminals that are open in this process, so that a request of its own can resize one."""
+"""The terminals that are open in this process, so that a request of its own can resize one.
+
+The control plane has those that its clients opened here, a host has all of its own: whichever replica is asked, the
+host knows the terminal.
+"""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
-from higgins.runtimes.base import Terminal
+from higgins.runtimes.base import LogChunk, Terminal
 
 Size = tuple[int, int]
 
@@ -36,3 +40,37 @@ class OpenTerminals:
             if not mine:
                 del self.terminals[key]
                 self.sizes.pop(key, None)
+
+
+class HeldTerminal:
+    """A terminal that is among the open ones until it is closed. ``closing`` does all that closing takes."""
+
+    def __init__(self, terminal: Terminal, closing: AsyncExitStack) -> None:
+        self._terminal = terminal
+        self._closing = closing
+
+    async def read(self) -> LogChunk | None:
+        return await self._terminal.read()
+
+    async def write(self, data: bytes) -> None:
+        await self._terminal.write(data)
+
+    async def close_stdin(self) -> None:
+        await self._terminal.close_stdin()
+
+    async def resize(self, width: int, height: int) -> None:
+        await self._terminal.resize(width, height)
+
+    async def exit_code(self) -> int | None:
+        return await self._terminal.exit_code()
+
+    async def close(self) -> None:
+        await self._closing.aclose()
+
+
+async def held(terminals: OpenTerminals, key: str, terminal: Terminal) -> Terminal:
+    """The terminal, kept among the open ones under ``key`` until it is closed."""
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(terminal.close)
+        await stack.enter_async_context(terminals.hold(key, terminal))
+        return HeldTerminal(terminal, stack.pop_all())

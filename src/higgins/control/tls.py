@@ -16,8 +16,10 @@ from msgspec import Struct
 
 from higgins.control.identities import Identity
 
-#: Seconds: to connect, and between the questions by which the kernel finds out that an idle peer is gone.
+#: Seconds: to connect, that a connection is kept when nobody uses it, and between the questions by which the kernel
+#: finds out that a silent peer is gone.
 CONNECT_TIMEOUT = 10.0
+_IDLE = 60.0
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 20), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
 
 
@@ -75,6 +77,7 @@ def client_context(authority: str, identity: Identity | None = None) -> ssl.SSLC
 def _common(context: ssl.SSLContext, authority: str, identity: Identity | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=authority)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # the authority may itself be signed by another
     if identity is not None:
         use(context, identity)
     return context
@@ -117,7 +120,12 @@ def new_session(context: ssl.SSLContext, directory: Directory) -> aiohttp.Client
     Nothing is taken from the environment (proxies) and no redirect or cookie is ever needed.
     """
     connector = aiohttp.TCPConnector(
-        ssl=context, resolver=directory, use_dns_cache=False, limit=0, socket_factory=_keeping_alive
+        ssl=context,
+        resolver=directory,
+        use_dns_cache=False,
+        limit=0,
+        socket_factory=_keeping_alive,
+        keepalive_timeout=_IDLE,
     )
     timeout = aiohttp.ClientTimeout(total=None, connect=None, sock_connect=CONNECT_TIMEOUT)
     return aiohttp.ClientSession(

@@ -82,6 +82,15 @@ class ExecStart(Struct, frozen=True):
     command: tuple[str, ...] = ()
     tty: bool = False
     stdin: bool = False
+    exec_id: str | None = None
+
+
+class Resize(Struct, frozen=True):
+    """The size that terminals of an exec (None: of the container itself) shall have, in columns and rows."""
+
+    exec_id: str | None
+    width: int
+    height: int
 
 
 class Word(Struct, frozen=True, omit_defaults=True):
