@@ -14,6 +14,7 @@ import pytest
 from higgins.runtimes.base import Runtime
 from higgins.runtimes.cri import open_cri
 from tests.engines import Daemon, need, wait_until
+from tests.engines.gvisor import gvisor
 from tests.engines.images import BUSYBOX, archive
 
 PAUSE = "localhost/pause:latest"
@@ -37,6 +38,15 @@ state = "{root}/state"
     conf_dir = "{root}/net.d"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
+"""
+
+#: A class whose runtime has no shim of its own.
+GVISOR = """\
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc.options]
+      BinaryName = "{program}"
+      Root = "{root}/runsc-state"
 """
 
 
@@ -72,7 +82,10 @@ class ContainerdEngine:
         (root / "net.d").mkdir()
         (root / "net.d" / "10-higgins.conflist").write_text(documented_network())
         config = root / "config.toml"
-        config.write_text(CONFIG.format(root=root, pause=PAUSE, plugins=CNI_PLUGINS))
+        text = CONFIG.format(root=root, pause=PAUSE, plugins=CNI_PLUGINS)
+        if shutil.which("runsc") is not None:
+            text += GVISOR.format(root=root, program=gvisor(root))
+        config.write_text(text)
         self._daemon = Daemon(["containerd", "--config", str(config)], root / "containerd.log")
 
     async def open(self) -> Runtime:

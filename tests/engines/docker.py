@@ -11,16 +11,8 @@ import pytest
 from higgins.runtimes.base import Runtime
 from higgins.runtimes.docker import open_docker
 from tests.engines import Daemon, need, reap, wait_until
+from tests.engines.gvisor import gvisor
 from tests.engines.images import BUSYBOX
-
-
-def _runsc(root: Path) -> Path:
-    """gVisor as it works without a virtual machine's help and on new kernels, where it does not find out by itself that
-    a network namespace is not the host's. (The flag that adds a runtime takes no options for it.)"""
-    script = root / "runsc"
-    script.write_text('#!/bin/sh\nexec runsc --platform=ptrace --network=host "$@"\n')
-    script.chmod(0o755)
-    return script
 
 
 class DockerEngine:
@@ -42,7 +34,7 @@ class DockerEngine:
         command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"]
         command += ["--live-restore"] if live_restore else []
         if shutil.which("runsc") is not None:
-            command += ["--add-runtime", f"runsc={_runsc(root)}"]
+            command += ["--add-runtime", f"runsc={gvisor(root)}"]
         self._daemon = Daemon(command, root / "dockerd.log")
 
     async def open(self) -> Runtime:

@@ -8,7 +8,7 @@ removed, though only once the control plane has said what is. Stopping the agent
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,10 @@ def host_name_servers(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
 
 
 class Agent:
-    """Keeps one host as the control plane says. ``data`` is a directory of its own; ``dns`` name servers."""
+    """Keeps one host as the control plane says. ``data`` is a directory of its own; ``dns`` name servers.
+
+    ``classes``: what the engine calls each runtime class that the host reports; None where they are its own names.
+    """
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class Agent:
         *,
         data: Path,
         report: HostReport,
+        classes: Mapping[str, str] | None = None,
         dns: tuple[str, ...] | None = None,
         compare_every: float = COMPARE,
         slots: int = SLOTS,
@@ -77,7 +81,15 @@ class Agent:
         self._table = Table(network, volumes)
         self._observer = Observer(runtime, self._table, self._files)
         self._outbox = Outbox(self._send)
-        self._effects = Effects(runtime, network, volumes, files=self._files, filters=self._filters, table=self._table)
+        self._effects = Effects(
+            runtime,
+            network,
+            volumes,
+            files=self._files,
+            filters=self._filters,
+            table=self._table,
+            classes=classes,
+        )
         self._bench = Bench(
             runtime=runtime,
             effects=self._effects,

@@ -1,10 +1,12 @@
 """What each step does to the engine, the network and the volumes. Every one may be done twice."""
 
 import asyncio
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
 from higgins.agent import failpoints, steps
+from higgins.agent.classes import engine_name
 from higgins.agent.files import Files
 from higgins.agent.filters import Filters
 from higgins.agent.observe import Table
@@ -19,14 +21,24 @@ class Effects:
     """The host, as steps change it."""
 
     def __init__(
-        self, runtime: Runtime, network: Network, volumes: Volumes, *, files: Files, filters: Filters, table: Table
+        self,
+        runtime: Runtime,
+        network: Network,
+        volumes: Volumes,
+        *,
+        files: Files,
+        filters: Filters,
+        table: Table,
+        classes: Mapping[str, str] | None = None,
     ) -> None:
+        """``classes``: what the engine calls each runtime class; None where they are its own names."""
         self._runtime = runtime
         self._network = network
         self._volumes = volumes
         self._files = files
         self._filters = filters
         self._table = table
+        self._classes = classes
         self._namespaces: dict[str, str] = {}
         self._paths: dict[str, str] = {}
         self._failpoint = failpoints.from_environment()
@@ -50,7 +62,8 @@ class Effects:
             return
         match step:
             case steps.MakeSandbox():
-                self.found(await self._runtime.create_sandbox(step.spec))
+                spec = replace(step.spec, runtime=self._class(step.spec.runtime))
+                self.found(await self._runtime.create_sandbox(spec))
             case steps.WriteFiles():
                 self._write(step)
             case steps.RemoveSandbox():
@@ -79,7 +92,8 @@ class Effects:
             case steps.PullImage():
                 await runtime.pull(step.image, policy=step.policy, auth=step.auth)
             case steps.CreateContainer():
-                await runtime.create(replace(step.container, binds=await self._binds(step)))
+                engines = self._class(step.container.runtime)
+                await runtime.create(replace(step.container, binds=await self._binds(step), runtime=engines))
             case steps.StartContainer():
                 await runtime.start(step.uuid)
             case steps.StopContainer():
@@ -96,6 +110,9 @@ class Effects:
                 await runtime.remove(step.uuid, step.incarnation)
             case _:
                 raise NotImplementedError(type(step).__name__)
+
+    def _class(self, name: str | None) -> str | None:
+        return name if self._classes is None else engine_name(self._classes, name)
 
     def _write(self, step: steps.WriteFiles) -> None:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 from aiohttp import web
 from oslo_config import cfg
 
+from higgins.agent import classes
 from higgins.agent.agent import Agent
 from higgins.agent.streams import LocalStreams
 from higgins.api.app import make_app
@@ -53,6 +54,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         runtime, sentence = await open_engine(conf)
         stack.push_async_callback(runtime.close)
         LOG.info(sentence)
+        offered = await classes.working(runtime, conf.runtimes.classes)
         network = open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
         agent = Agent(
             LocalLink(cloud),
@@ -60,7 +62,8 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             network,
             open_local(data),
             data=data,
-            report=machine.report(conf, await runtime.info()),
+            report=machine.report(conf, await runtime.info(), offered),
+            classes=offered,
         )
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))
         app = make_app(

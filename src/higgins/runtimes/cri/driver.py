@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from cri_api.v1 import api_pb2 as cri
 
 from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, NotImplementedHere, SandboxGone
+from higgins.runtimes import probing
 from higgins.runtimes.base import (
     EngineContainer,
     EngineInfo,
@@ -29,7 +30,20 @@ from higgins.runtimes.base import (
     Stats,
     Terminal,
 )
-from higgins.runtimes.cri import archive, commit, config, events, execs, logs, oom, restart, state, streams, usage
+from higgins.runtimes.cri import (
+    archive,
+    classes,
+    commit,
+    config,
+    events,
+    execs,
+    logs,
+    oom,
+    restart,
+    state,
+    streams,
+    usage,
+)
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.images import Images
 from higgins.runtimes.cri.sandboxes import Sandboxes
@@ -57,10 +71,13 @@ class CriRuntime:
     async def info(self) -> EngineInfo:
         """Raises ``EngineError`` as well where the engine is not set up for Higgins."""
         version = await self._client.version()
-        status = await self._client.ask(self._client.runtime.Status, cri.StatusRequest(verbose=True))
+        status = await self._client.engine_status()
         if problem := state.unfit(status):
             raise EngineError(problem)
         return EngineInfo(version.runtime_name, version.runtime_version, state.runtime_classes(status))
+
+    async def probe(self, runtime: str) -> None:
+        await probing.probe(self, runtime, (await self._client.handlers()).pause_image)
 
     # images
 
@@ -108,7 +125,13 @@ class CriRuntime:
             if newest.state == cri.CONTAINER_UNKNOWN:  # what it holds must not be written to by two
                 request = cri.StopContainerRequest(container_id=newest.id)
                 await self._client.ask(self._client.runtime.StopContainer, request, f"container {uuid}", timeout=None)
-            if newest.state != cri.CONTAINER_CREATED:
+            if newest.state == cri.CONTAINER_CREATED:
+                if await classes.broken(self._client, newest.id, spec):
+                    remains = cri.RemoveContainerRequest(container_id=newest.id)
+                    await self._client.ask(self._client.runtime.RemoveContainer, remains, timeout=None)
+                    await self._make(spec, newest.metadata.attempt + 1, newest.image_ref)
+                    held = await self._of_newest_incarnation(uuid)
+            else:
                 now = (await self._client.status(newest.id, verbose=True)).info
                 spec = state.limits_in_force(spec, state.details(now).get("runtimeSpec", {}))
                 try:
@@ -257,6 +280,7 @@ class CriRuntime:
         wanted = config.container_config(spec, attempt=attempt)
         wanted.image.image = image
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=wanted, sandbox_config=sandbox_config)
+        await classes.handler(self._client, spec)  # raises for one that the engine has not
         await self._client.ask(self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None)
 
     async def _of_newest_incarnation(self, uuid: str) -> tuple[cri.Container, ...]:

@@ -28,6 +28,9 @@ CAPABILITIES = (
     "SYS_CHROOT",
 )
 
+#: What the image that holds a sandbox runs.
+PAUSE_COMMAND = ("/pause", "-P")
+
 LOGS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 
 
@@ -84,7 +87,7 @@ def sandbox_body(spec: SandboxSpec, image: str) -> dict[str, Any]:
     return {
         "Image": image,
         "Hostname": spec.hostname,
-        "Entrypoint": ["/pause", "-P"],
+        "Entrypoint": list(PAUSE_COMMAND),
         "Labels": {
             UUID: spec.uuid,
             SANDBOX: spec.uuid,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from higgins.model.errors import EngineError, EngineUnavailable, ImageNotFound, NotImplementedHere, SandboxGone
+from higgins.runtimes import probing
 from higgins.runtimes.base import (
     EngineContainer,
     EngineInfo,
@@ -51,6 +52,9 @@ class DockerRuntime:
     async def info(self) -> EngineInfo:
         version = await self._client.version()
         return engine.info(version, await self._client.call("GET", "info"), Path("/proc/self/mountinfo").read_text())
+
+    async def probe(self, runtime: str) -> None:
+        await probing.probe(self, runtime, await self._images.pause(), config.PAUSE_COMMAND)
 
     # images
 
