@@ -45,7 +45,7 @@ def choose(wanted: str, answering: Collection[str]) -> tuple[str, str]:
     """The engine to use and the reason; pure. ``answering`` are those of ``ENGINES`` that do. Raises NoEngine."""
     if wanted != "auto":
         if wanted not in answering:
-            raise NoEngine(f"The {wanted} engine that was asked for does not answer. Is it running?")
+            raise NoEngine(f"The {ENGINES[wanted]} that was asked for does not answer. Is it running?")
         return wanted, "it was asked for"
     found = [name for name in ENGINES if name in answering]
     if not found:

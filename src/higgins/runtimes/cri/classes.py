@@ -9,8 +9,9 @@ the network namespace of the sandbox, and its kernel starts when everything is p
 being asked.
 
 containerd lets nobody change the runtime of a record, so that it is removed and made again, with a lease on its
-snapshot meanwhile. An agent that ends in between leaves a container without a record; the next start finds that and
-makes it anew. Nothing is lost: it has never run, and has not taken over an older one's files yet.
+snapshot meanwhile. An agent that ends in between leaves a container without a record, which CRI cannot even remove:
+``mend`` gives it one for that, and the next start makes the container anew. Nothing is lost: it has never run, and has
+not taken over an older one's files yet.
 
 How to run a class is the engine's own setting, the table ``containerd.runtimes.<name>`` of its configuration.
 """
@@ -27,6 +28,7 @@ from msgspec import Struct, field
 
 from higgins.model.errors import ContainerGone, EngineError
 from higgins.runtimes.base import EngineContainer
+from higgins.runtimes.cri.config import container_spec
 from higgins.runtimes.cri.containerd import Containerd, entries, message
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 #: By these a runtime knows what part of which sandbox a container is.
 _PART_OF = ("io.kubernetes.cri.container-type", "io.kubernetes.cri.sandbox-id")
+#: containerd's name of an OCI specification's type.
+_SPEC = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 #: How long a lease outlives an agent that could not end it.
 _LEASE = timedelta(minutes=10)
 
@@ -93,11 +97,13 @@ def on_its_own(spec: bytes) -> bytes:
     return json.dumps(oci).encode()
 
 
-async def handler(client: "Client", spec: EngineContainer) -> Handler | None:
-    """What runs the container, None where that is how its sandbox runs.
+async def check(client: "Client", spec: EngineContainer) -> None:
+    """Raises ``EngineError`` for a runtime that the engine does not have."""
+    await _wanted(client, spec)
 
-    Raises ``EngineError`` for a runtime that the engine does not have.
-    """
+
+async def _wanted(client: "Client", spec: EngineContainer) -> Handler | None:
+    """What runs the container, None where that is how its sandbox runs."""
     if not spec.runtime or not await client.is_containerd():
         return None
     held = await client.handlers()
@@ -106,20 +112,31 @@ async def handler(client: "Client", spec: EngineContainer) -> Handler | None:
     return None if spec.runtime == held.default else held.named[spec.runtime]
 
 
-async def broken(client: "Client", engine_id: str, spec: EngineContainer) -> bool:
-    """Whether a container has no record because its handing over was broken off. It can only be removed."""
-    if await handler(client, spec) is None:
+async def mend(client: "Client", container: cri.Container) -> bool:
+    """Whether the container had lost its record in a handing over that was broken off.
+
+    It has one again then, good for nothing but to let CRI remove the container.
+    """
+    if container.state != cri.CONTAINER_CREATED or not container_spec(container.annotations).runtime:
         return False
+    if not await client.is_containerd():
+        return False
+    containerd = await client.containerd()
     try:
-        await (await client.containerd()).container(engine_id)
+        await containerd.container(container.id)
     except ContainerGone:
+        handlers = await client.handlers()
+        record = message["Container"](id=container.id)
+        record.runtime.name = handlers.named[handlers.default].shim
+        record.spec.type_url, record.spec.value = _SPEC, b"{}"
+        await _create(containerd, record)
         return True
     return False
 
 
 async def hand_over(client: "Client", engine_id: str, spec: EngineContainer) -> None:
     """Let the container, which has had no task yet, be run by what its class says. Done already is done."""
-    wanted = await handler(client, spec)
+    wanted = await _wanted(client, spec)
     if wanted is None:
         return
     containerd = await client.containerd()
@@ -134,8 +151,12 @@ async def hand_over(client: "Client", engine_id: str, spec: EngineContainer) -> 
     record.sandbox = ""
     async with _held(containerd, record):
         await containerd.ask("containers.v1.Containers/Delete", message["ContainerId"](id=engine_id), "Empty")
-        request = message["OneContainer"](container=record)
-        await containerd.ask("containers.v1.Containers/Create", request, "OneContainer")
+        await _create(containerd, record)
+
+
+async def _create(containerd: Containerd, record: Any) -> None:
+    request = message["OneContainer"](container=record)
+    await containerd.ask("containers.v1.Containers/Create", request, "OneContainer")
 
 
 @asynccontextmanager

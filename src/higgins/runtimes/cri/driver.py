@@ -103,7 +103,7 @@ class CriRuntime:
     async def remove_sandbox(self, uuid: str) -> None:
         async with self._turn(uuid):
             for container in await self._client.containers(sandbox=uuid):
-                await self._thaw(container)
+                await self._make_removable(container)
             await self._sandboxes.remove(uuid)
 
     # containers
@@ -126,7 +126,7 @@ class CriRuntime:
                 request = cri.StopContainerRequest(container_id=newest.id)
                 await self._client.ask(self._client.runtime.StopContainer, request, f"container {uuid}", timeout=None)
             if newest.state == cri.CONTAINER_CREATED:
-                if await classes.broken(self._client, newest.id, spec):
+                if await classes.mend(self._client, newest):
                     remains = cri.RemoveContainerRequest(container_id=newest.id)
                     await self._client.ask(self._client.runtime.RemoveContainer, remains, timeout=None)
                     await self._make(spec, newest.metadata.attempt + 1, newest.image_ref)
@@ -176,7 +176,7 @@ class CriRuntime:
         async with self._turn(uuid):
             only = {} if incarnation is None else {"incarnation": str(incarnation)}
             for container in await self._client.containers(uuid=uuid, **only):
-                await self._thaw(container)
+                await self._make_removable(container)
                 with suppress(ContainerGone):
                     request = cri.RemoveContainerRequest(container_id=container.id)
                     await self._client.ask(self._client.runtime.RemoveContainer, request, timeout=None)
@@ -280,7 +280,7 @@ class CriRuntime:
         wanted = config.container_config(spec, attempt=attempt)
         wanted.image.image = image
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=wanted, sandbox_config=sandbox_config)
-        await classes.handler(self._client, spec)  # raises for one that the engine has not
+        await classes.check(self._client, spec)
         await self._client.ask(self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None)
 
     async def _of_newest_incarnation(self, uuid: str) -> tuple[cri.Container, ...]:
@@ -300,6 +300,10 @@ class CriRuntime:
         if not await self._client.is_containerd():
             return frozenset()
         return await (await self._client.containerd()).paused()
+
+    async def _make_removable(self, container: cri.Container) -> None:
+        await self._thaw(container)
+        await classes.mend(self._client, container)
 
     async def _thaw(self, container: cri.Container) -> None:
         """Let a paused container go on: a frozen one hears no signal, and cannot be removed."""
