@@ -27,7 +27,6 @@ from cri_api.v1 import api_pb2 as cri
 from msgspec import Struct, field
 
 from higgins.model.errors import ContainerGone, EngineError
-from higgins.runtimes.base import EngineContainer
 from higgins.runtimes.cri.config import container_spec
 from higgins.runtimes.cri.containerd import Containerd, entries, message
 
@@ -97,19 +96,17 @@ def on_its_own(spec: bytes) -> bytes:
     return json.dumps(oci).encode()
 
 
-async def check(client: "Client", spec: EngineContainer) -> None:
-    """Raises ``EngineError`` for a runtime that the engine does not have."""
-    await _wanted(client, spec)
+async def wanted(client: "Client", runtime: str | None) -> Handler | None:
+    """What runs the container, None where that is how its sandbox runs.
 
-
-async def _wanted(client: "Client", spec: EngineContainer) -> Handler | None:
-    """What runs the container, None where that is how its sandbox runs."""
-    if not spec.runtime or not await client.is_containerd():
+    Raises ``EngineError`` for a runtime that the engine does not have.
+    """
+    if not runtime or not await client.is_containerd():
         return None
     held = await client.handlers()
-    if spec.runtime not in held.named:
-        raise EngineError(f"The container engine of this host has no runtime {spec.runtime}.")
-    return None if spec.runtime == held.default else held.named[spec.runtime]
+    if runtime not in held.named:
+        raise EngineError(f"The container engine of this host has no runtime {runtime}.")
+    return None if runtime == held.default else held.named[runtime]
 
 
 async def mend(client: "Client", container: cri.Container) -> bool:
@@ -134,18 +131,18 @@ async def mend(client: "Client", container: cri.Container) -> bool:
     return False
 
 
-async def hand_over(client: "Client", engine_id: str, spec: EngineContainer) -> None:
+async def hand_over(client: "Client", engine_id: str, runtime: str | None) -> None:
     """Let the container, which has had no task yet, be run by what its class says. Done already is done."""
-    wanted = await _wanted(client, spec)
-    if wanted is None:
+    handler = await wanted(client, runtime)
+    if handler is None:
         return
     containerd = await client.containerd()
     record = await containerd.container(engine_id)
-    kind, told = options(wanted)
+    kind, told = options(handler)
     now = record.runtime
-    if (now.name, now.options.type_url, now.options.value) == (wanted.shim, kind, told):
+    if (now.name, now.options.type_url, now.options.value) == (handler.shim, kind, told):
         return
-    record.runtime.name = wanted.shim
+    record.runtime.name = handler.shim
     record.runtime.options.type_url, record.runtime.options.value = kind, told
     record.spec.value = on_its_own(record.spec.value)
     record.sandbox = ""

@@ -97,6 +97,7 @@ class CriRuntime:
     # sandboxes
 
     async def create_sandbox(self, spec: SandboxSpec) -> Sandbox:
+        await classes.wanted(self._client, spec.runtime)  # raises for one that the engine has not
         async with self._turn(spec.uuid):
             return await self._sandboxes.create(spec)
 
@@ -280,7 +281,7 @@ class CriRuntime:
         wanted = config.container_config(spec, attempt=attempt)
         wanted.image.image = image
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=wanted, sandbox_config=sandbox_config)
-        await classes.check(self._client, spec)
+        await classes.wanted(self._client, spec.runtime)  # raises for one that the engine has not
         await self._client.ask(self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None)
 
     async def _of_newest_incarnation(self, uuid: str) -> tuple[cri.Container, ...]:
