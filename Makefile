@@ -1,7 +1,7 @@
 # Short names for the programs in scripts/; each of those runs on its own as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop logs clean test lint format bench docs
+.PHONY: help run stop logs clean test test-engines lint format bench docs differences
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
@@ -23,6 +23,10 @@ test: ## Install what the tests need, then lint and run all tests, on real engin
 	@scripts/lint
 	@scripts/test
 
+test-engines: ## Run the contract suite on all engines, Podman too; HIGGINS_ENGINES="podman" chooses
+	@scripts/setup-test
+	@scripts/test-engines
+
 lint: ## Check style, types, layers and documents; change nothing
 	@scripts/lint
 
@@ -34,3 +38,6 @@ bench: ## Measure start, create and API; BENCH="startup create api" chooses, BEN
 
 docs: ## Check that the documents match the tree
 	@scripts/docs
+
+differences: ## Write docs/engines-differences.md from what the contract suite's engines declare
+	@scripts/differences

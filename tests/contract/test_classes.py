@@ -87,6 +87,7 @@ async def fetched() -> bytes | None:
         return None
 
 
+@pytest.mark.needs("runtime classes")
 async def test_a_class_that_works_is_found_to_work_and_leaves_nothing(runtime: Runtime, gvisor: str) -> None:
     before = await runtime.list()
     await asyncio.gather(runtime.probe(gvisor), runtime.probe("runc"))
@@ -100,6 +101,7 @@ async def test_a_class_that_the_engine_has_not_is_refused_and_leaves_nothing(run
     assert await runtime.list() == before
 
 
+@pytest.mark.needs("runtime classes")
 async def test_a_container_has_the_kernel_of_its_class(runtime: Runtime, workloads: Workloads, gvisor: str) -> None:
     sandbox = await workloads.sandbox(runtime=gvisor)
     seen = await workloads.finish("sh", "-c", "dmesg; exit 3", sandbox=sandbox, runtime=gvisor)
@@ -110,6 +112,7 @@ async def test_a_container_has_the_kernel_of_its_class(runtime: Runtime, workloa
     assert b"gVisor" not in (await output(runtime, beside.uuid))[0]
 
 
+@pytest.mark.needs("runtime classes")
 async def test_a_container_in_gvisor_talks_with_its_neighbours_both_ways(
     runtime: Runtime, workloads: Workloads, gvisor: str, wire: Wire
 ) -> None:
@@ -134,6 +137,7 @@ async def test_a_container_in_gvisor_talks_with_its_neighbours_both_ways(
     assert callers == [BOX]
 
 
+@pytest.mark.needs("runtime classes")
 async def test_a_container_in_gvisor_that_starts_again_has_its_files_and_its_network(
     runtime: Runtime, workloads: Workloads, gvisor: str, wire: Wire
 ) -> None:
@@ -150,6 +154,7 @@ async def test_a_container_in_gvisor_that_starts_again_has_its_files_and_its_net
     assert await sh(runtime, uuid, "cat /turns") == "turn\nturn\n"
 
 
+@pytest.mark.needs("runtime classes")
 async def test_signals_and_input_reach_a_container_in_gvisor(
     runtime: Runtime, workloads: Workloads, gvisor: str
 ) -> None:
@@ -166,6 +171,7 @@ async def test_signals_and_input_reach_a_container_in_gvisor(
     assert (await ended(runtime, uuid)).exit_code == 7
 
 
+@pytest.mark.needs("runtime classes")
 async def test_a_container_in_gvisor_leaves_no_process_when_it_is_removed(
     runtime: Runtime, workloads: Workloads, gvisor: str
 ) -> None:
@@ -233,6 +239,7 @@ async def test_a_handing_over_that_is_broken_off_is_made_good_by_the_next_start_
         await driver.close()
 
 
+@pytest.mark.needs("runtime classes")
 async def test_a_container_has_a_virtual_machine_where_kata_boots(
     engine: Engine, runtime: Runtime, workloads: Workloads, classes: tuple[str, ...]
 ) -> None:

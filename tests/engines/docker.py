@@ -21,6 +21,14 @@ class DockerEngine:
     name = "docker"
     image = BUSYBOX
     cannot: Mapping[str, str] = {}
+    differs: Mapping[str, str] = {
+        "a device node in an archive that is put in": "is made, and cannot be opened",
+        "a `disk` limit": "where the storage driver has quotas",
+        "a `privileged` container": "in any sandbox",
+        "a user namespace": "one for all, with `userns-remap`",
+        "killed for want of memory": "told by the engine",
+        "`search`": "as the engine does",
+    }
 
     def __init__(self, root: Path, *, live_restore: bool = True) -> None:
         """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine."""

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 
-from higgins.model.errors import EngineError, EngineUnavailable
+from higgins.model.errors import EngineError, EngineUnavailable, HigginsError
 from higgins.runtimes.base import Runtime
 
 LOG = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ async def _reason(runtime: Runtime, name: str) -> str | None:
             await runtime.probe(name)
     except EngineUnavailable:
         raise
-    except EngineError as error:
+    except HigginsError as error:
         return str(error)
     except TimeoutError:
         return "a container did not start and go away in time."
