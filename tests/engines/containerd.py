@@ -75,7 +75,7 @@ class ContainerdEngine:
     cannot: Mapping[str, str] = {}
     differs: Mapping[str, str] = {
         "a device node in an archive that is put in": "the archive is refused",
-        "a `disk` limit": "none: the engine says so, and the scheduler reads it",
+        "a `disk` limit": "none, and the scheduler reads that",
         "a `privileged` container": "in a sandbox that is privileged too; the agent sees to it",
         "a user namespace": "none",
         "killed for want of memory": "told by the engine, or where it missed it by the kernel's log",

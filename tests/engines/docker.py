@@ -30,11 +30,14 @@ class DockerEngine:
         "`search`": "as the engine does",
     }
 
-    def __init__(self, root: Path, *, live_restore: bool = True) -> None:
-        """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine."""
+    def __init__(self, root: Path, *more: str, live_restore: bool = True) -> None:
+        """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine.
+
+        ``more`` are options of dockerd.
+        """
         self.url = f"unix://{root}/docker.sock"
         self.options = ["--runtime", "docker", "--docker-url", self.url]
-        self._root = root
+        self.root = root
         self._pidfile = root / "docker.pid"
         self._containerd = root / "exec" / "containerd" / "containerd.pid"
         command = ["dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
@@ -43,7 +46,7 @@ class DockerEngine:
         command += ["--live-restore"] if live_restore else []
         if shutil.which("runsc") is not None:
             command += ["--add-runtime", f"runsc={gvisor(root)}"]
-        self._daemon = Daemon(command, root / "dockerd.log")
+        self._daemon = Daemon([*command, *more], root / "dockerd.log")
 
     async def open(self) -> Runtime:
         return open_docker(self.url)
@@ -89,7 +92,7 @@ class DockerEngine:
             "data/overlay2/*",
             "exec/containerd/daemon/io.containerd.runtime.v2.task/moby/*",
         )
-        return {str(path) for pattern in patterns for path in self._root.glob(pattern)}
+        return {str(path) for pattern in patterns for path in self.root.glob(pattern)}
 
     def log(self) -> str:
         return self._daemon.log()

@@ -58,7 +58,7 @@ class PodmanEngine:
 
     differs: Mapping[str, str] = {
         "a device node in an archive that is put in": "is made, and cannot be opened",
-        "a `disk` limit": "where the storage driver has quotas",
+        "a `disk` limit": "none, and the scheduler reads that",
         "a `privileged` container": "in any sandbox",
         "a user namespace": "not tried",
         "killed for want of memory": "not told",

@@ -126,7 +126,8 @@ def host_config(container: EngineContainer) -> dict[str, Any]:
         **limits(container.cpu, container.memory),
     }
     if container.privileged:
-        host["Privileged"] = True
+        # Where the engine has a user namespace for all, it refuses to be privileged in that.
+        host |= {"Privileged": True, "UsernsMode": "host"}
     else:
         host |= {
             "CapDrop": ["ALL"],
