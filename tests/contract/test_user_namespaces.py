@@ -65,7 +65,9 @@ def pid(engine: DockerEngine, uuid: str) -> int:
 async def test_root_of_a_container_is_nobody_on_the_host(
     engine: DockerEngine, runtime: Runtime, workloads: Workloads
 ) -> None:
-    hosts = engine.root / "hosts"
+    private = engine.root / "private"  # as that of volumes is
+    private.mkdir(mode=0o700)
+    hosts = private / "hosts"
     hosts.write_text("127.0.0.1 here\n")
     bind = Bind(source=str(hosts), destination="/etc/hosts", read_only=True)
     sandbox = await workloads.sandbox()
