@@ -15,10 +15,11 @@ COMMAND_LINE: list[cfg.Opt] = [
     cfg.StrOpt(
         "runtime",
         default="auto",
-        choices=["auto", "docker", "cri"],
-        help="The container engine. auto takes the one that answers, containerd first when both do.",
+        choices=["auto", "cri", "docker", "podman"],
+        help="The container engine. auto takes the first of these that answers and is set up for it.",
     ),
     cfg.StrOpt("docker-url", default="unix:///var/run/docker.sock", help="Where the Docker engine listens."),
+    cfg.StrOpt("podman-url", default="unix:///run/podman/podman.sock", help="Where the service of Podman listens."),
     cfg.StrOpt("cri-endpoint", default="unix:///run/containerd/containerd.sock", help="Where containerd listens."),
     cfg.IntOpt("spare-sandboxes", default=2, min=0, max=100, help="Sandboxes made ahead, to start containers faster."),
 ]

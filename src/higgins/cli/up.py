@@ -8,6 +8,7 @@ from pathlib import Path
 
 from oslo_config import cfg
 
+from higgins.agent import classes
 from higgins.agent.agent import Agent
 from higgins.agent.streams import LocalStreams
 from higgins.cli import credentials, machine
@@ -42,10 +43,11 @@ async def _up(conf: cfg.ConfigOpts) -> None:
     users = credentials.first_user(data)
     async with contextlib.AsyncExitStack() as stack:
         cloud = await open_cloud(stack, conf)
-        runtime, sentence = await open_engine(conf)
+        runtime, place, sentence = await open_engine(conf)
         stack.push_async_callback(runtime.close)
-        engine = await introduce(runtime, conf.cri_endpoint if runtime.name == "cri" else conf.docker_url)
+        engine = await introduce(runtime, place)
         LOG.info(sentence)
+        offered = await classes.working(runtime, conf.runtimes.classes)
         network = open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
         agent = Agent(
             LocalLink(cloud),
@@ -53,7 +55,8 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             network,
             open_local(data),
             data=data,
-            report=machine.report(conf, engine),
+            report=machine.report(conf, engine, offered),
+            classes=offered,
             spares=conf.spare_sandboxes,
         )
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))

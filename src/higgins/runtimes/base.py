@@ -56,7 +56,10 @@ class Image(Struct, frozen=True):
 
 
 class SandboxSpec(Struct, frozen=True, kw_only=True):
-    """A network namespace held by a pause process. ``runtime`` is the engine's own name of the runtime class."""
+    """A network namespace held by a pause process. ``runtime`` is the engine's own name of its members' runtime.
+
+    A driver may hold the namespace by another runtime, where that one's kernel has to come after the wires.
+    """
 
     uuid: str
     project_id: str
@@ -215,6 +218,11 @@ class Runtime(Protocol):
 
     async def close(self) -> None: ...
     async def info(self) -> EngineInfo: ...
+    async def probe(self, runtime: str) -> None:
+        """Start and remove a container with this runtime, by the engine's own name.
+
+        Raises ``EngineError`` with the reason where it does not run.
+        """
 
     # images
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
