@@ -45,6 +45,12 @@ HOST: list[cfg.Opt] = [
 ]
 
 DEFAULT: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "auth",
+        default="http_basic",
+        choices=["http_basic", "keystone"],
+        help="Who callers are: a users file in data, or Keystone's tokens as [keystone_authtoken] says.",
+    ),
     cfg.StrOpt("host", default="", help="The name of this host; the machine's own name if empty."),
     cfg.StrOpt("zone", default="nova", help="The availability zone of this host."),
     cfg.StrOpt("public_url", default="", help="The URL that clients reach the API by, if not the one they ask."),
