@@ -36,8 +36,8 @@ class HigginsInCloud(HigginsUp):
     def configuration(self) -> Path:
         return self.data / "higgins.conf"
 
-    def _command(self, verb: str, *options: str) -> list[str]:
-        return super()._command(verb, "--config-file", str(self.configuration), *options)
+    def _arguments(self, verb: str, *options: str) -> list[str]:
+        return super()._arguments(verb, "--config-file", str(self.configuration), *options)
 
 
 def register(url: str, *options: str) -> subprocess.CompletedProcess[str]:
@@ -51,7 +51,7 @@ def register(url: str, *options: str) -> subprocess.CompletedProcess[str]:
 def higgins(docker_engine: DockerEngine) -> Iterator[HigginsInCloud]:
     """Higgins as the operator's guide sets it up. A token is believed for two seconds, so that tests need not wait."""
     with tempfile.TemporaryDirectory(prefix="higgins-openstack") as directory:
-        up = HigginsInCloud(Path(directory), docker_engine.url)
+        up = HigginsInCloud(Path(directory), ["--runtime", "docker", "--docker-url", docker_engine.url])
         settings = register(up.url).stdout
         up.configuration.write_text(f"{settings}token_cache_time = 2\n")
         up.start()

@@ -1,4 +1,4 @@
-"""What is made of a token that Keystone vouches for, and how long it is believed; ``test_keystone`` asks the real one."""
+"""What is made of a token that Keystone vouches for, and how long that is believed; see ``test_keystone``."""
 
 import asyncio
 import threading

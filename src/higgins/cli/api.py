@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from higgins.api.app import make_app
 from higgins.cli import credentials
-from higgins.cli.authentication import NoKeystone, open_auth
+from higgins.cli.authentication import NoKeystone, keep_limits, open_auth
 from higgins.cli.options import database_url, settings_of
 from higgins.cli.processes import log_to_stderr, told_to_end
 from higgins.control import housekeeping
@@ -59,7 +59,9 @@ async def open_cloud(stack: AsyncExitStack, conf: cfg.ConfigOpts) -> Cloud:
     store = open_store(database_url(conf))
     stack.push_async_callback(store.close)
     await asyncio.to_thread(migrate, store.engine)
-    return Cloud(store, credentials.secret_key(Path(conf.data).resolve()), settings_of(conf))
+    cloud = Cloud(store, credentials.secret_key(Path(conf.data).resolve()), settings_of(conf))
+    stack.enter_context(keep_limits(conf, cloud))
+    return cloud
 
 
 async def serve_tenants(

@@ -1,4 +1,4 @@
-"""Which way of authentication the configuration asks for."""
+"""What the configuration asks of Keystone: who callers are, and what projects may use."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,10 +8,16 @@ from oslo_config import cfg
 
 from higgins.api.auth import Auth, HttpBasic
 from higgins.cli import credentials
+from higgins.control.cloud import Cloud
+from higgins.control.quotas import RESOURCES
 
 
 class NoKeystone(Exception):
     """Keystone is asked for, and something that it needs is missing; the sentence is for the operator."""
+
+
+def _missing(error: ModuleNotFoundError) -> NoKeystone:
+    return NoKeystone(f"the Python package of {error.name} is missing: install higgins[openstack]")
 
 
 @contextlib.contextmanager
@@ -23,9 +29,7 @@ def open_auth(conf: cfg.ConfigOpts, data: Path) -> Iterator[Auth]:
     try:
         from higgins.api.auth_keystone import open_keystone  # only who has Keystone has its libraries
     except ModuleNotFoundError as missing:
-        raise NoKeystone(
-            f"auth = keystone needs the Python package of {missing.name}: install higgins[openstack]"
-        ) from missing
+        raise _missing(missing) from missing
     auth = open_keystone(conf)
     if not conf.keystone_authtoken.auth_type:
         raise NoKeystone("auth = keystone needs the service user's credentials in [keystone_authtoken]")
@@ -33,3 +37,20 @@ def open_auth(conf: cfg.ConfigOpts, data: Path) -> Iterator[Auth]:
         yield auth
     finally:
         auth.close()
+
+
+@contextlib.contextmanager
+def keep_limits(conf: cfg.ConfigOpts, cloud: Cloud) -> Iterator[None]:
+    """Let the limits of projects be kept where ``[quota] driver`` says. Raises NoKeystone."""
+    if conf.quota.driver == "database":
+        yield
+        return
+    try:
+        from higgins.openstack.limits import open_limits
+    except ModuleNotFoundError as missing:
+        raise _missing(missing) from missing
+    cloud.limits = limits = open_limits(conf, RESOURCES)
+    try:
+        yield
+    finally:
+        limits.close()

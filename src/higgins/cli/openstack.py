@@ -73,17 +73,21 @@ def _wanted(options: argparse.Namespace) -> Wanted:
 
 def settings(done: Registered, options: argparse.Namespace) -> str:
     """The part of higgins.conf that the registration decides."""
-    return (
-        "[DEFAULT]\n"
-        "auth = keystone\n\n"
-        "[keystone_authtoken]\n"
-        f"www_authenticate_uri = {done.auth_url}\n"
+    user = (
         f"auth_url = {done.auth_url}\n"
         "auth_type = password\n"
         f"username = {options.user}\n"
         f"password = {done.password or 'THE PASSWORD THAT WAS SET BEFORE'}\n"
         f"user_domain_name = {options.domain}\n"
+    )
+    limits = f"\n[quota]\ndriver = unified\n\n[oslo_limit]\n{user}system_scope = all\n"
+    return (
+        "[DEFAULT]\n"
+        "auth = keystone\n\n"
+        "[keystone_authtoken]\n"
+        f"www_authenticate_uri = {done.auth_url}\n"
+        f"{user}"
         f"project_name = {options.project}\n"
         f"project_domain_name = {options.domain}\n"
         f"region_name = {options.region}\n"
-    )
+    ) + (limits if options.unified_limits else "")

@@ -66,6 +66,15 @@ POLICY: list[cfg.Opt] = [
     cfg.StrOpt("file", default="", help="A policy file (YAML) with rules that differ from the defaults."),
 ]
 
+QUOTA_DRIVER: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "driver",
+        default="database",
+        choices=["database", "unified"],
+        help="Who keeps the limits of projects: Higgins' database, or Keystone (unified limits, [oslo_limit]).",
+    ),
+]
+
 QUOTA: list[cfg.Opt] = [
     cfg.IntOpt(name, default=limit, min=-1, help=f"How much of {name} a project may use; -1 is no limit.")
     for name, limit in _SETTINGS.quota.items()
@@ -112,7 +121,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": DEFAULT,
     "database": DATABASE,
     "policy": POLICY,
-    "quota": QUOTA,
+    "quota": QUOTA_DRIVER + QUOTA,
     "containers": CONTAINERS,
     "network": NETWORK,
     "runtimes": RUNTIMES,
