@@ -4,7 +4,7 @@
 .PHONY: help run stop logs clean test test-engines test-openstack lint format bench docs differences
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 run: ## Install what is missing, start Higgins in the background and run a first container
 	@scripts/run
@@ -23,7 +23,7 @@ test: ## Install what the tests need, then lint and run all tests, on real engin
 	@scripts/lint
 	@scripts/test
 
-test-openstack: ## Bring up real Keystone, Glance … (a minute), run the tests that need them; SERVICES="keystone glance" chooses
+test-openstack: ## Bring up real OpenStack services, run the tests that need them; SERVICES="keystone glance" chooses
 	@scripts/setup-test
 	@scripts/test-openstack
 

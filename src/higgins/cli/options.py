@@ -49,6 +49,12 @@ HOST: list[cfg.Opt] = [
 ]
 
 DEFAULT: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "auth",
+        default="http_basic",
+        choices=["http_basic", "keystone"],
+        help="Who callers are: a users file in data, or Keystone's tokens as [keystone_authtoken] says.",
+    ),
     cfg.StrOpt("host", default="", help="The name of this host; the machine's own name if empty."),
     cfg.StrOpt("zone", default="nova", help="The availability zone of this host."),
     cfg.StrOpt("public_url", default="", help="The URL that clients reach the API by, if not the one they ask."),
@@ -62,6 +68,15 @@ DATABASE: list[cfg.Opt] = [
 
 POLICY: list[cfg.Opt] = [
     cfg.StrOpt("file", default="", help="A policy file (YAML) with rules that differ from the defaults."),
+]
+
+QUOTA_DRIVER: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "driver",
+        default="database",
+        choices=["database", "unified"],
+        help="Who keeps the limits of projects: Higgins' database, or Keystone (unified limits, [oslo_limit]).",
+    ),
 ]
 
 QUOTA: list[cfg.Opt] = [
@@ -110,7 +125,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": DEFAULT,
     "database": DATABASE,
     "policy": POLICY,
-    "quota": QUOTA,
+    "quota": QUOTA_DRIVER + QUOTA,
     "containers": CONTAINERS,
     "network": NETWORK,
     "runtimes": RUNTIMES,

@@ -92,7 +92,7 @@ async def create(
             specs.append((role, resolved.spec))
         nets = wiring.resolve(conn, cloud, actor, ())
         quotas.charge(
-            conn, cloud.settings, actor.project_id, containers=len(draft.containers), cpu=cpu, memory=memory, disk=disk
+            conn, cloud, actor.project_id, containers=len(draft.containers), cpu=cpu, memory=memory, disk=disk
         )
         need = need_of([spec for _, spec in specs], cpu=cpu, memory=memory, disk=disk, volumes=hosts)
         chosen, reason = place(conn, cloud, need)
@@ -129,7 +129,7 @@ async def create(
         made = conn.execute(sa.select(workload).where(workload.c.id == workload_id)).one()
         return _of(conn, cloud, [made])[0]
 
-    return await cloud.store.write(work)
+    return await quotas.write(cloud, work)
 
 
 async def get(cloud: Cloud, actor: Actor, ident: str) -> Capsule:

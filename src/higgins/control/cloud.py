@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from cryptography.fernet import Fernet
 from msgspec import Struct, field
 
+from higgins.control.limits import Limits
 from higgins.control.link import HostStreams
 from higgins.control.terminals import OpenTerminals
 from higgins.model.errors import HigginsError, HostUnavailable
@@ -72,6 +73,8 @@ class Cloud:
         self._hosts: dict[str, HostStreams] = {}
         #: Finds the way to a host that is not in this process, by its name; None where there is no such host.
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None
+        #: Who keeps the limits of projects, where the database does not.
+        self.limits: Limits | None = None
         self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
 
     def connect(self, host: str, streams: HostStreams) -> None:

@@ -318,7 +318,7 @@ def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
     members = conn.execute(sa.select(container).where(container.c.workload_id == workload_id)).all()
     quotas.charge(
         conn,
-        cloud.settings,
+        cloud,
         row.project_id,
         containers=-sum(1 for member in members if member.role != "init"),
         cpu=-row.cpu,
@@ -375,14 +375,14 @@ async def update(
         fresh = container_row(conn, actor, row.uuid)
         return container_of(fresh, fresh.workload_uuid, cloud.now())
 
-    return await cloud.store.write(work)
+    return await quotas.write(cloud, work)
 
 
 def _resize(conn: Connection, cloud: Cloud, row: Row[Any], old: ContainerSpec, new: ContainerSpec) -> None:
     cpu, memory = new.cpu - old.cpu, new.memory - old.memory
     if not cpu and not memory:
         return
-    quotas.charge(conn, cloud.settings, row.project_id, containers=0, cpu=cpu, memory=memory, disk=0)
+    quotas.charge(conn, cloud, row.project_id, containers=0, cpu=cpu, memory=memory, disk=0)
     conn.execute(
         sa.update(workload)
         .where(workload.c.id == row.workload_id)

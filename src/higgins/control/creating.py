@@ -106,9 +106,7 @@ async def create(
         resolved = mounts.resolve(conn, cloud, actor, asked)
         spec = resolved.spec
         nets = wiring.resolve(conn, cloud, actor, draft.nets)
-        quotas.charge(
-            conn, cloud.settings, actor.project_id, containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk
-        )
+        quotas.charge(conn, cloud, actor.project_id, containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk)
         need = need_of([spec], cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=resolved.hosts)
         chosen, reason = place(conn, cloud, need)
         workload_id = insert_workload(
@@ -155,7 +153,7 @@ async def create(
             created_at=row["created_at"],
         )
 
-    return await cloud.store.write(work)
+    return await quotas.write(cloud, work)
 
 
 async def dry_run(cloud: Cloud, actor: Actor, draft: Draft) -> dict[str, Any]:
