@@ -91,7 +91,7 @@ class EngineContainer(Struct, frozen=True, kw_only=True):
     """A container as the engine shall make it. ``memory`` in bytes, ``disk`` in GiB, 0 meaning no limit.
 
     ``incarnation`` counts rebuilds: the engine may hold an older incarnation of the same uuid beside this one only
-    while a rebuild goes on. ``pids`` bounds processes.
+    while a rebuild goes on. ``pids`` bounds processes. ``cpuset`` are the cores that it may run on, empty meaning all.
     """
 
     uuid: str
@@ -113,6 +113,7 @@ class EngineContainer(Struct, frozen=True, kw_only=True):
     memory: int = 0
     disk: int = 0
     pids: int = 4096
+    cpuset: tuple[int, ...] = ()
     binds: tuple[Bind, ...] = ()
 
 

@@ -134,6 +134,8 @@ def host_config(container: EngineContainer) -> dict[str, Any]:
             "CapAdd": list(CAPABILITIES),
             "SecurityOpt": ["no-new-privileges:true"],
         }
+    if container.cpuset:
+        host["CpusetCpus"] = ",".join(map(str, container.cpuset))
     if container.disk:
         host["StorageOpt"] = {"size": f"{container.disk}G"}
     if container.runtime:
