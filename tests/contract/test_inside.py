@@ -1,6 +1,7 @@
 """Limits that limit, defaults that keep a container in, and the figures about it, all seen from where they count."""
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,27 @@ async def test_limits_are_in_force_inside(runtime: Runtime, workloads: Workloads
     assert await cores(runtime, uuid) == 0.5
 
 
+async def test_a_container_keeps_to_the_cores_it_is_given_also_when_it_starts_again(
+    runtime: Runtime, workloads: Workloads
+) -> None:
+    core = max(os.sched_getaffinity(0))
+    uuid = await workloads.start(cpu=0.5, cpuset=(core,))
+    for _ in range(2):
+        allowed = await sh(runtime, uuid, "grep Cpus_allowed_list /proc/self/status")
+        assert allowed.split() == ["Cpus_allowed_list:", str(core)]
+        await runtime.stop(uuid, 0)
+        await runtime.start(uuid)
+
+
 @pytest.mark.needs("update")
 async def test_update_changes_limits_in_place(runtime: Runtime, workloads: Workloads) -> None:
-    uuid = await workloads.start(cpu=0.5, memory=64 * MIB)
+    core = max(os.sched_getaffinity(0))
+    uuid = await workloads.start(cpu=0.5, memory=64 * MIB, cpuset=(core,))
     for memory in (96 * MIB, 48 * MIB, 48 * MIB):
         await runtime.update(uuid, cpu=0.25, memory=memory)
         assert await limit(runtime, uuid, "memory/memory.limit_in_bytes", "memory.max") == str(memory)
         assert await cores(runtime, uuid) == 0.25
+        assert (await sh(runtime, uuid, "grep Cpus_allowed_list /proc/self/status")).split()[1] == str(core)
 
 
 @pytest.mark.needs("oom")

@@ -13,12 +13,18 @@ from higgins.model.container import ContainerSpec, Mount
 from higgins.store.schema import container, core, host, port, project, volume, workload
 from tests.control.conftest import Host, draft
 
+#: Numbers of rows begin anywhere.
+HOST = sa.select(sa.func.min(host.c.id)).scalar_subquery()
+WORKLOAD = sa.select(sa.func.min(workload.c.id)).scalar_subquery()
+
 SPOILED: dict[str, tuple[Any, str, str]] = {
     "memory": (sa.update(host).values(memory_used=1), "claim", "1 of memory are claimed, and 1600 are held"),
     "containers": (sa.update(host).values(containers=7), "claim", "7 of containers are claimed, and 3 are held"),
     "tenant": (sa.update(host).values(tenant="red"), "claim", "it counts as that of 'red', and holds"),
     "cores": (sa.update(host).values(cores_used=2), "core", "2 cores are claimed, and 0 are given"),
-    "core": (sa.insert(core).values(host_id=1, number=3, workload_id=1), "core", "0 cores are claimed, and 1 are"),
+    "core": (
+        sa.insert(core).values(host_id=HOST, number=3, workload_id=WORKLOAD), "core", "0 cores are claimed, and 1 are",
+    ),
     "quota": (sa.update(project).where(project.c.id == "red").values(cpu=9), "quota", "9 of cpu are charged, and 3"),
     "project": (sa.delete(project).where(project.c.id == "blue"), "quota", "it has workloads and is charged for"),
     "place": (
@@ -26,8 +32,8 @@ SPOILED: dict[str, tuple[Any, str, str]] = {
     ),
     "volume": (sa.update(volume).values(deleting=True), "volume", "mounts it, and it is gone"),
     "elsewhere": (sa.update(volume).values(host_id=None), "volume", "it lies elsewhere than workload"),
-    "port": (sa.delete(port).where(port.c.workload_id == 1), "port", "it is on a host and has no port"),
-    "address": (sa.update(port).where(port.c.workload_id == 1).values(uuid="another"), "port", "its addresses are not"),
+    "port": (sa.delete(port).where(port.c.workload_id == WORKLOAD), "port", "it is on a host and has no port"),
+    "address": (sa.update(port).where(port.c.workload_id == WORKLOAD).values(uuid="x"), "port", "its addresses"),
 }  # fmt: skip
 
 

@@ -138,7 +138,7 @@ def test_the_soft_policies_only_prefer() -> None:
 
 def test_hints_are_read_as_clients_send_them() -> None:
     assert company_of({}) == Company()
-    assert company_of({"group": "web"}) == Company(group="web", policy="anti-affinity")
+    assert company_of({"group": "web"}) == Company(group="web")
     assert company_of({"same_host": "a", "different_host": "b, c"}) == Company(same=("a",), different=("b", "c"))
     with pytest.raises(Invalid, match="policy near is not one of affinity"):
         company_of({"group": "web", "policy": "near"})

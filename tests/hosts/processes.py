@@ -1,5 +1,6 @@
 """A small cloud on one machine: a control plane, and hosts that are network namespaces, each with its own engine."""
 
+import json
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.engines.docker import DockerEngine
 from tests.networks.namespaces import Namespace
@@ -105,6 +107,17 @@ class ControlPlane:
     def revoke(self, name: str) -> None:
         done = command("host", "revoke", name, "--data", str(self.data))
         assert done.returncode == 0, done.stderr
+
+    def drain(self, name: str, verb: str = "drain") -> str:
+        """What the command says."""
+        done = command("host", verb, name, "--data", str(self.data))
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def status(self) -> Any:
+        done = command("status", "--json", "--data", str(self.data))
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
 
     def openrc(self) -> dict[str, str]:
         read = ["sh", "-c", '. "$1" && env -0', "sh", str(self.data / "openrc")]

@@ -140,3 +140,53 @@ def test_a_revoked_host_is_refused_until_it_joins_again_and_keeps_its_containers
     small_cloud.openstack.wait(name, "Running")
     assert small_cloud.openstack("exec", name, "echo", "hello").strip() == "hello"
     assert held <= small_cloud.two.containers()
+
+
+def addresses(openstack: OpenStack, name: str) -> list[str]:
+    shown = openstack.json("show", name)["addresses"]
+    return [one["addr"] for network in shown.values() for one in network]
+
+
+def test_containers_leave_a_drained_host_for_another_and_keep_their_addresses(small_cloud: SmallCloud) -> None:
+    openstack, control, one = small_cloud.openstack, small_cloud.control, small_cloud.one
+    stays = small_cloud.run_on(one)
+    control.drain("two")
+    openstack("run", "--name", "mover", "--restart", "always", "busybox", *IDLE)
+    assert openstack.wait("mover", "Running")["host"] == "one"
+    held, before = one.containers(), addresses(openstack, "mover")
+    control.drain("two", "undrain")
+    said = control.drain("one")
+    assert "1 workloads leave it" in said and f"{stays}: its owner asked for this host" in said
+    wait_for(lambda: openstack.json("show", "mover")["host"] == "two", lambda: f"{openstack.json('show', 'mover')}")
+    openstack.wait("mover", "Running")
+    assert openstack("exec", "mover", "hostname", "-i").split()[-1:] == before == addresses(openstack, "mover")
+    assert len(held - one.containers()) == 2
+    control.drain("one", "undrain")
+    assert control.status()["differences"] == []
+
+
+def test_a_container_of_a_lost_host_runs_elsewhere_and_the_host_removes_it_when_it_comes_back(
+    small_cloud: SmallCloud,
+) -> None:
+    openstack, control, two = small_cloud.openstack, small_cloud.control, small_cloud.two
+    control.drain("one")
+    before = two.containers()
+    openstack("run", "--name", "survivor", "--auto-heal", "busybox", *IDLE)
+    assert openstack.wait("survivor", "Running")["host"] == "two"
+    mine = two.containers() - before
+    control.drain("one", "undrain")
+    assert two.agent is not None
+    two.agent.kill()
+    openstack("service", "forcedown", "two", "zun-compute")
+    wait_for(
+        lambda: openstack.json("show", "survivor")["host"] == "one", lambda: f"{openstack.json('show', 'survivor')}"
+    )
+    openstack.wait("survivor", "Running")
+    assert mine <= two.containers()
+    two.start()
+    wait_for(lambda: not mine & two.containers(), lambda: f"{mine} are still there")
+    assert before <= two.containers()
+    openstack("service", "forcedown", "two", "zun-compute", "--unset")
+    wait_for(lambda: small_cloud.states() == {"one": "up", "two": "up"}, lambda: f"{small_cloud.states()}")
+    assert openstack("exec", "survivor", "echo", "hello").strip() == "hello"
+    assert control.status()["differences"] == []

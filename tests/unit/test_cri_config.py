@@ -27,6 +27,7 @@ specs = st.builds(
     tty=st.booleans(),
     cpu=st.sampled_from([0.0, 0.001, 0.5, 3.0]),
     memory=st.sampled_from([0, 1 << 20]),
+    cpuset=st.lists(st.integers(0, 7), max_size=3).map(tuple),
     binds=st.lists(st.builds(Bind, source=words, destination=words), max_size=2).map(tuple),
 )
 

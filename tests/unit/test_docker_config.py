@@ -41,8 +41,12 @@ def test_memory_has_no_swap_on_top_and_cpu_is_a_real_limit() -> None:
     assert (host["StorageOpt"], host["PidsLimit"]) == ({"size": "3G"}, 7)
 
 
+def test_cores_are_named_one_by_one() -> None:
+    assert body(cpuset=(2, 3, 7))["HostConfig"]["CpusetCpus"] == "2,3,7"
+
+
 def test_no_limit_is_not_mentioned() -> None:
-    assert not {"Memory", "MemorySwap", "NanoCpus", "StorageOpt", "Runtime"} & set(body()["HostConfig"])
+    assert not {"Memory", "MemorySwap", "NanoCpus", "CpusetCpus", "StorageOpt", "Runtime"} & set(body()["HostConfig"])
 
 
 def test_what_is_not_asked_for_is_left_to_the_image() -> None:

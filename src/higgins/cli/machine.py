@@ -9,6 +9,8 @@ from pathlib import Path
 
 from oslo_config import cfg
 
+from higgins import __version__
+from higgins.cli.cores import cores
 from higgins.control.link import HostReport
 from higgins.model.resources import HostInfo
 from higgins.runtimes.base import EngineInfo
@@ -34,7 +36,11 @@ def host_name(conf: cfg.ConfigOpts) -> str:
 
 
 def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str]) -> HostReport:
-    """The machine, its engine and its runtime classes, as the scheduler and the hosts API want to know them."""
+    """The machine, its engine and its runtime classes, as the scheduler and the hosts API want to know them.
+
+    Raises NoSuchCores.
+    """
+    own, shared = cores(conf.dedicated_cpus)
     return HostReport(
         name=host_name(conf),
         zone=conf.zone,
@@ -50,5 +56,9 @@ def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str]) -> 
             disk_quota=engine.disk_quota,
             engine=engine.engine,
             engine_version=engine.version,
+            cpu_pinning=bool(own),
+            cores=own,
+            shared_cores=shared,
+            version=__version__,
         ),
     )

@@ -15,6 +15,9 @@ higgins agent          run containers on this machine for a control plane that i
 higgins host token     print a token with which one machine may join (--ttl SECONDS)
 higgins host revoke N  refuse the host of that name from now on
 higgins host authority show the certificate authority, or bring one (--certificate FILE --key FILE)
+higgins host drain N   place nothing on that host any more, and have move what may (undrain N: take it back)
+higgins status         tell how hosts and workloads are, and what is stuck (--json)
+higgins status upgrade check  tell what speaks against an upgrade
 higgins clean          remove all containers, networks and mounts of Higgins from this machine
 higgins db upgrade     bring the database to this version's tables
 higgins user LINE…     print a line for the users file: higgins user NAME PROJECT ROLE[,ROLE]
@@ -53,7 +56,20 @@ def _host(arguments: list[str]) -> int:
         return host.authority(read(arguments[1:], HOST))
     if arguments[:1] == ["revoke"] and len(arguments) > 1 and not arguments[1].startswith("-"):
         return host.revoke(read(arguments[2:], HOST), arguments[1])
+    if arguments[:1] in (["drain"], ["undrain"]) and len(arguments) > 1 and not arguments[1].startswith("-"):
+        from higgins.cli import drain
+
+        act = drain.drain if arguments[0] == "drain" else drain.undrain
+        return act(read(arguments[2:]), arguments[1])
     return _usage()
+
+
+def _status(arguments: list[str]) -> int:
+    from higgins.cli import status
+
+    if arguments[:2] == ["upgrade", "check"]:
+        return status.upgrade_check(read(arguments[2:], status.STATUS))
+    return status.run(read(arguments, status.STATUS))
 
 
 def _clean(arguments: list[str]) -> int:
@@ -113,6 +129,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "api": _api,
     "agent": _agent,
     "host": _host,
+    "status": _status,
     "clean": _clean,
     "db": _db,
     "user": _user,

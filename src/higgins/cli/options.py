@@ -59,6 +59,11 @@ DEFAULT: list[cfg.Opt] = [
     cfg.StrOpt("zone", default="nova", help="The availability zone of this host."),
     cfg.StrOpt("public_url", default="", help="The URL that clients reach the API by, if not the one they ask."),
     cfg.ListOpt("allowed_origins", default=[], help="Origins (host names) whose pages may open terminals."),
+    cfg.StrOpt(
+        "dedicated_cpus",
+        default="",
+        help="Cores of this host that containers may have to themselves: 2-7,10. Others keep to the rest.",
+    ),
     cfg.IntOpt("reserved_memory", default=512, min=0, help="Memory in MiB that containers of this host never get."),
 ]
 
@@ -95,7 +100,29 @@ CONTAINERS: list[cfg.Opt] = [
     cfg.StrOpt(
         "unique_names", default="", choices=["", "project", "global"], help="Where names of containers must differ."
     ),
+    cfg.FloatOpt("disk_allocation_ratio", default=_SETTINGS.disk_allocation_ratio, help="GiB claimed per GiB."),
     cfg.BoolOpt("spread", default=True, help="Fill the emptiest host first; otherwise the fullest."),
+    cfg.BoolOpt("spread_zones", default=False, help="Fill the emptiest availability zone first."),
+    cfg.ListOpt(
+        "tenant_isolation",
+        default=[],
+        help="Projects whose containers share a host with those of no other project: their ids, or all, or none.",
+    ),
+    cfg.FloatOpt(
+        "placement_age",
+        default=_SETTINGS.placement_age,
+        min=0,
+        help="Seconds for which a process may go by what it knows of hosts already. Claims hold whatever it knows; 1 "
+        "is good for thousands of hosts.",
+    ),
+    cfg.StrOpt(
+        "evacuate",
+        default=_SETTINGS.evacuate,
+        choices=["auto_heal", "restart_policy", "never"],
+        help="What is placed elsewhere once its host is lost: containers with auto_heal, those with a restart policy "
+        "too, or nothing.",
+    ),
+    cfg.FloatOpt("stuck_after", default=_SETTINGS.stuck_after, help="Seconds after which higgins status tells of it."),
     cfg.FloatOpt("execute_timeout", default=_SETTINGS.execute_timeout, help="Seconds an exec may take."),
     cfg.FloatOpt("console_ttl", default=_SETTINGS.console_ttl, help="Seconds within which a terminal's URL is used."),
     cfg.FloatOpt("host_lease", default=_SETTINGS.host_lease, help="Seconds of silence after which a host is down."),
@@ -155,7 +182,8 @@ def settings_of(conf: cfg.ConfigOpts) -> Settings:
         hypervisor_classes=tuple(conf.runtimes.hypervisor),
         hypervisor_only=conf.runtimes.hypervisor_only,
         hypervisor_only_projects=tuple(conf.runtimes.hypervisor_only_projects),
-        **{option.name: conf.containers[option.name] for option in CONTAINERS},
+        tenant_isolation=tuple(conf.containers.tenant_isolation),
+        **{one.name: conf.containers[one.name] for one in CONTAINERS if one.name != "tenant_isolation"},
     )
 
 

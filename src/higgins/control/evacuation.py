@@ -98,10 +98,10 @@ async def _mark(cloud: Cloud, name: str, draining: bool) -> int:
 
 
 async def everywhere(cloud: Cloud, *, lost: bool) -> Round:
-    """A round over all hosts that are drained and, where ``lost``, over those that do not answer any more."""
+    """A round over all hosts that are drained, those that an operator forced down, and, where ``lost``, the silent."""
     conditions: list[sa.ColumnElement[bool]] = [host.c.draining]
-    if lost and cloud.settings.evacuate != "never":
-        conditions.append(silent(cloud))
+    if cloud.settings.evacuate != "never":
+        conditions.append(silent(cloud) if lost else host.c.forced_down)
     holding = sa.select(workload.c.host_id).where(workload.c.host_id.is_not(None))
     query = sa.select(host.c.id).where(sa.or_(*conditions), host.c.id.in_(holding)).order_by(host.c.id)
     numbers = await cloud.store.read(lambda conn: list(conn.execute(query).scalars()))
@@ -173,10 +173,10 @@ def _leave(conn: Connection, cloud: Cloud, number: int, host_id: int, lost: bool
     if row is None or row.deleting:
         return None
     quotas.hold(conn, row.project_id)
-    down = silent(cloud)
-    old = conn.execute(sa.select(host.c.name, host.c.draining, down.label("down")).where(host.c.id == host_id)
-                       .with_for_update()).one()  # fmt: skip
-    if not (old.draining or (old.down and lost)):
+    columns = (host.c.name, host.c.draining, host.c.forced_down, silent(cloud).label("down"))
+    old = conn.execute(sa.select(*columns).where(host.c.id == host_id).with_for_update()).one()
+    lost = old.forced_down or (old.down and lost)
+    if not (old.draining or lost):
         return None
     members = _members(conn, number)
     name = row.name or members[0].name

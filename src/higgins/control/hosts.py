@@ -70,7 +70,7 @@ async def register(cloud: Cloud, report: HostReport) -> int:
         found = conn.execute(sa.select(host.c.id).where(host.c.name == report.name)).scalar_one_or_none()
         if found is not None:
             conn.execute(sa.update(host).where(host.c.id == found).values(values))
-            touch_host(conn, found)
+            touch_host(conn, found)  # schedulers read again what it is
             return int(found)
         result = conn.execute(
             sa.insert(host).values(uuid=str(uuids.uuid4()), name=report.name, created_at=cloud.now(), **values)
@@ -207,7 +207,7 @@ async def _set(cloud: Cloud, name: str, binary: str, **values: object) -> Host:
     def work(conn: Connection) -> Host:
         row = _service(conn, name, binary)
         conn.execute(sa.update(host).where(host.c.id == row.id).values(**values, updated_at=cloud.now()))
-        touch_host(conn, row.id)
+        touch_host(conn, row.id)  # schedulers read again how it is
         fresh = conn.execute(sa.select(host).where(host.c.id == row.id)).one()
         return host_of(fresh, cloud.now(), cloud.settings.host_lease)
 

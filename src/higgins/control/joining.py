@@ -178,6 +178,7 @@ async def register(cloud: Cloud, known: JoinedHost, report: HostReport) -> int:
         if _counts(conn, cloud, known.serial, known.uuid) is None:
             raise _refused()
         conn.execute(sa.update(host).where(host.c.id == known.id).values(hosts.reported(cloud, report)))
+        touch_host(conn, known.id)  # schedulers read again what it is
         return known.id
 
     return await cloud.store.write(work)

@@ -84,7 +84,7 @@ def place(conn: Connection, cloud: Cloud, need: Need) -> tuple[Chosen | None, st
 def _claim(conn: Connection, cloud: Cloud, choice: Choice, place_: int) -> Chosen | None:
     facts, need = choice.ask.fleet.facts, choice.ask.need
     host_id = int(facts.ids[place_])
-    if not claim(conn, host_id, need, cloud.settings):
+    if not claim(conn, host_id, need, cloud.settings, choice.ask.now):
         return None
     if not need.cores:
         return Chosen(host_id, facts.names[place_])

@@ -1,5 +1,6 @@
 """A place on a host, taken and given back: conditional updates of the host's row, which hold whoever else decides."""
 
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from higgins.store.schema import host as host_table
 SEVERAL = ""
 
 
-def claim(conn: Connection, host_id: int, need: Need, settings: Settings) -> bool:
+def claim(conn: Connection, host_id: int, need: Need, settings: Settings, now: datetime) -> bool:
     """Take what is needed from the host; False if somebody else was faster and it cannot be had any more."""
     t = host_table.c
     shared = need.cpu - need.cores
@@ -25,6 +26,7 @@ def claim(conn: Connection, host_id: int, need: Need, settings: Settings) -> boo
         sa.not_(t.disabled),
         sa.not_(t.draining),
         sa.not_(t.forced_down),
+        t.seen_at >= now - timedelta(seconds=settings.host_lease),
         t.memory_used + need.memory <= t.memory * settings.memory_allocation_ratio,
         t.disk_used + need.disk <= t.disk * settings.disk_allocation_ratio,
     ]

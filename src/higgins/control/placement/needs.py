@@ -52,7 +52,7 @@ class Need(Struct, frozen=True, kw_only=True):
 def company_of(hints: dict[str, str]) -> Company:
     """Pure: ``same_host`` and ``different_host`` (uuids, with commas between), ``group`` and ``policy``.
 
-    Raises Invalid for a policy that there is not, or one without a group. A group without one is kept apart.
+    Raises Invalid for a policy that there is not, or one without a group. A group without one is only counted.
     """
     group, policy = hints.get("group") or None, hints.get("policy") or ""
     if policy and policy not in POLICIES:
@@ -65,7 +65,7 @@ def company_of(hints: dict[str, str]) -> Company:
         same=_uuids(hints.get("same_host")),
         different=_uuids(hints.get("different_host")),
         group=group,
-        policy=policy or ("anti-affinity" if group else ""),
+        policy=policy,
     )
 
 
