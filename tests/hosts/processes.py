@@ -161,7 +161,10 @@ class Machine:
             ip("link", "set", self.link, "up")
 
     def containers(self) -> set[str]:
-        return set(self.engine.command("ps", "--quiet", "--no-trunc").split())
+        """The ids of tenants' containers that run here; sandboxes, of which some are made ahead, are not counted."""
+        rows = self.engine.command("ps", "--no-trunc", "--format", "{{.ID}} {{.Names}}").splitlines()
+        running = dict(row.split(" ", 1) for row in rows)
+        return {ident for ident, name in running.items() if not name.startswith("higgins-sandbox-")}
 
     def stop(self) -> None:
         """End the agent. What it wired ends with the namespace."""
