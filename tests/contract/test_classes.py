@@ -9,9 +9,10 @@ from uuid import uuid4
 
 import pytest
 
-from higgins.model.errors import EngineError
+from higgins.model.errors import EngineError, NotImplementedHere
 from higgins.runtimes.base import Runtime
 from higgins.runtimes.cri.containerd import Containerd
+from tests.contract.test_archives import entry, fetch, pieces, tar_of
 from tests.contract.workloads import Workloads, ended, observe, output, run, sh, until
 from tests.engines import DEADLINE, Engine, need
 from tests.engines.containerd import ContainerdEngine
@@ -250,3 +251,32 @@ async def test_a_container_has_a_virtual_machine_where_kata_boots(
     seen = await workloads.finish("uname", "-r", sandbox=sandbox, runtime=KATA)
     own = await workloads.finish("uname", "-r", sandbox=sandbox)
     assert (await output(runtime, seen.uuid))[0] != (await output(runtime, own.uuid))[0]
+
+
+@pytest.mark.needs("runtime classes", "archive")
+async def test_files_pass_into_and_out_of_a_running_container_in_gvisor(
+    runtime: Runtime, workloads: Workloads, gvisor: str
+) -> None:
+    sandbox = await workloads.sandbox(runtime=gvisor)
+    uuid = await workloads.start(sandbox=sandbox, runtime=gvisor)
+    await sh(runtime, uuid, "echo made inside > /root/out; ls /root")
+    _, tar = await fetch(runtime, uuid, "/root/out")
+    assert tar.getnames() == ["out"]
+    await runtime.put_archive(uuid, "/root", pieces(tar_of((entry("in"), b"put in\n"), (entry("out"), b"changed\n"))))
+
+    async def seen() -> bool:
+        return (await run(runtime, uuid, "cat", "/root/in", "/root/out"))[1] == b"put in\nchanged\n"
+
+    await until(seen, "what was put in is not seen")
+
+
+@pytest.mark.needs("runtime classes")
+async def test_what_the_host_would_take_for_processes_of_a_container_in_gvisor_is_not_shown(
+    runtime: Runtime, workloads: Workloads, gvisor: str
+) -> None:
+    sandbox = await workloads.sandbox(runtime=gvisor)
+    uuid = await workloads.start(sandbox=sandbox, runtime=gvisor)
+    with pytest.raises(NotImplementedHere, match="run ps in the container"):
+        await runtime.top(uuid, None)
+    assert "sleep 3600" in await sh(runtime, uuid, "ps")
+    assert (await runtime.stats(uuid)).memory_used > 0

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from higgins.runtimes.base import Bind, Runtime
 from tests.contract.test_archives import entry, fetch, pieces, tar_of
 from tests.contract.test_inside import MIB, cores, limit
@@ -45,6 +47,7 @@ async def test_a_container_that_starts_again_is_the_same_to_a_list(runtime: Runt
     assert len((await runtime.list(sandbox)).containers) == 1
 
 
+@pytest.mark.needs("volumes of stopped containers")
 async def test_files_go_into_a_stopped_container_and_are_there_when_it_starts(
     runtime: Runtime, workloads: Workloads, tmp_path: Path
 ) -> None:
@@ -61,6 +64,7 @@ async def test_files_go_into_a_stopped_container_and_are_there_when_it_starts(
     assert await sh(runtime, uuid, "cat /before /root/word /volume/word") == "before\nput in\non the volume\n"
 
 
+@pytest.mark.needs("update")
 async def test_limits_that_were_changed_hold_after_the_next_start(runtime: Runtime, workloads: Workloads) -> None:
     uuid = await workloads.start(cpu=0.5, memory=64 * MIB, pids=50)
     await runtime.update(uuid, cpu=0.25, memory=96 * MIB)

@@ -53,6 +53,7 @@ class PodmanEngine:
         "runtime classes": "its compatible API takes no runtime for one container",
         "stats": "it sends one sample where two are needed",
         "top": "it runs the container's own ps",
+        "volumes of stopped containers": "it mounts none of them to copy into",
         "update": "its compatible API has none",
     }
 

@@ -195,6 +195,11 @@ class Stats(Struct, frozen=True, kw_only=True):
     net_tx: int = 0
 
 
+#: Why there is no ``top`` of a container in another runtime than the engine's default: what the host would show for it
+#: is a process of that runtime's, or, by the number that a process has in there, another's altogether.
+OWN_KERNEL = "The processes of a container of this runtime class are not seen from its host: run ps in the container."
+
+
 class Processes(Struct, frozen=True):
     """What ``ps`` shows of the container's processes, as seen from the host."""
 

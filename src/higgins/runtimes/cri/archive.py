@@ -14,7 +14,7 @@ from cri_api.v1 import api_pb2 as cri
 
 from higgins.model.errors import ContainerGone, EngineError, NotImplementedHere, PathNotFound
 from higgins.runtimes.base import PathStat
-from higgins.runtimes.cri import state
+from higgins.runtimes.cri import classes, config, state
 from higgins.runtimes.cri.client import Client
 
 _PROGRAM = Path(__file__).with_name("confined_tar.py")
@@ -73,19 +73,27 @@ async def _root(client: Client, uuid: str, mount_point: str) -> dict[str, Any]:
     container = await client.newest(uuid)
     status = await client.status(container.id, verbose=True)
     if status.status.state == cri.CONTAINER_RUNNING:
-        details = state.details(status.info)
-        if "runtimeType" in details and ".runc." not in details["runtimeType"]:
-            # The process on this host is a virtual machine's or a kernel's, and its root is another.
+        if await classes.wanted(client, config.container_spec(container.annotations).runtime) is None:
+            return {"process": state.details(status.info)["pid"], "cgroup": container.id}
+        # The process on this host is a virtual machine's or a kernel's, and its root is another: the root that the
+        # engine has mounted for it is looked at instead.
+        place = running_root(Path("/proc/self/mountinfo").read_text(), container.id)
+        if place is None:
             raise NotImplementedHere("Files of a container of this runtime class can be copied while it is stopped.")
-        return {"process": details["pid"], "cgroup": container.id}
-    containerd = await client.containerd()
-    record = await containerd.container(container.id)
-    mounts = await containerd.mounts(record.snapshotter, record.snapshot_key)
-    return {
-        "mount_point": mount_point,
-        "mounts": [{"type": one.type, "source": one.source, "options": list(one.options)} for one in mounts],
-        "binds": _binds(json.loads(record.spec.value)),
-    }
+        mounts = [{"type": "bind", "source": place, "options": ["rbind"]}]
+        record = await (await client.containerd()).container(container.id)
+    else:
+        containerd = await client.containerd()
+        record = await containerd.container(container.id)
+        found = await containerd.mounts(record.snapshotter, record.snapshot_key)
+        mounts = [{"type": one.type, "source": one.source, "options": list(one.options)} for one in found]
+    return {"mount_point": mount_point, "mounts": mounts, "binds": _binds(json.loads(record.spec.value))}
+
+
+def running_root(mountinfo: str, engine_id: str) -> str | None:
+    """Where the engine has mounted a running container's root, from the text of /proc/<pid>/mountinfo (proc(5))."""
+    points = (line.split()[4] for line in mountinfo.splitlines())
+    return next((point for point in points if point.endswith(f"/{engine_id}/rootfs")), None)
 
 
 def _binds(oci: dict[str, Any]) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ from cri_api.v1 import api_pb2 as cri
 from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, NotImplementedHere, SandboxGone
 from higgins.runtimes import probing
 from higgins.runtimes.base import (
+    OWN_KERNEL,
     EngineContainer,
     EngineInfo,
     Event,
@@ -254,6 +255,8 @@ class CriRuntime:
 
     async def top(self, uuid: str, ps_args: str | None) -> Processes:
         container = await self._running(uuid, "show the processes of")
+        if await classes.wanted(self._client, config.container_spec(container.annotations).runtime) is not None:
+            raise NotImplementedHere(OWN_KERNEL)
         status = state.details((await self._client.status(container.id, verbose=True)).info)
         with usage.gone_means_ended(uuid):
             return await usage.processes(status["pid"], ps_args)

@@ -11,6 +11,7 @@ from typing import Any
 from higgins.model.errors import EngineError, EngineUnavailable, ImageNotFound, NotImplementedHere, SandboxGone
 from higgins.runtimes import probing
 from higgins.runtimes.base import (
+    OWN_KERNEL,
     EngineContainer,
     EngineInfo,
     Event,
@@ -195,6 +196,7 @@ class DockerRuntime:
     async def top(self, uuid: str, ps_args: str | None) -> Processes:
         params = {"ps_args": ps_args} if ps_args else {}
         container = await self._find(uuid)
+        await self._check_seen(container, uuid)
         said = await self._client.call("GET", f"containers/{container}/top", params=params, missing=holdings.gone(uuid))
         return Processes(titles=tuple(said["Titles"]), rows=tuple(tuple(row) for row in said["Processes"] or ()))
 
@@ -226,6 +228,17 @@ class DockerRuntime:
         if not payload["State"]["Running"]:
             raise EngineError(f"The container {uuid} is not running.")
         return payload
+
+    async def _check_seen(self, container: str, uuid: str) -> None:
+        """Raises ``NotImplementedHere`` where processes in the container may have numbers of another kernel's.
+
+        The engine would show whatever has these numbers on the host.
+        """
+        host = (await holdings.inspect(self._client, container, holdings.gone(uuid)))["HostConfig"]
+        if host.get("Runtime") and not await self._client.is_podman():
+            default = (await self._client.call("GET", "info"))["DefaultRuntime"]
+            if host["Runtime"] != default:
+                raise NotImplementedHere(OWN_KERNEL)
 
     async def _check_runtime(self, runtime: str) -> None:
         """Raises ``EngineError`` for another than Podman's default, which it would use without a word."""
