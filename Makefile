@@ -1,10 +1,10 @@
 # Short names for the programs in scripts/; each of those runs on its own as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop logs clean test test-openstack lint format bench docs
+.PHONY: help run stop logs clean test test-engines test-openstack lint format bench docs differences
 
 help: ## Show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 run: ## Install what is missing, start Higgins in the background and run a first container
 	@scripts/run
@@ -23,9 +23,13 @@ test: ## Install what the tests need, then lint and run all tests, on real engin
 	@scripts/lint
 	@scripts/test
 
-test-openstack: ## Bring up real Keystone, Glance … (a minute), run the tests that need them; SERVICES="keystone glance" chooses
+test-openstack: ## Bring up real OpenStack services, run the tests that need them; SERVICES="keystone glance" chooses
 	@scripts/setup-test
 	@scripts/test-openstack
+
+test-engines: ## Run the contract suite on all engines, Podman too; HIGGINS_ENGINES="podman" chooses
+	@scripts/setup-test
+	@scripts/test-engines
 
 lint: ## Check style, types, layers and documents; change nothing
 	@scripts/lint
@@ -38,3 +42,6 @@ bench: ## Measure start, create and API; BENCH="startup create api" chooses, BEN
 
 docs: ## Check that the documents match the tree
 	@scripts/docs
+
+differences: ## Write docs/engines-differences.md from what the contract suite's engines declare
+	@scripts/differences

@@ -290,7 +290,8 @@ async def test_an_image_goes_with_its_last_name_and_not_while_it_is_used(
 
 async def test_the_engine_tells_its_runtime_classes(driver: CriRuntime) -> None:
     info = await driver.info()
-    assert (info.engine, info.classes) == ("containerd", ("runc",))
+    assert info.engine == "containerd"
+    assert "runc" in info.classes
 
 
 async def test_an_unknown_runtime_class_is_refused(driver: CriRuntime) -> None:

@@ -19,14 +19,16 @@ DEADLINE = 30.0
 class Engine(Protocol):
     """An engine that runs. ``image`` is busybox, loaded already; ``options`` tell ``higgins up`` to use it.
 
-    ``cannot`` maps a verb of ``Runtime`` that the engine has no means for to the reason, shown where its tests are
-    skipped.
+    ``cannot`` maps a verb of ``Runtime``, or a part of one, that the engine has no means for to the reason, shown where
+    its tests are skipped. ``differs`` tells what it does in its own way, and no test holds against it. Both are what
+    ``docs/engines-differences.md`` is made from.
     """
 
     name: str
     image: str
     options: list[str]
     cannot: Mapping[str, str]
+    differs: Mapping[str, str]
 
     async def open(self) -> Runtime:
         """A driver that talks to it."""

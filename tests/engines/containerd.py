@@ -18,6 +18,7 @@ from cri_api.v1 import api_pb2_grpc
 from higgins.runtimes.base import Runtime
 from higgins.runtimes.cri import open_cri
 from tests.engines import Daemon, need, wait_until
+from tests.engines.gvisor import gvisor
 from tests.engines.images import BUSYBOX, archive
 
 PAUSE = "localhost/pause:latest"
@@ -41,6 +42,15 @@ state = "{root}/state"
     conf_dir = "{root}/net.d"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
     runtime_type = "io.containerd.runc.v2"
+"""
+
+#: A class whose runtime has no shim of its own.
+GVISOR = """\
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc]
+    runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runsc.options]
+      BinaryName = "{program}"
+      Root = "{root}/runsc-state"
 """
 
 
@@ -67,6 +77,14 @@ class ContainerdEngine:
     name = "containerd"
     image = BUSYBOX
     cannot: Mapping[str, str] = {}
+    differs: Mapping[str, str] = {
+        "a device node in an archive that is put in": "the archive is refused",
+        "a `disk` limit": "none, and the scheduler reads that",
+        "a `privileged` container": "in a sandbox that is privileged too; the agent sees to it",
+        "a user namespace": "none",
+        "killed for want of memory": "told by the engine, or where it missed it by the kernel's log",
+        "`search`": "501: CRI has no such call",
+    }
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -76,7 +94,10 @@ class ContainerdEngine:
         (root / "net.d").mkdir()
         (root / "net.d" / "10-higgins.conflist").write_text(documented_network())
         config = root / "config.toml"
-        config.write_text(CONFIG.format(root=root, pause=PAUSE, plugins=CNI_PLUGINS))
+        text = CONFIG.format(root=root, pause=PAUSE, plugins=CNI_PLUGINS)
+        if shutil.which("runsc") is not None:
+            text += GVISOR.format(root=root, program=gvisor(root))
+        config.write_text(text)
         self._daemon = Daemon(["containerd", "--config", str(config)], root / "containerd.log")
 
     async def open(self) -> Runtime:

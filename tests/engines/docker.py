@@ -12,16 +12,8 @@ import pytest
 from higgins.runtimes.base import Runtime
 from higgins.runtimes.docker import open_docker
 from tests.engines import Daemon, need, reap, wait_until
+from tests.engines.gvisor import gvisor
 from tests.engines.images import BUSYBOX
-
-
-def _runsc(root: Path) -> Path:
-    """gVisor as it works without a virtual machine's help and on new kernels, where it does not find out by itself that
-    a network namespace is not the host's. (The flag that adds a runtime takes no options for it.)"""
-    script = root / "runsc"
-    script.write_text('#!/bin/sh\nexec runsc --platform=ptrace --network=host "$@"\n')
-    script.chmod(0o755)
-    return script
 
 
 class DockerEngine:
@@ -30,15 +22,24 @@ class DockerEngine:
     name = "docker"
     image = BUSYBOX
     cannot: Mapping[str, str] = {}
+    differs: Mapping[str, str] = {
+        "a device node in an archive that is put in": "is made, and cannot be opened",
+        "a `disk` limit": "where the storage driver has quotas",
+        "a `privileged` container": "in any sandbox",
+        "a user namespace": "one for all, with `userns-remap`",
+        "killed for want of memory": "told by the engine",
+        "`search`": "as the engine does",
+    }
 
-    def __init__(self, root: Path, *, live_restore: bool = True, within: Sequence[str] = ()) -> None:
+    def __init__(self, root: Path, *more: str, live_restore: bool = True, within: Sequence[str] = ()) -> None:
         """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine.
 
-        ``within`` are the words that make a command run where the engine shall, such as in a network namespace.
+        ``more`` are options of dockerd. ``within`` are the words that make a command run where the engine shall: in
+        a network namespace, for instance.
         """
         self.url = f"unix://{root}/docker.sock"
         self.options = ["--runtime", "docker", "--docker-url", self.url]
-        self._root = root
+        self.root = root
         self._pidfile = root / "docker.pid"
         self._containerd = root / "exec" / "containerd" / "containerd.pid"
         command = [*within, "dockerd", "--data-root", f"{root}/data", "--exec-root", f"{root}/exec"]
@@ -46,8 +47,8 @@ class DockerEngine:
         command += ["--bridge=none", "--iptables=false", "--ip-forward=false", "--storage-driver=overlay2"]
         command += ["--live-restore"] if live_restore else []
         if shutil.which("runsc") is not None:
-            command += ["--add-runtime", f"runsc={_runsc(root)}"]
-        self._daemon = Daemon(command, root / "dockerd.log")
+            command += ["--add-runtime", f"runsc={gvisor(root)}"]
+        self._daemon = Daemon([*command, *more], root / "dockerd.log")
 
     async def open(self) -> Runtime:
         return open_docker(self.url)
@@ -81,7 +82,7 @@ class DockerEngine:
 
     def leave_half_started(self, container: str) -> None:
         """As if the engine had been killed while it started the container (its whole id): its place is taken."""
-        tasks = self._root / "exec" / "containerd" / "daemon" / "io.containerd.runtime.v2.task" / "moby"
+        tasks = self.root / "exec" / "containerd" / "daemon" / "io.containerd.runtime.v2.task" / "moby"
         tasks.mkdir(parents=True, exist_ok=True)
         (tasks / container).mkdir()
 
@@ -99,7 +100,7 @@ class DockerEngine:
             "data/overlay2/*",
             "exec/containerd/daemon/io.containerd.runtime.v2.task/moby/*",
         )
-        return {str(path) for pattern in patterns for path in self._root.glob(pattern)}
+        return {str(path) for pattern in patterns for path in self.root.glob(pattern)}
 
     def log(self) -> str:
         return self._daemon.log()

@@ -50,14 +50,25 @@ class PodmanEngine:
         "moments of log lines": "it tells whole seconds",
         "modes in archives": "it drops them",
         "oom": "it does not see it",
+        "runtime classes": "its compatible API takes no runtime for one container",
         "stats": "it sends one sample where two are needed",
         "top": "it runs the container's own ps",
         "update": "its compatible API has none",
     }
 
+    differs: Mapping[str, str] = {
+        "a device node in an archive that is put in": "is made, and cannot be opened",
+        "a `disk` limit": "none, and the scheduler reads that",
+        "a `privileged` container": "in any sandbox",
+        "a user namespace": "not tried",
+        "killed for want of memory": "not told",
+        "`search`": "as the engine does",
+    }
+
     def __init__(self, root: Path) -> None:
         self._root = root
         self.url = f"unix://{root}/podman.sock"
+        self.options = ["--runtime", "podman", "--podman-url", self.url]
         (root / "containers.conf").write_text(CONFIG)
         (root / "registries.conf").write_text(REGISTRIES)
         self._environment = {

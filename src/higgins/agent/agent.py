@@ -8,7 +8,7 @@ removed, though only once the control plane has said what is. Stopping the agent
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ class Agent:
     """Keeps one host as the control plane says. ``data`` is a directory of its own; ``dns`` name servers.
 
     ``spares`` is how many sandboxes are made ahead.
+    ``classes``: what the engine calls each runtime class that the host reports; None where they are its own names.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Agent:
         *,
         data: Path,
         report: HostReport,
+        classes: Mapping[str, str] | None = None,
         dns: tuple[str, ...] | None = None,
         compare_every: float = COMPARE,
         slots: int = SLOTS,
@@ -93,6 +95,7 @@ class Agent:
             filters=self._filters,
             table=self._table,
             spares=self._spares,
+            classes=classes,
         )
         self._bench = Bench(
             runtime=runtime,

@@ -1,10 +1,12 @@
 """What each step does to the engine, the network and the volumes. Every one may be done twice."""
 
 import asyncio
+from collections.abc import Mapping
 
 from msgspec.structs import replace
 
 from higgins.agent import failpoints, steps
+from higgins.agent.classes import engine_name
 from higgins.agent.files import Files
 from higgins.agent.filters import Filters
 from higgins.agent.observe import Table
@@ -29,7 +31,9 @@ class Effects:
         filters: Filters,
         table: Table,
         spares: Spares,
+        classes: Mapping[str, str] | None = None,
     ) -> None:
+        """``classes``: what the engine calls each runtime class; None where they are its own names."""
         self._runtime = runtime
         self._network = network
         self._volumes = volumes
@@ -37,6 +41,7 @@ class Effects:
         self._filters = filters
         self._table = table
         self._spares = spares
+        self._classes = classes
         self._namespaces: dict[str, str] = {}
         self._paths: dict[str, str] = {}
         self._failpoint = failpoints.from_environment()
@@ -90,8 +95,13 @@ class Effects:
             case steps.PullImage():
                 await runtime.pull(step.image, policy=step.policy, auth=step.auth)
             case steps.CreateContainer():
-                sandbox = self._spares.real(step.container.sandbox)
-                await runtime.create(replace(step.container, sandbox=sandbox, binds=await self._binds(step)))
+                made = replace(
+                    step.container,
+                    sandbox=self._spares.real(step.container.sandbox),
+                    runtime=self._class(step.container.runtime),
+                    binds=await self._binds(step),
+                )
+                await runtime.create(made)
             case steps.StartContainer():
                 await runtime.start(step.uuid)
             case steps.StopContainer():
@@ -111,8 +121,12 @@ class Effects:
 
     async def _make(self, spec: SandboxSpec) -> None:
         """Make the sandbox, or bring back the one that the workload had taken, under the uuid it was made with."""
-        made = await self._runtime.create_sandbox(replace(spec, uuid=self._spares.real(spec.uuid)))
+        asked = replace(spec, uuid=self._spares.real(spec.uuid), runtime=self._class(spec.runtime))
+        made = await self._runtime.create_sandbox(asked)
         self.found(replace(made, uuid=spec.uuid))
+
+    def _class(self, name: str | None) -> str | None:
+        return name if self._classes is None else engine_name(self._classes, name)
 
     def _write(self, step: steps.WriteFiles) -> None:
         try:

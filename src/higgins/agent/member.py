@@ -213,6 +213,7 @@ def creation(assignment: Assignment, member: Member) -> CreateContainer:
             cpu=spec.cpu,
             memory=spec.memory * MIB,
             disk=spec.disk,
+            cpuset=member.cpuset,
         ),
         mounts=tuple(
             VolumeMount(

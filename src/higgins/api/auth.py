@@ -26,11 +26,16 @@ _IMPLIED = {"admin": "manager", "manager": "member", "member": "reader"}
 
 
 class Identity(Struct, frozen=True):
-    """An authenticated user in a project."""
+    """An authenticated user in a project, or in none (``project_id`` empty) with a token of system scope.
+
+    ``service_roles`` are those of the service that passed the user's token on, if one did.
+    """
 
     user_id: str
     project_id: str
     roles: frozenset[str]
+    system_scope: str | None = None
+    service_roles: frozenset[str] = frozenset()
 
 
 class Auth(Protocol):

@@ -12,7 +12,7 @@ import msgspec
 import sqlalchemy as sa
 from aiohttp import web
 
-from higgins.api import bodies, microversion
+from higgins.api import bodies, microversion, scope
 from higgins.api.auth import Auth, Identity
 from higgins.api.call import ApiSettings, Call, Located, Told, base_url
 from higgins.api.errors import CallNotInVersion, StoreUnavailable, WrongMethod, envelope, fault
@@ -161,6 +161,7 @@ class Pipeline:
             target = path[route.target] if route.target else None
             self.policy.require(route.rule, identity, target)
         call = await self._call(request, route, path, version, identity)
+        scope.require_project(call, route)
         return respond(route, call, await route.handler(call))
 
     async def _public(self, request: web.Request, handler: _Handler) -> web.StreamResponse:

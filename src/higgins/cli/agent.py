@@ -10,14 +10,14 @@ from pathlib import Path
 from oslo_config import cfg
 from yarl import URL
 
-from higgins.agent import certificates, joining
+from higgins.agent import certificates, classes, joining
 from higgins.agent.agent import Agent
 from higgins.agent.certificates import Certificates, Membership, NoMembership
 from higgins.agent.remote import RemoteLink
 from higgins.agent.serve import open_server
 from higgins.agent.streams import LocalStreams
 from higgins.cli import machine
-from higgins.cli.engine import NoEngine, open_engine
+from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.processes import log_to_stderr, told_to_end
 from higgins.control.background import background
 from higgins.model.addresses import BadAddress, split_address
@@ -99,9 +99,11 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
     membership = await _membership(conf, data)
     async with AsyncExitStack() as stack:
         mine = Certificates(data, membership)
-        runtime, sentence = await open_engine(conf)
+        runtime, place, sentence = await open_engine(conf)
         stack.push_async_callback(runtime.close)
+        engine = await introduce(runtime, place)
         LOG.info(sentence)
+        offered = await classes.working(runtime, conf.runtimes.classes)
         served = await open_server(stack, LocalStreams(runtime), mine.ends, conf.stream_listen)
         address = stream_address(conf, URL(membership.url), served)
         link = RemoteLink(mine, address)
@@ -112,7 +114,8 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
             open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table),
             open_local(data),
             data=data,
-            report=machine.report(conf, await runtime.info()),
+            report=machine.report(conf, engine, offered),
+            classes=offered,
             spares=conf.spare_sandboxes,
         )
         await stack.enter_async_context(background(lambda: mine.run(link.renew)))

@@ -11,8 +11,8 @@ from oslo_config import cfg
 from prometheus_client import CollectorRegistry
 
 from higgins.api.app import make_app
-from higgins.api.auth import HttpBasic
 from higgins.cli import credentials
+from higgins.cli.authentication import NoKeystone, keep_limits, open_auth
 from higgins.cli.options import database_url, settings_of
 from higgins.cli.processes import log_to_stderr, told_to_end
 from higgins.control import housekeeping
@@ -33,7 +33,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     log_to_stderr()
     try:
         asyncio.run(_api(conf))
-    except (WrongSecret, BadAddress, OSError) as error:
+    except (NoKeystone, WrongSecret, BadAddress, OSError) as error:
         print(f"higgins: {error}", file=sys.stderr)
         return 1
     return 0
@@ -42,11 +42,10 @@ def run(conf: cfg.ConfigOpts) -> int:
 async def _api(conf: cfg.ConfigOpts) -> None:
     data = Path(conf.data).resolve()
     data.mkdir(parents=True, exist_ok=True)
-    users = credentials.first_user(data)
     async with AsyncExitStack() as stack:
         cloud = await open_cloud(stack, conf)
         await serve_agents(stack, conf, cloud)
-        endpoint = await serve_tenants(stack, conf, cloud, users)
+        endpoint = await serve_tenants(stack, conf, cloud)
         credentials.tell_endpoint(data, endpoint)
         await stack.enter_async_context(background(lambda: housekeeping.run(cloud)))
         ended = told_to_end()
@@ -60,20 +59,21 @@ async def open_cloud(stack: AsyncExitStack, conf: cfg.ConfigOpts) -> Cloud:
     store = open_store(database_url(conf))
     stack.push_async_callback(store.close)
     await asyncio.to_thread(migrate, store.engine)
-    return Cloud(store, credentials.secret_key(Path(conf.data).resolve()), settings_of(conf))
+    cloud = Cloud(store, credentials.secret_key(Path(conf.data).resolve()), settings_of(conf))
+    stack.enter_context(keep_limits(conf, cloud))
+    return cloud
 
 
 async def serve_tenants(
     stack: AsyncExitStack,
     conf: cfg.ConfigOpts,
     cloud: Cloud,
-    users: Path,
     figures: tuple[CollectorRegistry, ...] = (),
 ) -> str:
     """The API, until the stack is closed; its endpoint. ``figures`` are what else of this process /metrics tells."""
     app = make_app(
         cloud,
-        auth=HttpBasic(users),
+        auth=stack.enter_context(open_auth(conf, Path(conf.data).resolve())),
         policy_file=Path(conf.policy.file) if conf.policy.file else None,
         allowed_origins=tuple(conf.allowed_origins),
         figures=figures,

@@ -23,7 +23,7 @@ def run(conf: cfg.ConfigOpts) -> int:
 
 
 async def _clean(conf: cfg.ConfigOpts) -> None:
-    runtime, _ = await open_engine(conf)
+    runtime, _, _ = await open_engine(conf)
     try:
         await _containers(runtime)
     finally:

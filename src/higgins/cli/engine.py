@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Collection
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -14,6 +15,9 @@ from higgins.runtimes.cri import open_cri
 from higgins.runtimes.docker import open_docker
 
 LOG = logging.getLogger(__name__)
+
+#: The engines as ``--runtime`` has them, in the order in which they are taken, with their names in a sentence.
+ENGINES = {"cri": "containerd", "docker": "Docker", "podman": "Podman"}
 
 
 #: Seconds in which an engine introduces itself, even on a busy host.
@@ -43,29 +47,34 @@ def answers(url: str) -> bool:
     return True
 
 
-def choose(wanted: str, docker: bool, cri: bool) -> tuple[str, str]:
-    """The engine to use and the reason; pure. ``docker`` and ``cri`` say which of them answers. Raises NoEngine."""
+def choose(wanted: str, answering: Collection[str]) -> tuple[str, str]:
+    """The engine to use and the reason; pure. ``answering`` are those of ``ENGINES`` that do. Raises NoEngine."""
     if wanted != "auto":
-        if not {"docker": docker, "cri": cri}[wanted]:
-            raise NoEngine(f"The {wanted} engine that was asked for does not answer. Is it running?")
+        if wanted not in answering:
+            raise NoEngine(f"The {ENGINES[wanted]} that was asked for does not answer. Is it running?")
         return wanted, "it was asked for"
-    if cri:
-        return "cri", "containerd answers" + (", and so does Docker; containerd starts faster" if docker else "")
-    if docker:
-        return "docker", "Docker answers, and no containerd that is set up for CRI does"
-    raise NoEngine("Neither containerd nor Docker answers. Start one of them, or say where it listens.")
+    found = [name for name in ENGINES if name in answering]
+    if not found:
+        raise NoEngine("Neither containerd nor Docker nor Podman answers. Start one, or say where it listens.")
+    first, *others = (ENGINES[name] for name in found)
+    if not others:
+        return found[0], f"{first} answers, and no other engine that is set up for Higgins does"
+    return found[0], f"{first} answers, and is taken before {' and '.join(others)}, which would do too"
 
 
-async def open_engine(conf: cfg.ConfigOpts) -> tuple[Runtime, str]:
-    """The host's engine, and a sentence that says which one it is and why. Raises NoEngine."""
-    cri = answers(conf.cri_endpoint) and (conf.runtime == "cri" or await _speaks_cri(conf))
+async def open_engine(conf: cfg.ConfigOpts) -> tuple[Runtime, str, str]:
+    """The host's engine, where it listens, and a sentence that says which one it is and why. Raises NoEngine."""
+    places = {"cri": conf.cri_endpoint, "docker": conf.docker_url, "podman": conf.podman_url}
+    answering = {name for name, place in places.items() if answers(place)}
+    if conf.runtime == "auto" and "cri" in answering and not await _speaks_cri(conf):
+        answering.remove("cri")
     try:
-        name, reason = choose(conf.runtime, answers(conf.docker_url), cri)
+        name, reason = choose(conf.runtime, answering)
     except NoEngine as error:
-        raise NoEngine(f"{error} (Docker: {conf.docker_url}, containerd: {conf.cri_endpoint})") from None
-    if name == "cri":
-        return _cri(conf), f"Containers run on containerd at {conf.cri_endpoint}: {reason}."
-    return open_docker(conf.docker_url), f"Containers run on Docker at {conf.docker_url}: {reason}."
+        looked = ", ".join(f"{ENGINES[name]}: {place}" for name, place in places.items())
+        raise NoEngine(f"{error} ({looked})") from None
+    runtime = _cri(conf) if name == "cri" else open_docker(places[name])
+    return runtime, places[name], f"Containers run on {ENGINES[name]} at {places[name]}: {reason}."
 
 
 async def introduce(runtime: Runtime, where: str) -> EngineInfo:

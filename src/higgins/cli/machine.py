@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from oslo_config import cfg
@@ -32,8 +33,8 @@ def host_name(conf: cfg.ConfigOpts) -> str:
     return str(conf.host or socket.gethostname())
 
 
-def report(conf: cfg.ConfigOpts, engine: EngineInfo) -> HostReport:
-    """The machine and its engine, as the scheduler and the hosts API want to know them."""
+def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str]) -> HostReport:
+    """The machine, its engine and its runtime classes, as the scheduler and the hosts API want to know them."""
     return HostReport(
         name=host_name(conf),
         zone=conf.zone,
@@ -45,7 +46,7 @@ def report(conf: cfg.ConfigOpts, engine: EngineInfo) -> HostReport:
             os_type=platform.system().lower(),
             os=system_name(),
             kernel_version=platform.release(),
-            runtimes=engine.classes,
+            runtimes=tuple(sorted(classes)),
             disk_quota=engine.disk_quota,
             engine=engine.engine,
             engine_version=engine.version,

@@ -18,6 +18,7 @@ higgins host authority show the certificate authority, or bring one (--certifica
 higgins clean          remove all containers, networks and mounts of Higgins from this machine
 higgins db upgrade     bring the database to this version's tables
 higgins user LINE…     print a line for the users file: higgins user NAME PROJECT ROLE[,ROLE]
+higgins openstack register   make Higgins known to a cloud's Keystone (--help tells the options)
 higgins policy sample  print every policy rule with its default and its meaning
 higgins version        print the version
 """
@@ -91,6 +92,12 @@ def _policy(arguments: list[str]) -> int:
     return 0
 
 
+def _openstack(arguments: list[str]) -> int:
+    from higgins.cli import openstack
+
+    return openstack.run(arguments)
+
+
 def _version(arguments: list[str]) -> int:
     print(__version__)
     return 0
@@ -109,6 +116,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "clean": _clean,
     "db": _db,
     "user": _user,
+    "openstack": _openstack,
     "policy": _policy,
     "version": _version,
 }

@@ -15,10 +15,11 @@ COMMAND_LINE: list[cfg.Opt] = [
     cfg.StrOpt(
         "runtime",
         default="auto",
-        choices=["auto", "docker", "cri"],
-        help="The container engine. auto takes the one that answers, containerd first when both do.",
+        choices=["auto", "cri", "docker", "podman"],
+        help="The container engine. auto takes the first of these that answers and is set up for it.",
     ),
     cfg.StrOpt("docker-url", default="unix:///var/run/docker.sock", help="Where the Docker engine listens."),
+    cfg.StrOpt("podman-url", default="unix:///run/podman/podman.sock", help="Where the service of Podman listens."),
     cfg.StrOpt("cri-endpoint", default="unix:///run/containerd/containerd.sock", help="Where containerd listens."),
     cfg.IntOpt("spare-sandboxes", default=2, min=0, max=100, help="Sandboxes made ahead, to start containers faster."),
 ]
@@ -48,6 +49,12 @@ HOST: list[cfg.Opt] = [
 ]
 
 DEFAULT: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "auth",
+        default="http_basic",
+        choices=["http_basic", "keystone"],
+        help="Who callers are: a users file in data, or Keystone's tokens as [keystone_authtoken] says.",
+    ),
     cfg.StrOpt("host", default="", help="The name of this host; the machine's own name if empty."),
     cfg.StrOpt("zone", default="nova", help="The availability zone of this host."),
     cfg.StrOpt("public_url", default="", help="The URL that clients reach the API by, if not the one they ask."),
@@ -61,6 +68,15 @@ DATABASE: list[cfg.Opt] = [
 
 POLICY: list[cfg.Opt] = [
     cfg.StrOpt("file", default="", help="A policy file (YAML) with rules that differ from the defaults."),
+]
+
+QUOTA_DRIVER: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "driver",
+        default="database",
+        choices=["database", "unified"],
+        help="Who keeps the limits of projects: Higgins' database, or Keystone (unified limits, [oslo_limit]).",
+    ),
 ]
 
 QUOTA: list[cfg.Opt] = [
@@ -109,7 +125,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": DEFAULT,
     "database": DATABASE,
     "policy": POLICY,
-    "quota": QUOTA,
+    "quota": QUOTA_DRIVER + QUOTA,
     "containers": CONTAINERS,
     "network": NETWORK,
     "runtimes": RUNTIMES,

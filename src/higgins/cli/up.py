@@ -8,10 +8,12 @@ from pathlib import Path
 
 from oslo_config import cfg
 
+from higgins.agent import classes
 from higgins.agent.agent import Agent
 from higgins.agent.streams import LocalStreams
 from higgins.cli import credentials, machine
 from higgins.cli.api import open_cloud, serve_agents, serve_tenants
+from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.processes import log_to_stderr, told_to_end
 from higgins.control import housekeeping
@@ -30,7 +32,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     log_to_stderr()
     try:
         asyncio.run(_up(conf))
-    except (NoEngine, EngineError, WrongSecret, BadAddress, OSError) as error:
+    except (NoEngine, NoKeystone, EngineError, WrongSecret, BadAddress, OSError) as error:
         print(f"higgins: {error}", file=sys.stderr)
         return 1
     return 0
@@ -39,13 +41,13 @@ def run(conf: cfg.ConfigOpts) -> int:
 async def _up(conf: cfg.ConfigOpts) -> None:
     data = Path(conf.data).resolve()
     data.mkdir(parents=True, exist_ok=True)
-    users = credentials.first_user(data)
     async with contextlib.AsyncExitStack() as stack:
         cloud = await open_cloud(stack, conf)
-        runtime, sentence = await open_engine(conf)
+        runtime, place, sentence = await open_engine(conf)
         stack.push_async_callback(runtime.close)
-        engine = await introduce(runtime, conf.cri_endpoint if runtime.name == "cri" else conf.docker_url)
+        engine = await introduce(runtime, place)
         LOG.info(sentence)
+        offered = await classes.working(runtime, conf.runtimes.classes)
         network = open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
         agent = Agent(
             LocalLink(cloud),
@@ -53,13 +55,14 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             network,
             open_local(data),
             data=data,
-            report=machine.report(conf, engine),
+            report=machine.report(conf, engine, offered),
+            classes=offered,
             spares=conf.spare_sandboxes,
         )
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))
         if conf.agent_listen:
             await serve_agents(stack, conf, cloud)
-        endpoint = await serve_tenants(stack, conf, cloud, users, (agent.figures.registry,))
+        endpoint = await serve_tenants(stack, conf, cloud, (agent.figures.registry,))
         credentials.tell_endpoint(data, endpoint)
         stop = told_to_end()
         work = asyncio.create_task(agent.run())

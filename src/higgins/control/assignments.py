@@ -12,11 +12,13 @@ from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud
 from higgins.control.link import Assignment, Assignments, Known, Member, Order
+from higgins.control.placement.cores import share
 from higgins.control.rows import known_decoder, spec_decoder
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
+from higgins.model.resources import HostInfo
 from higgins.networks.base import PortFilter, PortWire, Rule
 from higgins.runtimes.base import RegistryAuth
-from higgins.store.schema import container, host, network, port, registry, security_group, volume, workload
+from higgins.store.schema import container, core, host, network, port, registry, security_group, volume, workload
 from higgins.volumes.base import VolumeWire
 
 _order = msgspec.json.Decoder(Order)
@@ -62,6 +64,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
     names = _names(conn, host_id)
     groups = _groups(conn, {row.project_id for row in workloads})
     auths = _auths(conn, cloud, members)
+    cores = _cores(conn, host_id)
     return Assignments(
         revision=revision,
         workloads=tuple(
@@ -74,6 +77,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
                 names=names,
                 groups=groups,
                 auths=auths,
+                cores=cores,
             )
             for row in workloads
         ),
@@ -160,6 +164,35 @@ def _auths(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -
     }
 
 
+class Cores(msgspec.Struct, frozen=True):
+    """The cores that workloads of a host have to themselves, by workload, and those that the others keep to."""
+
+    own: dict[int, list[int]]
+    shared: tuple[int, ...]
+
+
+def _cores(conn: Connection, host_id: int) -> Cores:
+    row = conn.execute(sa.select(host.c.info, host.c.cores).where(host.c.id == host_id)).one_or_none()
+    if row is None or not row.cores:
+        return Cores({}, ())
+    own: dict[int, list[int]] = defaultdict(list)
+    query = sa.select(core.c.workload_id, core.c.number).where(core.c.host_id == host_id).order_by(core.c.number)
+    for workload_id, number in conn.execute(query):
+        own[workload_id].append(number)
+    return Cores(own, msgspec.json.decode(row.info, type=HostInfo).shared_cores)
+
+
+def _cpusets(cores: Cores, workload_id: int, members: list[Member]) -> list[Member]:
+    """The members with the cores that each may run on."""
+    counts = [round(one.spec.cpu) if one.spec.cpu_policy == "dedicated" else 0 for one in members]
+    roles = [(one.role, count) for one, count in zip(members, counts, strict=True)]
+    shares = share(cores.own.get(workload_id, []), roles)
+    return [
+        structs.replace(one, cpuset=own if count else cores.shared)
+        for one, count, own in zip(members, counts, shares, strict=True)
+    ]
+
+
 def _assignment(
     cloud: Cloud,
     row: Row[Any],
@@ -170,8 +203,11 @@ def _assignment(
     names: dict[int, dict[str, tuple[str, ...]]],
     groups: dict[tuple[str, str], tuple[Rule, ...]],
     auths: dict[str, RegistryAuth],
+    cores: Cores,
 ) -> Assignment:
-    made = tuple(_member(member, auths) for member in members)
+    made = tuple(_cpusets(cores, row.id, [_member(member, auths) for member in members]))
+    if row.next_host_id is not None:  # it is to end here as a stop would end it
+        made = tuple(_moving(one) for one in made)
     used = {mount.volume: volumes[mount.volume] for one in made for mount in one.spec.mounts if mount.volume in volumes}
     specs = [one.spec for one in made]
     return Assignment(
@@ -179,7 +215,7 @@ def _assignment(
         kind=row.kind,
         project_id=row.project_id,
         generation=row.generation,
-        deleting=row.deleting,
+        deleting=row.deleting or row.next_host_id is not None,
         hostname=_hostname(row, specs),
         members=made,
         restart_policy=_capsule.decode(row.spec).restart_policy if row.kind == "capsule" else None,
@@ -188,6 +224,10 @@ def _assignment(
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
     )
+
+
+def _moving(member: Member) -> Member:
+    return structs.replace(member, goal=Goal.STOPPED) if member.goal is not Goal.DELETED else member
 
 
 def _hostname(row: Row[Any], specs: list[ContainerSpec]) -> str:

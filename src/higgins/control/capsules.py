@@ -18,14 +18,14 @@ from higgins.control.creating import (
     insert_ports,
     insert_workload,
     member_row,
-    need_of,
-    place,
     remember,
     repeated,
     with_class,
     with_registry,
 )
 from higgins.control.lookup import held, page, workload_row
+from higgins.control.placement.choosing import place
+from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
 from higgins.control.rows import container_of, to_json
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy, Status, TaskState
@@ -92,9 +92,13 @@ async def create(
             specs.append((role, resolved.spec))
         nets = wiring.resolve(conn, cloud, actor, ())
         quotas.charge(
-            conn, cloud.settings, actor.project_id, containers=len(draft.containers), cpu=cpu, memory=memory, disk=disk
+            conn, cloud, actor.project_id, containers=len(draft.containers), cpu=cpu, memory=memory, disk=disk
         )
-        need = need_of([spec for _, spec in specs], cpu=cpu, memory=memory, disk=disk, volumes=hosts)
+        members = [spec for _, spec in specs]
+        need = need_of(
+            conn, actor.project_id, members,
+            cpu=cpu, memory=memory, disk=disk, volumes=hosts, inits=len(draft.init_containers),
+        )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
         kept = CapsuleSpec(labels=draft.labels, annotations=draft.annotations, restart_policy=draft.restart_policy)
         workload_id = insert_workload(
@@ -129,7 +133,7 @@ async def create(
         made = conn.execute(sa.select(workload).where(workload.c.id == workload_id)).one()
         return _of(conn, cloud, [made])[0]
 
-    return await cloud.store.write(work)
+    return await quotas.write(cloud, work)
 
 
 async def get(cloud: Cloud, actor: Actor, ident: str) -> Capsule:

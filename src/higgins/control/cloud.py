@@ -6,7 +6,9 @@ from datetime import UTC, datetime
 from cryptography.fernet import Fernet
 from msgspec import Struct, field
 
+from higgins.control.limits import Limits
 from higgins.control.link import HostStreams
+from higgins.control.placement.fleet import FleetCache
 from higgins.control.terminals import OpenTerminals
 from higgins.model.errors import HigginsError, HostUnavailable
 from higgins.store.database import Store
@@ -45,6 +47,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     console_ttl: float = 60
     execute_timeout: float = 300
     spread: bool = True
+    spread_zones: bool = False
+    tenant_isolation: tuple[str, ...] = ()  # projects that share their hosts with no other; ("all",) all of them
+    placement_age: float = 0.0
+    evacuate: str = "auto_heal"  # never | auto_heal | restart_policy
+    stuck_after: float = 300
     hypervisor_classes: tuple[str, ...] = ()
     hypervisor_only: bool = False
     hypervisor_only_projects: tuple[str, ...] = ()
@@ -69,9 +76,12 @@ class Cloud:
         self.settings = settings or Settings()
         self.secrets = Fernet(secret)
         self.consoles = OpenTerminals()
+        self.fleet = FleetCache()
         self._hosts: dict[str, HostStreams] = {}
         #: Finds the way to a host that is not in this process, by its name; None where there is no such host.
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None
+        #: Who keeps the limits of projects, where the database does not.
+        self.limits: Limits | None = None
         self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
 
     def connect(self, host: str, streams: HostStreams) -> None:

@@ -18,12 +18,13 @@ from higgins.control.creating import (
     create,
     dry_run,
     insert_ports,
-    need_of,
-    place,
 )
 from higgins.control.link import Order
 from higgins.control.lookup import SORT_KEYS, container_row, filter_conditions, page
-from higgins.control.placement import release
+from higgins.control.placement.choosing import place
+from higgins.control.placement.claims import give_cores, release, take_cores
+from higgins.control.placement.filters import SLACK
+from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
 from higgins.control.rows import addresses_of, container_of, known_of, spec_decoder, to_json
 from higgins.control.wiring import NetRequest
@@ -119,7 +120,11 @@ def require(row: Row[Any], verb: str) -> None:
 def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any]:
     """A container that found no host is placed now, or Conflict says why it still finds none."""
     spec = spec_decoder.decode(row.spec)
-    need = need_of([spec], cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=frozenset())
+    need = need_of(
+        conn, row.project_id, [spec],
+        cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=mounts.hosts_of(conn, [spec]),
+        workload_id=row.workload_id,
+    )  # fmt: skip
     chosen, reason = place(conn, cloud, need)
     if chosen is None:
         raise Conflict(reason)
@@ -128,6 +133,7 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
         .where(workload.c.id == row.workload_id)
         .values(host_id=chosen.id, status=Status.CREATING, status_reason=None)
     )
+    take_cores(conn, chosen.id, row.workload_id, chosen.cores)
     mounts.place(conn, [mount.volume for mount in spec.mounts if mount.volume], chosen.id)
     owner = Actor(user_id=row.user_id, project_id=row.project_id)
     nets = wiring.resolve(conn, cloud, owner, ())
@@ -318,15 +324,16 @@ def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
     members = conn.execute(sa.select(container).where(container.c.workload_id == workload_id)).all()
     quotas.charge(
         conn,
-        cloud.settings,
+        cloud,
         row.project_id,
         containers=-sum(1 for member in members if member.role != "init"),
         cpu=-row.cpu,
         memory=-row.memory,
         disk=-row.disk,
     )
-    if row.host_id is not None:
-        release(conn, row.host_id, cpu=row.cpu, memory=row.memory, disk=row.disk)
+    for host_id in (row.host_id, row.next_host_id):
+        if host_id is not None:
+            let_go(conn, row, host_id)
     mounts.drop(conn, workload_id)
     conn.execute(sa.delete(ports_table).where(ports_table.c.workload_id == workload_id))
     for member in members:
@@ -343,6 +350,12 @@ def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
     conn.execute(sa.delete(action).where(action.c.container_uuid.in_([*uuids, row.uuid])))
     conn.execute(sa.delete(container).where(container.c.workload_id == workload_id))
     conn.execute(sa.delete(workload).where(workload.c.id == workload_id))
+
+
+def let_go(conn: Connection, row: Row[Any], host_id: int) -> None:
+    """Give back what a workload has claimed on a host."""
+    cores = give_cores(conn, host_id, row.id)
+    release(conn, host_id, cpu=row.cpu, memory=row.memory, disk=row.disk, cores=cores)
 
 
 async def update(
@@ -375,14 +388,16 @@ async def update(
         fresh = container_row(conn, actor, row.uuid)
         return container_of(fresh, fresh.workload_uuid, cloud.now())
 
-    return await cloud.store.write(work)
+    return await quotas.write(cloud, work)
 
 
 def _resize(conn: Connection, cloud: Cloud, row: Row[Any], old: ContainerSpec, new: ContainerSpec) -> None:
     cpu, memory = new.cpu - old.cpu, new.memory - old.memory
     if not cpu and not memory:
         return
-    quotas.charge(conn, cloud.settings, row.project_id, containers=0, cpu=cpu, memory=memory, disk=0)
+    if cpu and new.cpu_policy == "dedicated":
+        raise Conflict("The number of CPUs that a container has to itself cannot be changed.")
+    quotas.charge(conn, cloud, row.project_id, containers=0, cpu=cpu, memory=memory, disk=0)
     conn.execute(
         sa.update(workload)
         .where(workload.c.id == row.workload_id)
@@ -395,7 +410,10 @@ def _resize(conn: Connection, cloud: Cloud, row: Row[Any], old: ContainerSpec, n
         sa.update(host)
         .where(
             t.id == row.host_id,
-            sa.or_(sa.literal(cpu) <= 0, t.cpu_used + cpu <= t.cpus * cloud.settings.cpu_allocation_ratio + 1e-6),
+            sa.or_(
+                sa.literal(cpu) <= 0,
+                t.cpu_used - t.cores_used + cpu <= (t.cpus - t.cores) * cloud.settings.cpu_allocation_ratio + SLACK,
+            ),
             sa.or_(
                 sa.literal(memory) <= 0, t.memory_used + memory <= t.memory * cloud.settings.memory_allocation_ratio
             ),

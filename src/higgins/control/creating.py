@@ -11,21 +11,22 @@ from sqlalchemy.engine import Connection
 
 from higgins.control import mounts, quotas, recording, wiring
 from higgins.control.cloud import Actor, Cloud, Settings
-from higgins.control.placement import Need, choose, claim
-from higgins.control.rows import addresses_of, container_of, host_of, to_json
+from higgins.control.placement.choosing import Chosen, choose, place
+from higgins.control.placement.claims import take_cores
+from higgins.control.placement.filters import Question
+from higgins.control.placement.needs import Need, need_of
+from higgins.control.rows import addresses_of, container_of, to_json
 from higgins.control.wiring import NetRequest
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import AlreadyExists, Conflict, Forbidden, NotFound
-from higgins.model.resources import Container, Host
+from higgins.model.resources import Container
 from higgins.store.database import touch_host
-from higgins.store.schema import container, host, idempotency, registry, security_group, workload
+from higgins.store.schema import container, idempotency, registry, security_group, workload
 
 _GREEK = (
     *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
     *("nu", "xi", "omicron", "pi", "rho", "sigma", "tau", "upsilon", "phi", "chi", "psi", "omega"),
 )
-
-NO_HOST = "There are not enough hosts available."
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -38,40 +39,6 @@ class Draft(Struct, frozen=True, kw_only=True):
 
 def generated_name(kind: str = "container") -> str:
     return f"{random.choice(_GREEK)}-{random.randrange(1, 10000)}-{kind}"  # noqa: S311 - no secret
-
-
-def load_hosts(conn: Connection, cloud: Cloud) -> list[Host]:
-    now, lease = cloud.now(), cloud.settings.host_lease
-    return [host_of(row, now, lease) for row in conn.execute(sa.select(host)).all()]
-
-
-def need_of(specs: list[ContainerSpec], *, cpu: float, memory: int, disk: int, volumes: frozenset[int]) -> Need:
-    """What a workload with these members needs; the first member speaks for zone, host and hints."""
-    first = specs[0]
-    return Need(
-        cpu=cpu,
-        memory=memory,
-        disk=disk,
-        runtimes=frozenset(spec.runtime for spec in specs if spec.runtime),
-        zone=first.availability_zone,
-        host=first.requested_host,
-        labels={key[6:]: value for key, value in first.hints.items() if key.startswith("label:")},
-        volume_hosts=volumes,
-        dedicated=any(spec.cpu_policy == "dedicated" for spec in specs),
-    )
-
-
-def place(conn: Connection, cloud: Cloud, need: Need) -> tuple[Host | None, str]:
-    """Claim a host; without one, why not."""
-    hosts = load_hosts(conn, cloud)
-    if need.host is not None and all(need.host not in (one.name, one.uuid) for one in hosts):
-        raise NotFound("requested_host", need.host)
-    fit, refused = choose(hosts, need, cloud.settings)
-    for candidate in fit:
-        if claim(conn, candidate, need, cloud.settings):
-            return candidate, ""
-    reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(refused.items())[:5])
-    return None, f"{NO_HOST} {reasons}".strip()
 
 
 async def create(
@@ -106,10 +73,11 @@ async def create(
         resolved = mounts.resolve(conn, cloud, actor, asked)
         spec = resolved.spec
         nets = wiring.resolve(conn, cloud, actor, draft.nets)
-        quotas.charge(
-            conn, cloud.settings, actor.project_id, containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk
-        )
-        need = need_of([spec], cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=resolved.hosts)
+        quotas.charge(conn, cloud, actor.project_id, containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk)
+        need = need_of(
+            conn, actor.project_id, [spec],
+            cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=resolved.hosts,
+        )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
         workload_id = insert_workload(
             conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason, spec="{}"
@@ -155,7 +123,7 @@ async def create(
             created_at=row["created_at"],
         )
 
-    return await cloud.store.write(work)
+    return await quotas.write(cloud, work)
 
 
 async def dry_run(cloud: Cloud, actor: Actor, draft: Draft) -> dict[str, Any]:
@@ -164,9 +132,14 @@ async def dry_run(cloud: Cloud, actor: Actor, draft: Draft) -> dict[str, Any]:
     def work(conn: Connection) -> dict[str, Any]:
         resolved = mounts.resolve(conn, cloud, actor, draft.spec)
         spec = with_class(cloud.settings, actor.project_id, draft.spec)
-        need = need_of([spec], cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=resolved.hosts)
-        fit, refused = choose(load_hosts(conn, cloud), need, cloud.settings)
-        return {"host": fit[0].name if fit else None, "candidates": [one.name for one in fit], "refused": refused}
+        need = need_of(
+            conn, actor.project_id, [spec],
+            cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=resolved.hosts,
+        )  # fmt: skip
+        fleet = cloud.fleet.get(conn)
+        choice = choose(Question(fleet=fleet, need=need, settings=cloud.settings, now=cloud.now()))
+        names = choice.names()
+        return {"host": names[0] if names else None, "candidates": names, "refused": choice.refused()}
 
     return await cloud.store.read(work)
 
@@ -238,11 +211,11 @@ def insert_workload(
     kind: str,
     name: str | None,
     need: Need,
-    host: Host | None,
+    host: Chosen | None,
     reason: str,
     spec: str,
 ) -> int:
-    """Write the workload's row; its number."""
+    """Write the workload's row and take its cores; its number."""
     result = conn.execute(
         sa.insert(workload).values(
             uuid=uuid,
@@ -251,6 +224,7 @@ def insert_workload(
             project_id=actor.project_id,
             user_id=actor.user_id,
             host_id=host.id if host else None,
+            group_name=need.group,
             generation=1,
             observed=0,
             deleting=False,
@@ -263,7 +237,10 @@ def insert_workload(
             created_at=cloud.now(),
         )
     )
-    return int(result.inserted_primary_key[0])  # type: ignore[index]
+    number = int(result.inserted_primary_key[0])  # type: ignore[index]
+    if host is not None:
+        take_cores(conn, host.id, number, host.cores)
+    return number
 
 
 def insert_ports(conn: Connection, nets: list[tuple[Any, str | None]], workload_id: int) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def reported(cloud: Cloud, report: HostReport) -> dict[str, Any]:
         "cpus": report.cpus,
         "memory": report.memory,
         "disk": report.disk,
+        "cores": sum(map(len, report.info.cores)),
         "address": report.address or None,
         "seen_at": cloud.now(),
         "updated_at": cloud.now(),
@@ -69,6 +70,7 @@ async def register(cloud: Cloud, report: HostReport) -> int:
         found = conn.execute(sa.select(host.c.id).where(host.c.name == report.name)).scalar_one_or_none()
         if found is not None:
             conn.execute(sa.update(host).where(host.c.id == found).values(values))
+            touch_host(conn, found)
             return int(found)
         result = conn.execute(
             sa.insert(host).values(uuid=str(uuids.uuid4()), name=report.name, created_at=cloud.now(), **values)
@@ -175,7 +177,8 @@ async def delete(cloud: Cloud, name: str, binary: str) -> None:
 
     def work(conn: Connection) -> None:
         row = _service(conn, name, binary)
-        holds = sa.select(workload.c.id).where(workload.c.host_id == row.id).limit(1)
+        here = sa.or_(workload.c.host_id == row.id, workload.c.next_host_id == row.id)
+        holds = sa.select(workload.c.id).where(here).limit(1)
         if conn.execute(holds).first() is not None:
             raise Conflict(f"Host {name} still holds containers.")
         conn.execute(sa.delete(volume).where(volume.c.host_id == row.id, volume.c.deleting))
@@ -204,6 +207,7 @@ async def _set(cloud: Cloud, name: str, binary: str, **values: object) -> Host:
     def work(conn: Connection) -> Host:
         row = _service(conn, name, binary)
         conn.execute(sa.update(host).where(host.c.id == row.id).values(**values, updated_at=cloud.now()))
+        touch_host(conn, row.id)
         fresh = conn.execute(sa.select(host).where(host.c.id == row.id)).one()
         return host_of(fresh, cloud.now(), cloud.settings.host_lease)
 

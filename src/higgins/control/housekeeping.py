@@ -7,7 +7,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from higgins.control import recording
+from higgins.control import evacuation, recording
 from higgins.control.cloud import Cloud
 from higgins.model.container import Status
 from higgins.store.database import touch_host
@@ -23,12 +23,25 @@ _LIVE = (Status.RUNNING, Status.PAUSED, Status.RESTARTING)
 
 
 async def run(cloud: Cloud) -> None:
-    """Keep house until cancelled."""
+    """Keep house until cancelled.
+
+    Hosts seem silent too when nobody could hear them: after the database or all replicas were away. So workloads leave
+    lost hosts only after this process has kept house without a gap for as long as a host may be silent.
+    """
+    clock = asyncio.get_running_loop().time
+    since = last = clock()
     while True:
         await asyncio.sleep(_EVERY)
         lost = await cloud.store.write(lambda conn: sweep(conn, cloud))
         if lost:
             LOG.warning("%d containers are Unknown: their hosts are silent.", lost)
+        now = clock()
+        if now - last > 3 * _EVERY:
+            since = now
+        last = now
+        left = await evacuation.everywhere(cloud, lost=now - since > cloud.settings.host_lease)
+        if left.moving:
+            LOG.info("%d workloads are leaving their hosts.", len(left.moving))
 
 
 def sweep(conn: Connection, cloud: Cloud) -> int:

@@ -72,6 +72,7 @@ class Member(Struct, frozen=True, kw_only=True):
     order: Order | None = None
     stop_timeout: float = 10
     auth: RegistryAuth | None = None
+    cpuset: tuple[int, ...] = ()  # the cores that it may run on; empty: all
 
 
 class Assignment(Struct, frozen=True, kw_only=True):

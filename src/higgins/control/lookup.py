@@ -36,6 +36,7 @@ def container_row(conn: Connection, actor: Actor, ident: str, *, members: bool =
         workload.c.uuid.label("workload_uuid"),
         workload.c.generation,
         workload.c.host_id,
+        workload.c.next_host_id,
         workload.c.deleting,
         workload.c.kind,
     )

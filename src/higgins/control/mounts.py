@@ -104,6 +104,44 @@ def place(conn: Connection, uuids_: list[str], host_id: int) -> None:
         )
 
 
+def hosts_of(conn: Connection, specs: list[ContainerSpec]) -> frozenset[int]:
+    """The hosts that the volumes of a workload lie on. Files do not count: they can be written anywhere."""
+    wanted = [mount.volume for spec in specs for mount in spec.mounts if mount.volume]
+    if not wanted:
+        return frozenset()
+    query = sa.select(volume.c.host_id).where(
+        volume.c.uuid.in_(wanted), volume.c.host_id.is_not(None), volume.c.content.is_(None)
+    )
+    return frozenset(number for number in conn.execute(query).scalars() if number is not None)
+
+
+def move_files(
+    conn: Connection, cloud: Cloud, workload_id: int, specs: list[ContainerSpec], host_id: int
+) -> list[ContainerSpec]:
+    """Have a workload's files written on another host: as new volumes, the old ones go. The specs with the new ones."""
+    mine = sa.select(volume).where(
+        volume.c.workload_id == workload_id, volume.c.content.is_not(None), volume.c.host_id.is_not(None)
+    )
+    new: dict[str, str] = {}
+    for row in conn.execute(mine).all():
+        new[row.uuid] = str(uuids.uuid4())
+        values = {"project_id": row.project_id, "size": row.size, "content": row.content, "host_id": host_id}
+        conn.execute(
+            sa.insert(volume).values(
+                uuid=new[row.uuid], workload_id=workload_id, deleting=False, created_at=cloud.now(), **values
+            )
+        )
+        gone = sa.update(volume).where(volume.c.id == row.id)
+        conn.execute(gone.values(workload_id=None, deleting=True, content=None))
+    return [
+        structs.replace(
+            spec,
+            mounts=tuple(structs.replace(one, volume=new.get(one.volume or "", one.volume)) for one in spec.mounts),
+        )
+        for spec in specs
+    ]
+
+
 def drop(conn: Connection, workload_id: int) -> None:
     """The workload's own volumes go: those with data on a host are marked until the host has deleted it."""
     mine = volume.c.workload_id == workload_id

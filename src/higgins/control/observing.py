@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import containers, quotas, recording
+from higgins.control import containers, evacuation, quotas, recording
 from higgins.control.cloud import Cloud
 from higgins.control.link import Known, Observation
 from higgins.control.rows import known_decoder, to_json
@@ -98,7 +98,11 @@ def _apply(conn: Connection, cloud: Cloud, host_id: int, seen: Observation) -> N
         if row.deleting:
             containers.remove_workload(conn, cloud, row.id)
             touch_host(conn, host_id)
+        elif row.next_host_id is not None:
+            evacuation.arrive(conn, cloud, row)
         return
+    if row.next_host_id is not None and not row.deleting:
+        return  # how it comes to its end here is nothing that its owner did
     members = conn.execute(sa.select(container).where(container.c.workload_id == row.id)).all()
     failed: str | None = None
     for member in members:

@@ -4,25 +4,34 @@ The usage row of a project is raised in the transaction that makes the container
 locks the row, so that of a hundred creates at once exactly as many pass as fit, on any database.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud, Settings
-from higgins.model.errors import OverQuota
+from higgins.control.limits import with_limits
+from higgins.model.errors import NotImplementedHere, OverQuota
 from higgins.store.schema import project, quota, quota_class
 from higgins.store.transactions import insert_missing
+
+T = TypeVar("T")
 
 RESOURCES = ("containers", "memory", "cpu", "disk")
 
 
-def limits(conn: Connection, settings: Settings, project_id: str) -> dict[str, int]:
-    """The limits in force: the project's own, else the class ``default``, else the configuration's."""
+def limits(conn: Connection, cloud: Cloud, project_id: str) -> dict[str, int]:
+    """The limits in force: the project's own, else the class ``default``, else the configuration's.
+
+    Where they are kept elsewhere (``cloud.limits``), what is known of them; raises LimitsUnknown, see ``write``.
+    """
+    if cloud.limits is not None:
+        return cloud.limits.known(project_id)
     own = dict(
         conn.execute(sa.select(quota.c.resource, quota.c.hard_limit).where(quota.c.project_id == project_id)).all()
     )
-    return {**defaults_of(conn, settings), **own}
+    return {**defaults_of(conn, cloud.settings), **own}
 
 
 def defaults_of(conn: Connection, settings: Settings, class_name: str = "default") -> dict[str, int]:
@@ -60,7 +69,7 @@ def _make(conn: Connection, project_id: str) -> None:
 
 
 def charge(
-    conn: Connection, settings: Settings, project_id: str, *, containers: int, cpu: float, memory: int, disk: int
+    conn: Connection, cloud: Cloud, project_id: str, *, containers: int, cpu: float, memory: int, disk: int
 ) -> None:
     """Add to what the project uses (negative amounts give back); raises OverQuota where a raised amount is too much."""
     t = project.c
@@ -74,54 +83,76 @@ def charge(
     if not grown:
         return
     used = conn.execute(sa.select(project).where(t.id == project_id)).one()
-    bounds = limits(conn, settings, project_id)
+    bounds = limits(conn, cloud, project_id)
     over = [name for name in grown if bounds[name] >= 0 and getattr(used, name) > bounds[name] + 1e-6]
     if over:
         raise OverQuota(f"Quota exceeded for resources: {over}")
 
 
+async def write(cloud: Cloud, work: Callable[[Connection], T]) -> T:
+    """A transaction of the store that charges a project. It runs again where limits had to be learnt first."""
+    return await with_limits(cloud.limits, lambda: cloud.store.write(work))
+
+
+def _require_own(cloud: Cloud) -> None:
+    """Raises NotImplementedHere where the limits are not the database's to change."""
+    if cloud.limits is not None:
+        raise NotImplementedHere(
+            "Limits are kept in Keystone here: openstack limit create, set and delete change them."
+        )
+
+
 async def get(cloud: Cloud, project_id: str) -> dict[str, int]:
-    return await cloud.store.read(lambda conn: limits(conn, cloud.settings, project_id))
+    return await with_limits(cloud.limits, lambda: cloud.store.read(lambda conn: limits(conn, cloud, project_id)))
 
 
 async def usages(cloud: Cloud, project_id: str) -> dict[str, tuple[int, float]]:
     """Limit and use of each resource."""
 
     def work(conn: Connection) -> dict[str, tuple[int, float]]:
-        bounds = limits(conn, cloud.settings, project_id)
+        bounds = limits(conn, cloud, project_id)
         row: Any = conn.execute(sa.select(project).where(project.c.id == project_id)).one_or_none()
         return {name: (bounds[name], getattr(row, name) if row else 0) for name in RESOURCES}
 
-    return await cloud.store.read(work)
+    return await with_limits(cloud.limits, lambda: cloud.store.read(work))
 
 
 async def defaults(cloud: Cloud) -> dict[str, int]:
+    if cloud.limits is not None:
+        return await cloud.limits.defaults()
     return await cloud.store.read(lambda conn: defaults_of(conn, cloud.settings))
 
 
 async def update(cloud: Cloud, project_id: str, changes: dict[str, int]) -> dict[str, int]:
+    _require_own(cloud)
+
     def work(conn: Connection) -> dict[str, int]:
         for resource, limit in changes.items():
             key = (quota.c.project_id == project_id) & (quota.c.resource == resource)
             conn.execute(sa.delete(quota).where(key))
             conn.execute(sa.insert(quota).values(project_id=project_id, resource=resource, hard_limit=limit))
-        return limits(conn, cloud.settings, project_id)
+        return limits(conn, cloud, project_id)
 
     return await cloud.store.write(work)
 
 
 async def delete(cloud: Cloud, project_id: str) -> None:
     """Back to the defaults."""
+    _require_own(cloud)
     await cloud.store.write(
         lambda conn: conn.execute(sa.delete(quota).where(quota.c.project_id == project_id)).rowcount
     )
 
 
 async def class_get(cloud: Cloud, class_name: str) -> dict[str, int]:
+    if cloud.limits is not None:
+        return await cloud.limits.defaults()
     return await cloud.store.read(lambda conn: defaults_of(conn, cloud.settings, class_name))
 
 
 async def class_update(cloud: Cloud, class_name: str, changes: dict[str, int]) -> dict[str, int]:
+    _require_own(cloud)
+
     def work(conn: Connection) -> dict[str, int]:
         for resource, limit in changes.items():
             key = (quota_class.c.class_name == class_name) & (quota_class.c.resource == resource)

@@ -154,3 +154,12 @@ def ports_of(conn: Connection, workload_id: int) -> list[Row[Any]]:
             .order_by(port.c.position)
         ).all()
     )
+
+
+def ports_by_workload(conn: Connection) -> dict[int, list[Row[Any]]]:
+    """All ports in order, by their workload's number, with their network's uuid."""
+    query = sa.select(port, network.c.uuid.label("network_uuid")).join(network, network.c.id == port.c.network_id)
+    ports: dict[int, list[Row[Any]]] = {}
+    for row in conn.execute(query.order_by(port.c.workload_id, port.c.position)):
+        ports.setdefault(row.workload_id, []).append(row)
+    return ports

@@ -54,7 +54,11 @@ class Capsule(Struct, kw_only=True):
 
 
 class HostInfo(Struct, frozen=True, kw_only=True):
-    """What a host says of itself when it joins and whenever that changes. ``runtimes`` are runtime classes."""
+    """What a host says of itself when it joins and whenever that changes. ``runtimes`` are runtime classes.
+
+    ``cores`` are the numbers of the cores that containers may have to themselves, by NUMA node; all other containers
+    keep to ``shared_cores`` then. ``version`` is the agent's.
+    """
 
     architecture: str = ""
     os_type: str = "linux"
@@ -66,10 +70,16 @@ class HostInfo(Struct, frozen=True, kw_only=True):
     engine: str = ""
     engine_version: str = ""
     cpu_pinning: bool = False
+    cores: tuple[tuple[int, ...], ...] = ()
+    shared_cores: tuple[int, ...] = ()
+    version: str = ""
 
 
 class Host(Struct, kw_only=True):
-    """A host and what is claimed on it. ``memory`` in MiB, ``disk`` in GiB, ``cpus`` in cores."""
+    """A host and what is claimed on it. ``memory`` in MiB, ``disk`` in GiB, ``cpus`` in cores.
+
+    ``cores`` of its ``cpus`` are given away whole, of which ``cores_used`` are.
+    """
 
     id: int
     uuid: str
@@ -83,8 +93,11 @@ class Host(Struct, kw_only=True):
     disk: int
     disk_used: int
     containers: int
+    cores: int = 0
+    cores_used: int = 0
     disabled: bool
     disabled_reason: str | None
+    draining: bool = False
     forced_down: bool
     up: bool
     report_count: int

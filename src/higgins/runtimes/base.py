@@ -56,7 +56,10 @@ class Image(Struct, frozen=True):
 
 
 class SandboxSpec(Struct, frozen=True, kw_only=True):
-    """A network namespace held by a pause process. ``runtime`` is the engine's own name of the runtime class."""
+    """A network namespace held by a pause process. ``runtime`` is the engine's own name of its members' runtime.
+
+    A driver may hold the namespace by another runtime, where that one's kernel has to come after the wires.
+    """
 
     uuid: str
     project_id: str
@@ -88,7 +91,7 @@ class EngineContainer(Struct, frozen=True, kw_only=True):
     """A container as the engine shall make it. ``memory`` in bytes, ``disk`` in GiB, 0 meaning no limit.
 
     ``incarnation`` counts rebuilds: the engine may hold an older incarnation of the same uuid beside this one only
-    while a rebuild goes on. ``pids`` bounds processes.
+    while a rebuild goes on. ``pids`` bounds processes. ``cpuset`` are the cores that it may run on, empty meaning all.
     """
 
     uuid: str
@@ -110,6 +113,7 @@ class EngineContainer(Struct, frozen=True, kw_only=True):
     memory: int = 0
     disk: int = 0
     pids: int = 4096
+    cpuset: tuple[int, ...] = ()
     binds: tuple[Bind, ...] = ()
 
 
@@ -215,6 +219,11 @@ class Runtime(Protocol):
 
     async def close(self) -> None: ...
     async def info(self) -> EngineInfo: ...
+    async def probe(self, runtime: str) -> None:
+        """Start and remove a container with this runtime, by the engine's own name.
+
+        Raises ``EngineError`` with the reason where it does not run.
+        """
 
     # images
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:

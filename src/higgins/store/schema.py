@@ -66,10 +66,16 @@ host = Table(
     Column("cpu_used", Double, nullable=False, default=0),
     Column("memory_used", Integer, nullable=False, default=0),
     Column("disk_used", Integer, nullable=False, default=0),
+    # Of ``cpus``, those that are given away whole, and how many are.
+    Column("cores", Integer, nullable=False, default=0),
+    Column("cores_used", Integer, nullable=False, default=0),
+    # The project whose workloads alone are here, "" for those of several; null for an empty host.
+    Column("tenant", Words(255)),
     Column("containers", Integer, nullable=False, default=0),
     Column("revision", BigInteger, nullable=False, default=0),
     Column("disabled", Boolean, nullable=False, default=False),
     Column("disabled_reason", Words(255)),
+    Column("draining", Boolean, nullable=False, default=False),
     Column("forced_down", Boolean, nullable=False, default=False),
     Column("report_count", BigInteger, nullable=False, default=0),
     Column("seen_at", Moment, nullable=False),
@@ -130,6 +136,10 @@ workload = Table(
     Column("project_id", Words(255), nullable=False),
     Column("user_id", Words(255), nullable=False),
     Column("host_id", ForeignKey("host.id"), index=True),
+    # Where it goes once ``host_id`` has let go of it; its place there is claimed already.
+    Column("next_host_id", ForeignKey("host.id"), index=True),
+    # What its owner groups it by, for affinity and anti-affinity.
+    Column("group_name", Words(255)),
     Column("generation", Integer, nullable=False, default=1),
     Column("observed", Integer, nullable=False, default=0),
     Column("deleting", Boolean, nullable=False, default=False),
@@ -141,6 +151,16 @@ workload = Table(
     Column("status_reason", LongText),
     *_times(),
     Index(None, "project_id", "kind", "name"),
+    Index(None, "project_id", "group_name"),
+)
+
+#: A core of a host that a workload has to itself.
+core = Table(
+    "core",
+    metadata,
+    Column("host_id", ForeignKey("host.id"), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("workload_id", ForeignKey("workload.id"), nullable=False, index=True),
 )
 
 container = Table(

@@ -50,6 +50,8 @@ class Policy:
             "project_id": identity.project_id,
             "roles": sorted(identity.roles),
             "is_admin": "admin" in identity.roles,
+            "system_scope": identity.system_scope,
+            "service_roles": sorted(identity.service_roles),
         }
         return bool(self._enforcer.enforce(rule, {"project_id": project, "user_id": identity.user_id}, credentials))
 

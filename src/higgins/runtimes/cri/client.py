@@ -10,6 +10,7 @@ from cri_api.v1 import api_pb2_grpc
 
 from higgins.model.errors import ContainerGone, NotImplementedHere
 from higgins.runtimes.cri import config
+from higgins.runtimes.cri.classes import Handlers, handlers
 from higgins.runtimes.cri.containerd import Containerd
 from higgins.runtimes.cri.errors import REFUSED, translated
 
@@ -40,6 +41,7 @@ class Client:
         self.image: Any = api_pb2_grpc.ImageServiceStub(self._channel)  # type: ignore[no-untyped-call]
         self._containerd = Containerd(self._channel)
         self._version: cri.VersionResponse | None = None
+        self._handlers: Handlers | None = None
 
     async def close(self) -> None:
         await self._channel.close(None)
@@ -71,6 +73,16 @@ class Client:
         if self._version is None:
             self._version = await self.ask(self.runtime.Version, cri.VersionRequest())
         return self._version
+
+    async def engine_status(self) -> cri.StatusResponse:
+        answer: cri.StatusResponse = await self.ask(self.runtime.Status, cri.StatusRequest(verbose=True))
+        return answer
+
+    async def handlers(self) -> Handlers:
+        """How the engine runs containers, by class; read once, as the engine reads its configuration once."""
+        if self._handlers is None:
+            self._handlers = handlers(await self.engine_status())
+        return self._handlers
 
     async def is_containerd(self) -> bool:
         return (await self.version()).runtime_name == "containerd"

@@ -87,7 +87,7 @@ def container_config(spec: EngineContainer, *, attempt: int) -> cri.ContainerCon
         stdin=spec.interactive,
         tty=spec.tty,
         linux=cri.LinuxContainerConfig(
-            resources=resources(spec.cpu, spec.memory), security_context=_container_security(spec)
+            resources=resources(spec.cpu, spec.memory, spec.cpuset), security_context=_container_security(spec)
         ),
     )
 
@@ -121,13 +121,14 @@ def log_name(uuid: str, incarnation: int) -> str:
     return f"{plain(uuid)}_{incarnation}.log"
 
 
-def resources(cpu: float, memory: int) -> cri.LinuxContainerResources:
+def resources(cpu: float, memory: int, cpuset: tuple[int, ...] = ()) -> cri.LinuxContainerResources:
     """Limits for a new container; 0 is none. ``cpu`` in cores, ``memory`` in bytes."""
     return cri.LinuxContainerResources(
         cpu_period=CPU_PERIOD if cpu else 0,
         cpu_quota=_quota(cpu) if cpu else 0,
         cpu_shares=max(2, int(cpu * 1024)) if cpu else 0,
         memory_limit_in_bytes=memory,
+        cpuset_cpus=",".join(map(str, cpuset)),
     )
 
 

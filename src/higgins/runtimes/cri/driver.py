@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 from cri_api.v1 import api_pb2 as cri
 
 from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, NotImplementedHere, SandboxGone
+from higgins.runtimes import probing
 from higgins.runtimes.base import (
     EngineContainer,
     EngineInfo,
@@ -29,7 +30,20 @@ from higgins.runtimes.base import (
     Stats,
     Terminal,
 )
-from higgins.runtimes.cri import archive, commit, config, events, execs, logs, oom, restart, state, streams, usage
+from higgins.runtimes.cri import (
+    archive,
+    classes,
+    commit,
+    config,
+    events,
+    execs,
+    logs,
+    oom,
+    restart,
+    state,
+    streams,
+    usage,
+)
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.images import Images
 from higgins.runtimes.cri.sandboxes import Sandboxes
@@ -57,10 +71,13 @@ class CriRuntime:
     async def info(self) -> EngineInfo:
         """Raises ``EngineError`` as well where the engine is not set up for Higgins."""
         version = await self._client.version()
-        status = await self._client.ask(self._client.runtime.Status, cri.StatusRequest(verbose=True))
+        status = await self._client.engine_status()
         if problem := state.unfit(status):
             raise EngineError(problem)
         return EngineInfo(version.runtime_name, version.runtime_version, state.runtime_classes(status))
+
+    async def probe(self, runtime: str) -> None:
+        await probing.probe(self, runtime, (await self._client.handlers()).pause_image)
 
     # images
 
@@ -80,13 +97,14 @@ class CriRuntime:
     # sandboxes
 
     async def create_sandbox(self, spec: SandboxSpec) -> Sandbox:
+        await classes.wanted(self._client, spec.runtime)  # raises for one that the engine has not
         async with self._turn(spec.uuid):
             return await self._sandboxes.create(spec)
 
     async def remove_sandbox(self, uuid: str) -> None:
         async with self._turn(uuid):
             for container in await self._client.containers(sandbox=uuid):
-                await self._thaw(container)
+                await self._make_removable(container)
             await self._sandboxes.remove(uuid)
 
     # containers
@@ -108,7 +126,13 @@ class CriRuntime:
             if newest.state == cri.CONTAINER_UNKNOWN:  # what it holds must not be written to by two
                 request = cri.StopContainerRequest(container_id=newest.id)
                 await self._client.ask(self._client.runtime.StopContainer, request, f"container {uuid}", timeout=None)
-            if newest.state != cri.CONTAINER_CREATED:
+            if newest.state == cri.CONTAINER_CREATED:
+                if await classes.mend(self._client, newest):
+                    remains = cri.RemoveContainerRequest(container_id=newest.id)
+                    await self._client.ask(self._client.runtime.RemoveContainer, remains, timeout=None)
+                    await self._make(spec, newest.metadata.attempt + 1, newest.image_ref)
+                    held = await self._of_newest_incarnation(uuid)
+            else:
                 now = (await self._client.status(newest.id, verbose=True)).info
                 spec = state.limits_in_force(spec, state.details(now).get("runtimeSpec", {}))
                 try:
@@ -153,7 +177,7 @@ class CriRuntime:
         async with self._turn(uuid):
             only = {} if incarnation is None else {"incarnation": str(incarnation)}
             for container in await self._client.containers(uuid=uuid, **only):
-                await self._thaw(container)
+                await self._make_removable(container)
                 with suppress(ContainerGone):
                     request = cri.RemoveContainerRequest(container_id=container.id)
                     await self._client.ask(self._client.runtime.RemoveContainer, request, timeout=None)
@@ -257,6 +281,7 @@ class CriRuntime:
         wanted = config.container_config(spec, attempt=attempt)
         wanted.image.image = image
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=wanted, sandbox_config=sandbox_config)
+        await classes.wanted(self._client, spec.runtime)  # raises for one that the engine has not
         await self._client.ask(self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None)
 
     async def _of_newest_incarnation(self, uuid: str) -> tuple[cri.Container, ...]:
@@ -276,6 +301,10 @@ class CriRuntime:
         if not await self._client.is_containerd():
             return frozenset()
         return await (await self._client.containerd()).paused()
+
+    async def _make_removable(self, container: cri.Container) -> None:
+        await self._thaw(container)
+        await classes.mend(self._client, container)
 
     async def _thaw(self, container: cri.Container) -> None:
         """Let a paused container go on: a frozen one hears no signal, and cannot be removed."""

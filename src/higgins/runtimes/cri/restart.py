@@ -24,6 +24,7 @@ from typing import Any
 from cri_api.v1 import api_pb2 as cri
 
 from higgins.runtimes.base import EngineContainer
+from higgins.runtimes.cri import classes
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd
 
@@ -87,9 +88,11 @@ async def limit_next_task(containerd: Containerd, engine_id: str, limits: cri.Li
 
 
 async def start(client: Client, new: cri.Container, older: Sequence[cri.Container], spec: EngineContainer) -> None:
-    """The last steps: take over the files of the newest of ``older``, remove those, bound processes, start."""
+    """The last steps: hand the container over to its class, take over the files of the newest of ``older``, remove
+    those, bound processes, start."""
     if await client.is_containerd():
         containerd = await client.containerd()
+        await classes.hand_over(client, new.id, spec.runtime)
         if older:
             await adopt_files(containerd, new.id, older[-1].id)
             await adopt_volumes(containerd, new.id, older[-1].id)

@@ -33,9 +33,11 @@ class Sandboxes:
             attempt = held[-1].metadata.attempt + 1 if held else 0
             wanted = self._config(spec, attempt)
             Path(wanted.log_directory).mkdir(mode=0o700, parents=True, exist_ok=True)
+            # containerd's members are handed over to their class one by one: see ``classes``.
+            handler = "" if await self._client.is_containerd() else spec.runtime or ""
             await self._client.ask(
                 self._client.runtime.RunPodSandbox,
-                cri.RunPodSandboxRequest(config=wanted, runtime_handler=spec.runtime or ""),
+                cri.RunPodSandboxRequest(config=wanted, runtime_handler=handler),
                 "the sandbox",
                 timeout=None,
             )

@@ -28,6 +28,9 @@ CAPABILITIES = (
     "SYS_CHROOT",
 )
 
+#: What the image that holds a sandbox runs.
+PAUSE_COMMAND = ("/pause", "-P")
+
 LOGS = {"Type": "json-file", "Config": {"max-size": "10m", "max-file": "3"}}
 
 
@@ -84,7 +87,7 @@ def sandbox_body(spec: SandboxSpec, image: str) -> dict[str, Any]:
     return {
         "Image": image,
         "Hostname": spec.hostname,
-        "Entrypoint": ["/pause", "-P"],
+        "Entrypoint": list(PAUSE_COMMAND),
         "Labels": {
             UUID: spec.uuid,
             SANDBOX: spec.uuid,
@@ -123,13 +126,16 @@ def host_config(container: EngineContainer) -> dict[str, Any]:
         **limits(container.cpu, container.memory),
     }
     if container.privileged:
-        host["Privileged"] = True
+        # Where the engine has a user namespace for all, it refuses to be privileged in that.
+        host |= {"Privileged": True, "UsernsMode": "host"}
     else:
         host |= {
             "CapDrop": ["ALL"],
             "CapAdd": list(CAPABILITIES),
             "SecurityOpt": ["no-new-privileges:true"],
         }
+    if container.cpuset:
+        host["CpusetCpus"] = ",".join(map(str, container.cpuset))
     if container.disk:
         host["StorageOpt"] = {"size": f"{container.disk}G"}
     if container.runtime:

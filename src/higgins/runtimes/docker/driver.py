@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from higgins.model.errors import EngineError, EngineUnavailable, ImageNotFound, NotImplementedHere, SandboxGone
+from higgins.runtimes import probing
 from higgins.runtimes.base import (
     EngineContainer,
     EngineInfo,
@@ -52,6 +53,9 @@ class DockerRuntime:
         version = await self._client.version()
         return engine.info(version, await self._client.call("GET", "info"), Path("/proc/self/mountinfo").read_text())
 
+    async def probe(self, runtime: str) -> None:
+        await probing.probe(self, runtime, await self._images.pause(), config.PAUSE_COMMAND)
+
     # images
 
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
@@ -86,7 +90,10 @@ class DockerRuntime:
 
     async def create(self, container: EngineContainer) -> None:
         name = config.container_name(container.uuid, container.incarnation)
-        body = config.container_body(container, podman=await self._client.is_podman())
+        podman = await self._client.is_podman()
+        if podman and container.runtime:
+            await self._check_runtime(container.runtime)
+        body = config.container_body(container, podman=podman)
         missing = ImageNotFound(f"The image {full_name(container.image)} is not on this host.")
         try:
             await lifecycle.make(self._client, name, body, missing)
@@ -219,6 +226,12 @@ class DockerRuntime:
         if not payload["State"]["Running"]:
             raise EngineError(f"The container {uuid} is not running.")
         return payload
+
+    async def _check_runtime(self, runtime: str) -> None:
+        """Raises ``EngineError`` for another than Podman's default, which it would use without a word."""
+        known = engine.classes("podman", await self._client.call("GET", "info"))
+        if runtime not in known:
+            raise EngineError(f"This engine runs all containers with {known[0]}, and none with {runtime}.")
 
     async def _post(
         self, uuid: str, verb: str, params: dict[str, str] | None = None, body: dict[str, Any] | None = None

@@ -32,12 +32,24 @@ def disk_quota(info: dict[str, Any], mountinfo: str) -> bool:
     return bool({"prjquota", "pquota"} & mount_options(mountinfo, info.get("DockerRootDir") or "/"))
 
 
+def classes(engine: str, said: dict[str, Any]) -> tuple[str, ...]:
+    """The runtimes that a container can be made with.
+
+    Podman names all that it has heard of, installed or not, and takes none of them for one container by this API: it
+    is silent about the wish and uses its default.
+    """
+    if engine == "podman":
+        return (str(said["DefaultRuntime"]),)
+    return tuple(sorted(said.get("Runtimes") or ()))
+
+
 def info(version: dict[str, Any], said: dict[str, Any], mountinfo: str) -> EngineInfo:
     """From the engine's version and info payloads."""
+    engine = engine_name(version)
     return EngineInfo(
-        engine=engine_name(version),
+        engine=engine,
         version=str(version["Version"]),
-        classes=tuple(sorted(said.get("Runtimes") or ())),
+        classes=classes(engine, said),
         disk_quota=disk_quota(said, mountinfo),
     )
 

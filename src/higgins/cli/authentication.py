@@ -1,0 +1,56 @@
+"""What the configuration asks of Keystone: who callers are, and what projects may use."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from oslo_config import cfg
+
+from higgins.api.auth import Auth, HttpBasic
+from higgins.cli import credentials
+from higgins.control.cloud import Cloud
+from higgins.control.quotas import RESOURCES
+
+
+class NoKeystone(Exception):
+    """Keystone is asked for, and something that it needs is missing; the sentence is for the operator."""
+
+
+def _missing(error: ModuleNotFoundError) -> NoKeystone:
+    return NoKeystone(f"the Python package of {error.name} is missing: install higgins[openstack]")
+
+
+@contextlib.contextmanager
+def open_auth(conf: cfg.ConfigOpts, data: Path) -> Iterator[Auth]:
+    """The strategy of ``[DEFAULT] auth``. Raises NoKeystone."""
+    if conf.auth == "http_basic":
+        yield HttpBasic(credentials.first_user(data))
+        return
+    try:
+        from higgins.api.auth_keystone import open_keystone  # only who has Keystone has its libraries
+    except ModuleNotFoundError as missing:
+        raise _missing(missing) from missing
+    auth = open_keystone(conf)
+    if not conf.keystone_authtoken.auth_type:
+        raise NoKeystone("auth = keystone needs the service user's credentials in [keystone_authtoken]")
+    try:
+        yield auth
+    finally:
+        auth.close()
+
+
+@contextlib.contextmanager
+def keep_limits(conf: cfg.ConfigOpts, cloud: Cloud) -> Iterator[None]:
+    """Let the limits of projects be kept where ``[quota] driver`` says. Raises NoKeystone."""
+    if conf.quota.driver == "database":
+        yield
+        return
+    try:
+        from higgins.openstack.limits import open_limits
+    except ModuleNotFoundError as missing:
+        raise _missing(missing) from missing
+    cloud.limits = limits = open_limits(conf, RESOURCES)
+    try:
+        yield
+    finally:
+        limits.close()

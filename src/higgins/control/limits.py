@@ -1,0 +1,42 @@
+"""Limits of projects that are kept outside the database, as Keystone's unified limits are.
+
+A transaction cannot wait for another service: it would hold its locks meanwhile. So it takes the limits that are known
+already; where there are none, it is given up, they are learnt, and it runs again.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class LimitsUnknown(Exception):
+    """The limits of this project are not known yet, or no longer."""
+
+    def __init__(self, project_id: str) -> None:
+        super().__init__(project_id)
+        self.project_id = project_id
+
+
+class Limits(Protocol):
+    """A keeper of limits, by resource; -1 is no limit."""
+
+    def known(self, project_id: str) -> dict[str, int]:
+        """What was learnt a short while ago; never waits. Raises LimitsUnknown."""
+
+    async def learn(self, project_id: str) -> None:
+        """Ask for them, so that they are known for a while. Raises a HigginsError where the keeper does not answer."""
+
+    async def defaults(self) -> dict[str, int]:
+        """The limits of a project that has none of its own."""
+
+
+async def with_limits(limits: Limits | None, run: Callable[[], Awaitable[T]]) -> T:
+    """What ``run`` gives once it does not miss limits any more; it is run from the start each time."""
+    while True:
+        try:
+            return await run()
+        except LimitsUnknown as unknown:
+            if limits is None:
+                raise
+            await limits.learn(unknown.project_id)

@@ -1,0 +1,187 @@
+"""All hosts as arrays, kept from one placement to the next: only hosts whose revision rose are read again.
+
+What is kept may be old, since claims are conditional: a host that is fuller than it is thought here refuses.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+from sqlalchemy import Row
+from sqlalchemy.engine import Connection
+
+from higgins.model.resources import HostInfo
+from higgins.store.schema import host
+
+Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_info = msgspec.json.Decoder(HostInfo)
+#: With more hosts changed than that, all are read again.
+_FEW = 200
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What hosts are and hardly ever change, in the order of their numbers. Masks are made once each."""
+
+    ids: Ints
+    uuids: tuple[str, ...]
+    names: tuple[str, ...]
+    zones: tuple[str, ...]
+    texts: tuple[str, ...]
+    infos: tuple[HostInfo, ...]
+    rank: Ints  # by name
+    zone_of: Ints  # the zone's number
+    masks: dict[tuple[str, ...], Bools] = field(default_factory=dict)
+
+    def mask(self, key: tuple[str, ...], holds: Callable[[int], bool]) -> Bools:
+        """For each host whether something holds of it, by its place."""
+        found = self.masks.get(key)
+        if found is None:
+            if len(self.masks) > 256:  # keys come from tenants
+                self.masks.clear()
+            found = self.masks[key] = np.fromiter((holds(n) for n in range(len(self.ids))), np.bool_, len(self.ids))
+        return found
+
+    def those(self, numbers: Iterable[int]) -> Bools:
+        """A mask of the hosts with these numbers."""
+        return np.isin(self.ids, np.fromiter(numbers, np.int64))
+
+
+@dataclass(frozen=True, eq=False)
+class Fleet:
+    """What is claimed on the hosts and how they are; never changed, but replaced."""
+
+    facts: Facts
+    revision: Ints
+    seen: NDArray[np.datetime64]
+    cpus: Floats
+    cpu_used: Floats
+    memory: Floats
+    memory_used: Floats
+    disk: Floats
+    disk_used: Floats
+    cores: Ints
+    cores_used: Ints
+    containers: Ints
+    disabled: Bools
+    draining: Bools
+    forced_down: Bools
+    tenant: NDArray[np.object_]
+
+    def __len__(self) -> int:
+        return len(self.facts.ids)
+
+    def up(self, now: datetime, lease: float) -> Bools:
+        since = np.datetime64(now - timedelta(seconds=lease))
+        alive: Bools = ~self.forced_down & (self.seen >= since)
+        return alive
+
+
+_NUMBERS: dict[str, type[Any]] = {
+    "revision": np.int64, "cpus": np.float64, "cpu_used": np.float64, "memory": np.float64,
+    "memory_used": np.float64, "disk": np.float64, "disk_used": np.float64, "cores": np.int64, "cores_used": np.int64,
+    "containers": np.int64, "disabled": np.bool_, "draining": np.bool_, "forced_down": np.bool_, "tenant": np.object_,
+}  # fmt: skip
+_FACTS = ("uuid", "name", "zone", "info")
+_COLUMNS = [host.c.id, *(host.c[name] for name in (*_FACTS, *_NUMBERS))]
+
+
+def _facts(rows: list[Any], before: Facts | None) -> Facts:
+    known = dict(zip(before.texts, before.infos, strict=True)) if before else {}
+    names = tuple(row.name for row in rows)
+    numbers: dict[str, int] = {}
+    return Facts(
+        ids=np.array([row.id for row in rows], np.int64),
+        uuids=tuple(row.uuid for row in rows),
+        names=names,
+        zones=tuple(row.zone for row in rows),
+        texts=tuple(row.info for row in rows),
+        infos=tuple(known.get(row.info) or _info.decode(row.info) for row in rows),
+        rank=np.argsort(np.argsort(np.array(names, np.object_), kind="stable")),
+        zone_of=np.array([numbers.setdefault(row.zone, len(numbers)) for row in rows], np.int64),
+    )
+
+
+def fleet_of(rows: list[Any], seen: list[datetime], before: Facts | None = None) -> Fleet:
+    """All hosts, of rows in the order of their numbers."""
+    values = {name: np.array([getattr(row, name) for row in rows], kind) for name, kind in _NUMBERS.items()}
+    return Fleet(facts=_facts(rows, before), seen=np.array(seen, "datetime64[us]"), **values)
+
+
+class FleetCache:
+    """The fleet as one process knows it. Transactions in several threads may use it: what they share never changes.
+
+    Asked before a transaction changes a host's row itself, so that nothing is kept that is not committed.
+    """
+
+    def __init__(self) -> None:
+        self._fleet: Fleet | None = None
+        self._read_at = 0.0
+
+    def get(self, conn: Connection, age: float = 0.0) -> Fleet:
+        """The hosts as they are, or as they were at most ``age`` seconds ago."""
+        fleet = self._fleet
+        if fleet is not None and age and time.monotonic() - self._read_at < age:
+            return fleet
+        at = time.monotonic()
+        fleet = self._refreshed(conn, fleet)
+        self._fleet, self._read_at = fleet, at
+        return fleet
+
+    def note(self, fleet: Fleet, place: int, *, cpu: float, memory: int, disk: int) -> None:
+        """A claim of this process, for those who go by an older fleet meanwhile."""
+        if self._fleet is fleet:
+            one = np.zeros(len(fleet))
+            one[place] = 1
+            self._fleet = replace(
+                fleet,
+                cpu_used=fleet.cpu_used + cpu * one,
+                memory_used=fleet.memory_used + memory * one,
+                disk_used=fleet.disk_used + disk * one,
+                containers=fleet.containers + one.astype(np.int64),
+            )
+
+    def _refreshed(self, conn: Connection, fleet: Fleet | None) -> Fleet:
+        marks = conn.execute(sa.select(host.c.id, host.c.revision, host.c.seen_at).order_by(host.c.id)).all()
+        seen = [mark.seen_at for mark in marks]
+        ids = np.array([mark.id for mark in marks], np.int64)
+        if fleet is None or not np.array_equal(fleet.facts.ids, ids):
+            return self._whole(conn, fleet)
+        (changed,) = np.nonzero(fleet.revision != np.array([mark.revision for mark in marks], np.int64))
+        if len(changed) > _FEW:
+            return self._whole(conn, fleet)
+        fleet = replace(fleet, seen=np.array(seen, "datetime64[us]"))
+        if not len(changed):
+            return fleet
+        query = sa.select(*_COLUMNS).where(host.c.id.in_(ids[changed].tolist())).order_by(host.c.id)
+        rows = conn.execute(query).all()
+        if len(rows) != len(changed):
+            return self._whole(conn, fleet)
+        if any(_differs(fleet.facts, row, int(place)) for row, place in zip(rows, changed, strict=True)):
+            return self._whole(conn, fleet)
+        values: dict[str, Any] = {name: _with(getattr(fleet, name), changed, rows, name) for name in _NUMBERS}
+        return replace(fleet, **values)
+
+    def _whole(self, conn: Connection, before: Fleet | None) -> Fleet:
+        rows = conn.execute(sa.select(*_COLUMNS, host.c.seen_at).order_by(host.c.id)).all()
+        return fleet_of(list(rows), [row.seen_at for row in rows], before.facts if before else None)
+
+
+def _differs(facts: Facts, row: Row[Any], place: int) -> bool:
+    then = (facts.uuids[place], facts.names[place], facts.zones[place], facts.texts[place])
+    return then != (row.uuid, row.name, row.zone, row.info)
+
+
+def _with(old: NDArray[Any], changed: NDArray[np.intp], rows: Iterable[Row[Any]], name: str) -> NDArray[Any]:
+    new = old.copy()
+    new[changed] = [getattr(row, name) for row in rows]
+    return new

@@ -1,0 +1,188 @@
+"""What a workload needs of its host."""
+
+import math
+
+import sqlalchemy as sa
+from msgspec import Struct, field
+from sqlalchemy.engine import Connection
+
+from higgins.model.container import ContainerSpec
+from higgins.model.errors import Invalid, NotFound
+from higgins.store.schema import container, core, host, image, workload
+
+POLICIES = ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity")
+
+
+class Company(Struct, frozen=True, kw_only=True):
+    """Whom a workload shall be beside, or not, as its hints say. ``same`` and ``different`` are uuids."""
+
+    same: tuple[str, ...] = ()
+    different: tuple[str, ...] = ()
+    group: str | None = None
+    policy: str = ""
+
+
+class Need(Struct, frozen=True, kw_only=True):
+    """What a workload needs of its host: cores, MiB, GiB, and whatever it insists on. Hosts are told by number.
+
+    ``cores`` of its ``cpu`` it has to itself, whole; ``taken`` are the cores that others have to themselves, by host.
+    ``beside`` are the hosts it must be on one of (None: on any), ``apart`` those that it must not be on;
+    ``companions`` counts the members of its group by host. ``image_hosts`` have its image.
+    """
+
+    cpu: float
+    memory: int
+    disk: int
+    project: str = ""
+    runtimes: frozenset[str] = frozenset()
+    zone: str | None = None
+    host: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    volume_hosts: frozenset[int] = frozenset()
+    cores: int = 0
+    taken: dict[int, frozenset[int]] = field(default_factory=dict)
+    beside: frozenset[int] | None = None
+    apart: frozenset[int] = frozenset()
+    group: str | None = None
+    policy: str = ""
+    companions: dict[int, int] = field(default_factory=dict)
+    image_hosts: frozenset[int] = frozenset()
+
+
+def company_of(hints: dict[str, str]) -> Company:
+    """Pure: ``same_host`` and ``different_host`` (uuids, with commas between), ``group`` and ``policy``.
+
+    Raises Invalid for a policy that there is not, or one without a group. A group without one is kept apart.
+    """
+    group, policy = hints.get("group") or None, hints.get("policy") or ""
+    if policy and policy not in POLICIES:
+        raise Invalid(f"hints: policy {policy} is not one of {', '.join(POLICIES)}.")
+    if policy and group is None:
+        raise Invalid("hints: a policy needs a group.")
+    if group is not None and len(group) > 255:
+        raise Invalid("hints: the group's name is longer than 255 characters.")
+    return Company(
+        same=_uuids(hints.get("same_host")),
+        different=_uuids(hints.get("different_host")),
+        group=group,
+        policy=policy or ("anti-affinity" if group else ""),
+    )
+
+
+def _uuids(text: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
+
+
+def cores_of(specs: list[ContainerSpec]) -> int:
+    """Pure: the cores that these containers have to themselves together. Raises Invalid for a part of a core."""
+    total = 0
+    for spec in specs:
+        if spec.cpu_policy == "dedicated":
+            if spec.cpu < 1 or not math.isclose(spec.cpu, round(spec.cpu)):
+                raise Invalid(f"cpu: dedicated CPUs are whole ones, and {spec.cpu:g} is not.")
+            total += round(spec.cpu)
+    return total
+
+
+def need_of(
+    conn: Connection,
+    project_id: str,
+    specs: list[ContainerSpec],
+    *,
+    cpu: float,
+    memory: int,
+    disk: int,
+    volumes: frozenset[int] = frozenset(),
+    inits: int = 0,
+    workload_id: int | None = None,
+) -> Need:
+    """What a workload with these members needs; the first member speaks for zone, host and hints.
+
+    So many of the first are ``inits``: they run before the others, one by one, and on the same cores.
+
+    For one that is there already (``workload_id``) it does not count as its own company, and those that it named and
+    that are gone since do not matter any more; else NotFound is raised for them.
+    """
+    first = specs[0]
+    company = company_of(first.hints)
+    cores = max([cores_of(specs[inits:]), *(cores_of([spec]) for spec in specs[:inits])])
+    places = _places(conn, project_id, company, strict=workload_id is None)
+    return Need(
+        cpu=cpu,
+        memory=memory,
+        disk=disk,
+        project=project_id,
+        runtimes=frozenset(spec.runtime for spec in specs if spec.runtime),
+        zone=first.availability_zone,
+        host=first.requested_host,
+        labels={key[6:]: value for key, value in first.hints.items() if key.startswith("label:")},
+        volume_hosts=volumes,
+        cores=cores,
+        taken=_taken(conn) if cores else {},
+        beside=_beside([places[one] for one in company.same if one in places]),
+        apart=frozenset(number for one in company.different for number in places.get(one, ())),
+        group=company.group,
+        policy=company.policy,
+        companions=_companions(conn, project_id, company.group, workload_id),
+        image_hosts=_image_hosts(conn, first.image),
+    )
+
+
+def _beside(places: list[tuple[int, ...]]) -> frozenset[int] | None:
+    """Where all of them are; where a workload that moves is going to."""
+    if not places:
+        return None
+    return frozenset.intersection(*[frozenset(numbers[-1:]) for numbers in places])
+
+
+def _places(conn: Connection, project_id: str, company: Company, *, strict: bool) -> dict[str, tuple[int, ...]]:
+    """Of each container or capsule that is named, the hosts where it is, and then where it goes."""
+    wanted = [*company.same, *company.different]
+    if not wanted:
+        return {}
+    rows = conn.execute(
+        sa.select(container.c.uuid, workload.c.uuid.label("workload"), workload.c.host_id, workload.c.next_host_id)
+        .join(workload, workload.c.id == container.c.workload_id)
+        .where(
+            workload.c.project_id == project_id,
+            sa.or_(container.c.uuid.in_(wanted), workload.c.uuid.in_(wanted)),
+        )
+    ).all()
+    found: dict[str, tuple[int, ...]] = {}
+    for row in rows:
+        numbers = tuple(number for number in (row.host_id, row.next_host_id) if number is not None)
+        found[row.uuid] = found[row.workload] = numbers
+    if strict:
+        for one in wanted:
+            if one not in found:
+                raise NotFound("container", one)
+    return found
+
+
+def _companions(conn: Connection, project_id: str, group: str | None, workload_id: int | None) -> dict[int, int]:
+    """How many members of the group each host has; one that moves counts where it goes and where it is."""
+    if group is None:
+        return {}
+    counts: dict[int, int] = {}
+    mine = [workload.c.project_id == project_id, workload.c.group_name == group, workload.c.id != (workload_id or 0)]
+    for column in (workload.c.host_id, workload.c.next_host_id):
+        query = sa.select(column, sa.func.count()).where(*mine, column.is_not(None)).group_by(column)
+        for number, count in conn.execute(query):
+            counts[number] = counts.get(number, 0) + count
+    return counts
+
+
+def _taken(conn: Connection) -> dict[int, frozenset[int]]:
+    taken: dict[int, set[int]] = {}
+    for host_id, number in conn.execute(sa.select(core.c.host_id, core.c.number)):
+        taken.setdefault(host_id, set()).add(number)
+    return {host_id: frozenset(numbers) for host_id, numbers in taken.items()}
+
+
+def _image_hosts(conn: Connection, name: str) -> frozenset[int]:
+    """The hosts that an administrator had the image pulled to."""
+    repo, colon, tag = name.rpartition(":")
+    if not colon or "/" in tag:
+        repo, tag = name, "latest"
+    query = sa.select(host.c.id).join(image, image.c.host == host.c.name)
+    return frozenset(conn.execute(query.where(image.c.repo == repo, image.c.tag == tag)).scalars())
