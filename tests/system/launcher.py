@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,8 @@ def fork(arguments: list[str], log: str, environment: dict[str, str]) -> int:
         sys.argv = ["higgins", *arguments]
         code = main()
         sys.stdout.flush()
+    except BaseException:  # as an interpreter does at the end of a process, which this one does not come to
+        traceback.print_exc()
     finally:
         os._exit(code)
 

@@ -23,24 +23,33 @@ class Stage(Struct):
     behind: BehindTheBack
 
 
+_in_place: list[HigginsUp] = []
+
+
 @contextlib.contextmanager
 def in_place_of(
     cloud: HigginsUp, engine: Sequence[str], launcher: Launcher, data: Path | None = None
 ) -> Iterator[HigginsUp]:
-    """Higgins on another engine or with other data, while the cloud of the session rests: a host has one Higgins."""
-    cloud.stop()
+    """Higgins on another engine or with other data. A host has one Higgins, so the one that serves rests meanwhile.
+
+    That is the cloud of the session, or the one that is in its place.
+    """
+    resting = _in_place[-1] if _in_place else cloud
+    resting.stop()
     place = data or Path(tempfile.mkdtemp(prefix="higgins-other"))
     up = HigginsUp(place, engine, launcher)
+    _in_place.append(up)
     try:
         up.start()
         yield up
     finally:
+        _in_place.remove(up)
         if up.process is not None:
             up.stop()
         up.clean()
         if data is None:
             shutil.rmtree(place)
-        cloud.start()
+        resting.start()
 
 
 @pytest.fixture(scope="module", params=["docker", "cri"])
