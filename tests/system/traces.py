@@ -42,7 +42,7 @@ def additions(before: dict[str, set[str]], now: dict[str, set[str]]) -> dict[str
 
 
 def left_over(up: HigginsUp, engine: BehindTheBack, before: dict[str, set[str]]) -> dict[str, list[str]]:
-    """What has come since ``before`` and stays. The last traces go a moment after the container: they are waited for."""
+    """What has come since ``before`` and stays. The last of it goes a moment after the container, and is waited for."""
     deadline = time.monotonic() + DEADLINE
     while (found := additions(before, traces(up, engine))) and time.monotonic() < deadline:
         time.sleep(0.05)
