@@ -36,20 +36,15 @@ def traces(up: HigginsUp, engine: BehindTheBack) -> dict[str, set[str]]:
     }  # fmt: skip
 
 
-def changes(before: dict[str, set[str]], now: dict[str, set[str]]) -> dict[str, list[str]]:
-    """By kind, what came (+) and what went (-); nothing where both are the same."""
-    found = {
-        kind: [f"+{one}" for one in sorted(now[kind] - before[kind])]
-        + [f"-{one}" for one in sorted(before[kind] - now[kind])]
-        for kind in before
-    }
-    return {kind: lines for kind, lines in found.items() if lines}
+def additions(before: dict[str, set[str]], now: dict[str, set[str]]) -> dict[str, list[str]]:
+    """By kind, what is there now and was not before. What went since then was on its way when it was looked at."""
+    return {kind: sorted(now[kind] - before[kind]) for kind in before if now[kind] - before[kind]}
 
 
 def left_over(up: HigginsUp, engine: BehindTheBack, before: dict[str, set[str]]) -> dict[str, list[str]]:
-    """What has changed since ``before``. The last traces go a moment after the container: they are waited for."""
+    """What has come since ``before`` and stays. The last of it goes a moment after the container, and is waited for."""
     deadline = time.monotonic() + DEADLINE
-    while (found := changes(before, traces(up, engine))) and time.monotonic() < deadline:
+    while (found := additions(before, traces(up, engine))) and time.monotonic() < deadline:
         time.sleep(0.05)
     return found
 
