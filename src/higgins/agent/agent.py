@@ -38,6 +38,8 @@ FIRST_RETRY = 0.2
 LAST_RETRY = 10.0
 #: Seconds that the last observations may take when the agent is told to stop.
 FAREWELL = 5.0
+#: Seconds for removing the sandboxes that nobody has taken.
+TIDY = 10.0
 #: Workloads worked on at a time.
 SLOTS = 16
 
@@ -148,6 +150,8 @@ class Agent:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FAREWELL):
                 await self._outbox.flush()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TIDY):
                 await self._spares.clear()
         if self._running is not None and not self._running.done():
             self._running.set_result(None)

@@ -39,6 +39,7 @@ class Spares:
         self._lost: set[str] = set()
         self._real: dict[str, str] = {}  # workload → the uuid that its sandbox was made with
         self._workload: dict[str, str] = {}  # and back
+        self._filling = asyncio.Lock()
         self._wanted = asyncio.Event()
         self._wanted.set()
 
@@ -97,9 +98,10 @@ class Spares:
             await asyncio.sleep(QUIET)
             if self._wanted.is_set():
                 continue  # not quiet yet
-            await self._drop_ended()
-            while len(self._ready) < self._count and not self._wanted.is_set():
-                await self._make()
+            async with self._filling:
+                await self._drop_ended()
+                while len(self._ready) < self._count and not self._wanted.is_set():
+                    await self._make()
 
     async def _make(self) -> None:
         uuid = str(uuids.uuid4())
@@ -129,9 +131,11 @@ class Spares:
     async def clear(self) -> None:
         """Remove what nobody has taken, as far as the engine lets us."""
         self._count = 0
-        for uuid in list(self._ready):
-            del self._ready[uuid]
-            try:
-                await self._runtime.remove_sandbox(uuid)
-            except EngineError as error:
-                LOG.warning("A spare sandbox stays until the next start: %s", error)
+        async with self._filling:
+            spare, self._ready = list(self._ready), {}
+            done = await asyncio.gather(*(self._runtime.remove_sandbox(uuid) for uuid in spare), return_exceptions=True)
+        for fault in done:
+            if isinstance(fault, EngineError):
+                LOG.warning("A spare sandbox stays until the next start: %s", fault)
+            elif isinstance(fault, BaseException):
+                raise fault
