@@ -79,7 +79,7 @@ def application_credential(user: str, project: str, **more: Any) -> v3.Applicati
 
 
 def service(verb: str, name: str) -> None:
-    """``start`` or ``stop`` one of the services, and wait until it is so."""
+    """``start`` or ``stop`` one of the services, and wait until it is so; ``pause`` it (it hangs), ``resume`` it."""
     subprocess.run([_ROOT / "scripts" / "openstack", verb, name], check=True)
 
 
@@ -104,3 +104,25 @@ def ask(url: str, method: str = "GET", *, token: str | None = None, json: Any = 
         sent["X-Auth-Token"] = token
     answer = session.Session().request(url, method, headers=sent, json=json, raise_exc=False, authenticated=False)
     return Reply(answer.status_code, answer.headers, answer.json() if answer.content else None)
+
+
+def glance(method: str, path: str, token: str, json: Any = None, data: bytes | None = None) -> Any:
+    """A request to Glance; what it answers."""
+    kind = {"Content-Type": "application/octet-stream"} if data is not None else {}
+    answer = session.Session().request(
+        f"http://127.0.0.1:9292/v2/{path}",
+        method,
+        headers={"X-Auth-Token": token} | kind,
+        json=json,
+        data=data,
+        authenticated=False,
+    )
+    return answer.json() if answer.content else None
+
+
+def upload(token: str, name: str, data: bytes, **more: str) -> str:
+    """A new image, private unless ``more`` says otherwise; its id."""
+    fields = {"name": name, "container_format": "docker", "disk_format": "raw", "visibility": "private"} | more
+    made = glance("POST", "images", token, fields)["id"]
+    glance("PUT", f"images/{made}/file", token, data=data)
+    return str(made)

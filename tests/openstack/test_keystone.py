@@ -6,7 +6,11 @@ from functools import partial
 
 import pytest
 from keystoneauth1 import session
+from oslo_config import cfg
 
+from higgins.openstack import tokens
+from higgins.openstack.errors import ServiceUnavailable
+from higgins.openstack.tokens import Credentials
 from tests.engines import wait_until
 from tests.openstack import cloud, needs
 from tests.openstack.cloud import application_credential, ask, member, password, token
@@ -146,6 +150,29 @@ def test_while_keystone_is_away_nobody_new_comes_in_and_afterwards_all_goes_on(c
         cloud.service("start", "keystone")
     for own in (before, unseen):
         becomes(200, partial(status, containers, own))
+
+
+def test_a_keystone_that_hangs_is_given_up(higgins: HigginsInCloud) -> None:
+    conf = cfg.ConfigOpts()
+    tokens.register(conf)
+    conf(["--config-file", str(higgins.configuration)], default_config_files=[])
+    conf.set_override("http_connect_timeout", 1, group=tokens.GROUP)
+    validate, asked = tokens.Validator(conf), Credentials("GET", "/v1/containers", token(password("demo", "demo")))
+
+    def answers() -> bool:
+        try:
+            return validate(asked).roles == {"member", "reader"}
+        except ServiceUnavailable:
+            return False
+
+    wait_until(answers, "Keystone does not vouch for a good token")
+    cloud.service("pause", "keystone")
+    try:
+        with pytest.raises(ServiceUnavailable, match="Keystone does not answer"):
+            validate(asked)
+    finally:
+        cloud.service("resume", "keystone")
+    wait_until(answers, "Keystone does not vouch for a good token any more")
 
 
 def status(url: str, token: str) -> int:

@@ -11,6 +11,7 @@ from oslo_config import cfg
 from prometheus_client import CollectorRegistry
 
 from higgins.api.app import make_app
+from higgins.api.call import ApiSettings
 from higgins.cli import credentials
 from higgins.cli.authentication import NoKeystone, keep_limits, open_auth
 from higgins.cli.options import database_url, settings_of
@@ -77,6 +78,7 @@ async def serve_tenants(
         policy_file=Path(conf.policy.file) if conf.policy.file else None,
         allowed_origins=tuple(conf.allowed_origins),
         figures=figures,
+        settings=ApiSettings(public_url=conf.public_url or None),
     )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

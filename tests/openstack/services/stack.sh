@@ -98,6 +98,8 @@ wipe() {
 
 case ${1:-} in
     all | up | down | wipe | status) "$1" ;;
+    pause) signal STOP "$2" ;;
+    resume) signal CONT "$2" ;;
     start | stop) verb=$1; shift; for name in "$@"; do [ "$verb" = stop ] && end "$name" || start_again "$name"; done ;;
-    *) fail "one of all, up, down, status, wipe, start SERVICE, stop SERVICE is wanted" ;;
+    *) fail "one of all, up, down, status, wipe, or start, stop, pause, resume SERVICE is wanted" ;;
 esac

@@ -62,6 +62,13 @@ class DockerRuntime:
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
         return await self._images.pull(image, policy, auth)
 
+    async def load(self, archive: Path) -> None:
+        """Take in an archive of ``docker save``, whose images have the names that it gives them.
+
+        Whoever calls has made it (``higgins.images.archive``): a tenant's own would name, and so replace, any image.
+        """
+        await self._images.load(archive)
+
     async def images(self) -> list[Image]:
         return await self._images.all()
 

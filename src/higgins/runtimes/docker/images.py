@@ -6,6 +6,7 @@ import json
 import platform
 import re
 import shutil
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,12 @@ async def pull(client: Client, name: str, auth: RegistryAuth | None) -> None:
         raise ImagePullFailed(f"The image {name} could not be pulled. {error}") from error
 
 
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    with path.open("rb") as file:
+        while chunk := await asyncio.to_thread(file.read, 2**20):
+            yield chunk
+
+
 class Images:
     """The image verbs of the driver."""
 
@@ -127,6 +134,13 @@ class Images:
                     raise
         await self._pulls.join(self._client, name, auth)
         return await self.inspect(name)
+
+    async def load(self, archive: Path) -> None:
+        """Take in an archive of ``docker save``; the images have the names that it gives them."""
+        async with self._client.open("POST", "images/load", params={"quiet": "1"}, body=_chunks(archive)) as answer:
+            async for said in self._client.objects(answer):
+                if "error" in said:
+                    raise ImagePullFailed(f"The container engine cannot load the image: {said['error']}")
 
     async def all(self) -> list[Image]:
         return [image(entry) for entry in await self._client.call("GET", "images/json")]
