@@ -4,8 +4,9 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -133,50 +134,52 @@ def test_a_revoked_host_is_refused_until_it_joins_again_and_keeps_its_containers
     assert held <= small_cloud.two.containers()
 
 
-def addresses(openstack: OpenStack, name: str) -> list[str]:
-    shown = openstack.json("show", name)["addresses"]
-    return [one["addr"] for network in shown.values() for one in network]
+@contextmanager
+def drained(control: ControlPlane, name: str) -> Iterator[str]:
+    """A host is drained in the block; what the command says of it."""
+    yield control.drain(name)
+    control.drain(name, "undrain")
 
 
 def test_containers_leave_a_drained_host_for_another_and_keep_their_addresses(small_cloud: SmallCloud) -> None:
-    openstack, control, one, two = small_cloud.openstack, small_cloud.control, small_cloud.one, small_cloud.two
+    openstack, control, one = small_cloud.openstack, small_cloud.control, small_cloud.one
     stays = small_cloud.run_on(one)
-    control.drain("two")
-    openstack("run", "--name", "mover", "--restart", "always", "busybox", *IDLE)
-    assert openstack.wait("mover", "Running")["host"] == "one"
-    held, before = one.containers(), addresses(openstack, "mover")
-    control.drain("two", "undrain")
-    said = control.drain("one")
-    assert "1 workloads leave it" in said and f"{stays}: its owner asked for this host" in said
-    wait_for(lambda: openstack.json("show", "mover")["host"] == "two", lambda: f"{openstack.json('show', 'mover')}")
-    openstack.wait("mover", "Running")
-    assert openstack("exec", "mover", "hostname", "-i").split()[-1:] == before == addresses(openstack, "mover")
+    with drained(control, "two"):
+        openstack("run", "--name", "mover", "--restart", "always", "busybox", *IDLE)
+        before = openstack.wait("mover", "Running")
+    assert before["host"] == "one"
+    held = one.containers()
+    with drained(control, "one") as said:
+        assert "1 workloads leave it" in said and f"{stays}: its owner asked for this host" in said
+        there = moved(openstack, "mover", "two")
+    assert there["addresses"] == before["addresses"]
+    assert openstack("exec", "mover", "hostname", "-i").split()[-1] in str(before["addresses"])
     assert len(held - one.containers()) == 2
-    control.drain("one", "undrain")
     assert control.status()["differences"] == []
+
+
+def moved(openstack: OpenStack, name: str, host: str) -> Any:
+    """The container, once it runs on that host."""
+    wait_for(lambda: openstack.json("show", name)["host"] == host, lambda: f"{openstack.json('show', name)}")
+    return openstack.wait(name, "Running")
 
 
 def test_a_container_of_a_lost_host_runs_elsewhere_and_the_host_removes_it_when_it_comes_back(
     small_cloud: SmallCloud,
 ) -> None:
-    openstack, control, one, two = small_cloud.openstack, small_cloud.control, small_cloud.one, small_cloud.two
-    control.drain("one")
+    openstack, control, two = small_cloud.openstack, small_cloud.control, small_cloud.two
     before = two.containers()
-    openstack("run", "--name", "survivor", "--auto-heal", "busybox", *IDLE)
-    assert openstack.wait("survivor", "Running")["host"] == "two"
+    with drained(control, "one"):
+        openstack("run", "--name", "survivor", "--auto-heal", "busybox", *IDLE)
+        assert openstack.wait("survivor", "Running")["host"] == "two"
     mine = two.containers() - before
-    control.drain("one", "undrain")
     assert two.agent is not None
     two.agent.kill()
     openstack("service", "forcedown", "two", "zun-compute")
-    wait_for(
-        lambda: openstack.json("show", "survivor")["host"] == "one", lambda: f"{openstack.json('show', 'survivor')}"
-    )
-    openstack.wait("survivor", "Running")
+    moved(openstack, "survivor", "one")
     assert mine <= two.containers()
     two.start()
     wait_for(lambda: not mine & two.containers(), lambda: f"{mine} are still there")
-    assert before <= two.containers()
     openstack("service", "forcedown", "two", "zun-compute", "--unset")
     wait_for(lambda: small_cloud.states() == {"one": "up", "two": "up"}, lambda: f"{small_cloud.states()}")
     assert openstack("exec", "survivor", "echo", "hello").strip() == "hello"
