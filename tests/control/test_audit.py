@@ -33,7 +33,7 @@ SPOILED: dict[str, tuple[Any, str, str]] = {
     "volume": (sa.update(volume).values(deleting=True), "volume", "mounts it, and it is gone"),
     "elsewhere": (sa.update(volume).values(host_id=None), "volume", "it lies elsewhere than workload"),
     "port": (sa.delete(port).where(port.c.workload_id == WORKLOAD), "port", "it is on a host and has no port"),
-    "address": (sa.update(port).where(port.c.workload_id == WORKLOAD).values(uuid="x"), "port", "its addresses"),
+    "address": (sa.update(port).where(port.c.workload_id == WORKLOAD).values(uuid="x"), "port", "its addresses are"),
 }  # fmt: skip
 
 

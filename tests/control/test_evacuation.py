@@ -364,3 +364,10 @@ async def test_a_lost_host_that_speaks_just_now_keeps_its_workloads_or_has_lost_
     assert await clouds[0].store.read(audit) == []
     for cloud in clouds:
         await cloud.store.close()
+
+
+def test_a_host_is_lost_only_for_who_has_listened_for_as_long_as_it_may_be_silent() -> None:
+    watch = housekeeping.Watch(0)
+    assert [watch.long_enough(now, lease=60) for now in range(10, 90, 10)] == [False] * 6 + [True] * 2
+    assert not watch.long_enough(200, lease=60)  # the database was away
+    assert [watch.long_enough(now, lease=60) for now in (230, 260, 261)] == [False, False, True]

@@ -22,24 +22,33 @@ _EVERY = 10.0
 _LIVE = (Status.RUNNING, Status.PAUSED, Status.RESTARTING)
 
 
-async def run(cloud: Cloud) -> None:
-    """Keep house until cancelled.
+class Watch:
+    """Whether a process has kept house for long enough to call a silent host lost. Times in seconds, of any clock.
 
-    Hosts seem silent too when nobody could hear them: after the database or all replicas were away. So workloads leave
-    lost hosts only after this process has kept house without a gap for as long as a host may be silent.
+    Hosts seem silent too when nobody could hear them: after the database or all replicas were away.
     """
+
+    def __init__(self, now: float) -> None:
+        self._since = self._last = now
+
+    def long_enough(self, now: float, lease: float) -> bool:
+        """To be asked every round: whether there was a round at least every three for as long as a host's lease."""
+        if now - self._last > 3 * _EVERY:
+            self._since = now
+        self._last = now
+        return now - self._since > lease
+
+
+async def run(cloud: Cloud) -> None:
+    """Keep house until cancelled."""
     clock = asyncio.get_running_loop().time
-    since = last = clock()
+    watch = Watch(clock())
     while True:
         await asyncio.sleep(_EVERY)
         lost = await cloud.store.write(lambda conn: sweep(conn, cloud))
         if lost:
             LOG.warning("%d containers are Unknown: their hosts are silent.", lost)
-        now = clock()
-        if now - last > 3 * _EVERY:
-            since = now
-        last = now
-        left = await evacuation.everywhere(cloud, lost=now - since > cloud.settings.host_lease)
+        left = await evacuation.everywhere(cloud, lost=watch.long_enough(clock(), cloud.settings.host_lease))
         if left.moving:
             LOG.info("%d workloads are leaving their hosts.", len(left.moving))
 

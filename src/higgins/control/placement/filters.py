@@ -8,7 +8,7 @@ import numpy as np
 from msgspec import Struct
 
 from higgins.control.cloud import Settings
-from higgins.control.placement.fleet import Bools, Fleet, Floats, Ints
+from higgins.control.placement.fleet import Bools, Fleet, Floats, Ints, tenant_code
 from higgins.control.placement.needs import Need
 
 #: Sums of cores are floats.
@@ -129,10 +129,10 @@ def _tenants(ask: Question) -> Bools | None:
     fleet, settings = ask.fleet, ask.settings
     if not set(settings.tenant_isolation) - {"none"}:
         return None
-    mine: Bools = (fleet.containers == 0) | np.equal(fleet.tenant, ask.need.project).astype(np.bool_)
+    mine: Bools = (fleet.containers == 0) | (fleet.tenant == tenant_code(ask.need.project))
     if isolated(settings, ask.need.project):
         return mine
-    alone = np.fromiter((one in settings.tenant_isolation for one in fleet.tenant), np.bool_, len(fleet))
+    alone = np.isin(fleet.tenant, [tenant_code(one) for one in settings.tenant_isolation])
     return mine | ~alone
 
 

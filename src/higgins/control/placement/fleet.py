@@ -3,6 +3,7 @@
 What is kept may be old, since claims are conditional: a host that is fuller than it is thought here refuses.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -24,8 +25,16 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _info = msgspec.json.Decoder(HostInfo)
+_codes: dict[str | None, int] = {}
+_next_code = itertools.count()
 #: With more hosts changed than that, all are read again.
 _FEW = 200
+
+
+def tenant_code(project_id: str | None) -> int:
+    """A number for a project (or for several, or none), the same in this process for ever: numbers compare fast."""
+    found = _codes.get(project_id)
+    return _codes.setdefault(project_id, next(_next_code)) if found is None else found
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +62,17 @@ class Facts:
 
     def those(self, numbers: Iterable[int]) -> Bools:
         """A mask of the hosts with these numbers."""
-        return np.isin(self.ids, np.fromiter(numbers, np.int64))
+        return self.counts(dict.fromkeys(numbers, 1)) > 0
+
+    def counts(self, by_number: dict[int, int]) -> Floats:
+        """For each host what is counted by its number."""
+        counts = np.zeros(len(self.ids))
+        numbers = np.fromiter(by_number.keys(), np.int64, len(by_number))
+        places = np.searchsorted(self.ids, numbers)
+        there = places < len(self.ids)
+        there[there] = self.ids[places[there]] == numbers[there]
+        counts[places[there]] = np.fromiter(by_number.values(), np.float64, len(by_number))[there]
+        return counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +94,7 @@ class Fleet:
     disabled: Bools
     draining: Bools
     forced_down: Bools
-    tenant: NDArray[np.object_]
+    tenant: Ints  # see ``tenant_code``
 
     def __len__(self) -> int:
         return len(self.facts.ids)
@@ -89,7 +108,7 @@ class Fleet:
 _NUMBERS: dict[str, type[Any]] = {
     "revision": np.int64, "cpus": np.float64, "cpu_used": np.float64, "memory": np.float64,
     "memory_used": np.float64, "disk": np.float64, "disk_used": np.float64, "cores": np.int64, "cores_used": np.int64,
-    "containers": np.int64, "disabled": np.bool_, "draining": np.bool_, "forced_down": np.bool_, "tenant": np.object_,
+    "containers": np.int64, "disabled": np.bool_, "draining": np.bool_, "forced_down": np.bool_, "tenant": np.int64,
 }  # fmt: skip
 _FACTS = ("uuid", "name", "zone", "info")
 _COLUMNS = [host.c.id, *(host.c[name] for name in (*_FACTS, *_NUMBERS))]
@@ -111,9 +130,13 @@ def _facts(rows: list[Any], before: Facts | None) -> Facts:
     )
 
 
+def _value(row: Any, name: str) -> Any:
+    return tenant_code(row.tenant) if name == "tenant" else getattr(row, name)
+
+
 def fleet_of(rows: list[Any], seen: list[datetime], before: Facts | None = None) -> Fleet:
     """All hosts, of rows in the order of their numbers."""
-    values = {name: np.array([getattr(row, name) for row in rows], kind) for name, kind in _NUMBERS.items()}
+    values = {name: np.array([_value(row, name) for row in rows], kind) for name, kind in _NUMBERS.items()}
     return Fleet(facts=_facts(rows, before), seen=np.array(seen, "datetime64[us]"), **values)
 
 
@@ -183,5 +206,5 @@ def _differs(facts: Facts, row: Row[Any], place: int) -> bool:
 
 def _with(old: NDArray[Any], changed: NDArray[np.intp], rows: Iterable[Row[Any]], name: str) -> NDArray[Any]:
     new = old.copy()
-    new[changed] = [getattr(row, name) for row in rows]
+    new[changed] = [_value(row, name) for row in rows]
     return new

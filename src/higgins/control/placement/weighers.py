@@ -4,7 +4,7 @@ import numpy as np
 
 from higgins.control.placement.cores import near
 from higgins.control.placement.filters import Question, cpu_room, isolated
-from higgins.control.placement.fleet import Floats, Ints
+from higgins.control.placement.fleet import Floats, Ints, tenant_code
 
 #: An image that is there already is worth as much as that part of a host's load.
 _IMAGE = 0.1
@@ -19,21 +19,11 @@ def load(ask: Question) -> Floats:
     return fuller
 
 
-def _companions(ask: Question) -> Floats:
-    counts = np.zeros(len(ask.fleet))
-    for place, number in enumerate(ask.fleet.facts.ids):
-        if int(number) in ask.need.companions:
-            counts[place] = ask.need.companions[int(number)]
-    return counts
-
-
 def _by_zone(ask: Question, values: Floats) -> Floats:
     """Of each host the sum of its zone."""
     zones = ask.fleet.facts.zone_of
-    sums = np.zeros(int(zones.max()) + 1)
-    np.add.at(sums, zones, values)
-    spread: Floats = sums[zones]
-    return spread
+    sums = np.bincount(zones, weights=values).astype(np.float64)
+    return sums[zones]
 
 
 def order(ask: Question, places: Ints) -> Ints:
@@ -43,7 +33,7 @@ def order(ask: Question, places: Ints) -> Ints:
         return places
     keys: list[Floats | Ints] = []
     if need.policy and need.companions:
-        counts = _companions(ask)
+        counts = fleet.facts.counts(need.companions)
         if need.policy == "soft-affinity":
             keys.append(-counts)
         elif need.policy.endswith("anti-affinity"):
@@ -52,7 +42,7 @@ def order(ask: Question, places: Ints) -> Ints:
         keys.append(_by_zone(ask, fleet.cpu_used) / np.maximum(_by_zone(ask, cpu_room(fleet, settings)), 1e-6))
     if isolated(settings, need.project):
         # Hosts that are empty stay so for other projects.
-        keys.append(np.where(np.equal(fleet.tenant, need.project).astype(np.bool_), 0.0, 1.0))
+        keys.append(np.where(fleet.tenant == tenant_code(need.project), 0.0, 1.0))
     if need.cores:
         keys.append(_far(ask, places))
     loads = load(ask) if settings.spread else -load(ask)
