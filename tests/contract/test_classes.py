@@ -104,9 +104,12 @@ async def test_a_class_that_the_engine_has_not_is_refused_and_leaves_nothing(run
 
 @pytest.mark.needs("runtime classes")
 async def test_a_container_has_the_kernel_of_its_class(runtime: Runtime, workloads: Workloads, gvisor: str) -> None:
-    sandbox = await workloads.sandbox(runtime=gvisor)
-    seen = await workloads.finish("sh", "-c", "dmesg; exit 3", sandbox=sandbox, runtime=gvisor)
-    assert b"gVisor" in (await output(runtime, seen.uuid))[0]
+    sandbox = await workloads.sandbox(runtime=gvisor, hostname="box")
+    script = "dmesg; hostname; exit 3"
+    seen = await workloads.finish("sh", "-c", script, sandbox=sandbox, runtime=gvisor, hostname="box")
+    written = (await output(runtime, seen.uuid))[0]
+    assert b"gVisor" in written
+    assert written.endswith(b"\nbox\n")
     assert seen.exit_code == 3
     assert (await runtime.list(sandbox)).sandboxes[0].ready
     beside = await workloads.finish("dmesg", sandbox=sandbox)
@@ -170,6 +173,24 @@ async def test_signals_and_input_reach_a_container_in_gvisor(
     assert (await run(runtime, uuid, "cat", stdin=b"typed in"))[:2] == (0, b"typed in")
     await runtime.stop(uuid, DEADLINE)
     assert (await ended(runtime, uuid)).exit_code == 7
+
+
+@pytest.mark.needs("runtime classes")
+async def test_a_command_that_is_not_there_fails_in_gvisor_too_and_leaves_nothing(
+    runtime: Runtime, workloads: Workloads, gvisor: str
+) -> None:
+    before = kernels()
+    sandbox = await workloads.sandbox(runtime=gvisor)
+    uuid = await workloads.create("no-such-command", sandbox=sandbox, runtime=gvisor)
+    with pytest.raises(EngineError, match="no-such-command"):
+        await runtime.start(uuid)
+
+    async def removed() -> bool:
+        await runtime.remove(uuid)
+        return not (await runtime.list(sandbox)).containers and not kernels() - before
+
+    await until(removed, "the container is not removed")
+    await runtime.remove_sandbox(sandbox)
 
 
 @pytest.mark.needs("runtime classes")
