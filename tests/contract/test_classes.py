@@ -11,6 +11,7 @@ import pytest
 
 from higgins.model.errors import EngineError, NotImplementedHere
 from higgins.runtimes.base import Runtime
+from higgins.runtimes.cri import events
 from higgins.runtimes.cri.containerd import Containerd
 from tests.contract.test_archives import entry, fetch, pieces, tar_of
 from tests.contract.workloads import Workloads, ended, observe, output, run, sh, until
@@ -258,6 +259,43 @@ async def test_a_handing_over_that_is_broken_off_is_made_good_by_the_next_start_
         assert [seen.uuid for seen in (await driver.list(sandbox)).containers] == [uuid]
     finally:
         await driver.remove_sandbox(sandbox)
+        await driver.close()
+
+
+async def test_a_handing_over_holds_up_no_event(
+    containerd_engine: ContainerdEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_SETTLE", 10 * DEADLINE)
+    driver = await containerd_engine.open()
+    work = Workloads(driver, containerd_engine.image)
+    if GVISOR not in (await driver.info()).classes:
+        pytest.skip("gVisor (runsc) is not installed")
+    sandbox = await work.sandbox(runtime=GVISOR)
+    told: list[str] = []
+
+    async def listen() -> None:
+        async for event in driver.events():
+            told.append(event.sandbox)
+
+    listening = asyncio.create_task(listen())
+    try:
+        seen = await work.finish("true", sandbox=sandbox, runtime=GVISOR)
+        told.clear()
+        await driver.start(seen.uuid)
+        await ended(driver, seen.uuid)
+        other = await work.sandbox()
+
+        async def all_told() -> bool:
+            return other in told
+
+        await work.start("true", sandbox=other)
+        await until(all_told, "events stand still")
+        assert sandbox in told
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        for uuid in {one.uuid for one in (await driver.list()).sandboxes} & {sandbox, *told}:
+            await driver.remove_sandbox(uuid)
         await driver.close()
 
 
