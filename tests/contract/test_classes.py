@@ -11,6 +11,7 @@ import pytest
 
 from higgins.model.errors import EngineError, NotImplementedHere
 from higgins.runtimes.base import Runtime
+from higgins.runtimes.cri import events
 from higgins.runtimes.cri.containerd import Containerd
 from tests.contract.test_archives import entry, fetch, pieces, tar_of
 from tests.contract.workloads import Workloads, ended, observe, output, run, sh, until
@@ -104,9 +105,12 @@ async def test_a_class_that_the_engine_has_not_is_refused_and_leaves_nothing(run
 
 @pytest.mark.needs("runtime classes")
 async def test_a_container_has_the_kernel_of_its_class(runtime: Runtime, workloads: Workloads, gvisor: str) -> None:
-    sandbox = await workloads.sandbox(runtime=gvisor)
-    seen = await workloads.finish("sh", "-c", "dmesg; exit 3", sandbox=sandbox, runtime=gvisor)
-    assert b"gVisor" in (await output(runtime, seen.uuid))[0]
+    sandbox = await workloads.sandbox(runtime=gvisor, hostname="box")
+    script = "dmesg; hostname; exit 3"
+    seen = await workloads.finish("sh", "-c", script, sandbox=sandbox, runtime=gvisor, hostname="box")
+    written = (await output(runtime, seen.uuid))[0]
+    assert b"gVisor" in written
+    assert written.endswith(b"\nbox\n")
     assert seen.exit_code == 3
     assert (await runtime.list(sandbox)).sandboxes[0].ready
     beside = await workloads.finish("dmesg", sandbox=sandbox)
@@ -170,6 +174,24 @@ async def test_signals_and_input_reach_a_container_in_gvisor(
     assert (await run(runtime, uuid, "cat", stdin=b"typed in"))[:2] == (0, b"typed in")
     await runtime.stop(uuid, DEADLINE)
     assert (await ended(runtime, uuid)).exit_code == 7
+
+
+@pytest.mark.needs("runtime classes")
+async def test_a_command_that_is_not_there_fails_in_gvisor_too_and_leaves_nothing(
+    runtime: Runtime, workloads: Workloads, gvisor: str
+) -> None:
+    before = kernels()
+    sandbox = await workloads.sandbox(runtime=gvisor)
+    uuid = await workloads.create("no-such-command", sandbox=sandbox, runtime=gvisor)
+    with pytest.raises(EngineError, match="no-such-command"):
+        await runtime.start(uuid)
+
+    async def removed() -> bool:
+        await runtime.remove(uuid)
+        return not (await runtime.list(sandbox)).containers and not kernels() - before
+
+    await until(removed, "the container is not removed")
+    await runtime.remove_sandbox(sandbox)
 
 
 @pytest.mark.needs("runtime classes")
@@ -237,6 +259,43 @@ async def test_a_handing_over_that_is_broken_off_is_made_good_by_the_next_start_
         assert [seen.uuid for seen in (await driver.list(sandbox)).containers] == [uuid]
     finally:
         await driver.remove_sandbox(sandbox)
+        await driver.close()
+
+
+async def test_a_handing_over_holds_up_no_event(
+    containerd_engine: ContainerdEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_SETTLE", 10 * DEADLINE)
+    driver = await containerd_engine.open()
+    work = Workloads(driver, containerd_engine.image)
+    if GVISOR not in (await driver.info()).classes:
+        pytest.skip("gVisor (runsc) is not installed")
+    sandbox = await work.sandbox(runtime=GVISOR)
+    told: list[str] = []
+
+    async def listen() -> None:
+        async for event in driver.events():
+            told.append(event.sandbox)
+
+    listening = asyncio.create_task(listen())
+    try:
+        seen = await work.finish("true", sandbox=sandbox, runtime=GVISOR)
+        told.clear()
+        await driver.start(seen.uuid)
+        await ended(driver, seen.uuid)
+        other = await work.sandbox()
+
+        async def all_told() -> bool:
+            return other in told
+
+        await work.start("true", sandbox=other)
+        await until(all_told, "events stand still")
+        assert sandbox in told
+    finally:
+        listening.cancel()
+        await asyncio.gather(listening, return_exceptions=True)
+        for uuid in {one.uuid for one in (await driver.list()).sandboxes} & {sandbox, *told}:
+            await driver.remove_sandbox(uuid)
         await driver.close()
 
 

@@ -10,8 +10,10 @@ from cri_api.v1 import api_pb2 as cri
 from higgins.agent import classes
 from higgins.model.errors import EngineError, EngineUnavailable
 from higgins.runtimes.base import EngineInfo, Runtime
+from higgins.runtimes.cri.archive import running_root
 from higgins.runtimes.cri.classes import Handler, handlers, on_its_own, options
 from higgins.runtimes.cri.containerd import message
+from higgins.runtimes.docker import engine
 
 
 class Probed:
@@ -97,7 +99,21 @@ def test_a_shim_is_told_what_its_table_says() -> None:
     assert options(Handler("io.containerd.kata.v2")) == ("", b"")
 
 
+def test_podman_offers_only_what_it_runs_containers_with() -> None:
+    said = {"DefaultRuntime": "crun", "Runtimes": {"crun": {}, "kata": {}, "runsc": {}}}
+    assert engine.classes("podman", said) == ("crun",)
+    assert engine.classes("docker", said) == ("crun", "kata", "runsc")
+
+
+def test_the_root_of_a_running_container_is_where_the_engine_mounted_it() -> None:
+    line = "36 35 0:50 / /run/task/k8s.io/{}/rootfs rw - overlay overlay rw\n"
+    text = line.format("abc") + line.format("def")
+    assert running_root(text, "def") == "/run/task/k8s.io/def/rootfs"
+    assert running_root(text, "de") is None
+
+
 def test_a_container_on_its_own_is_no_part_of_a_sandbox() -> None:
     annotations = {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "s", "mine": "kept"}
-    spec = json.dumps({"hostname": "box", "annotations": annotations}).encode()
-    assert json.loads(on_its_own(spec)) == {"hostname": "box", "annotations": {"mine": "kept"}}
+    spec = json.dumps({"root": {}, "annotations": annotations}).encode()
+    assert json.loads(on_its_own(spec, "box")) == {"root": {}, "hostname": "box", "annotations": {"mine": "kept"}}
+    assert "hostname" not in json.loads(on_its_own(spec, ""))

@@ -118,6 +118,8 @@ def test_a_disk_can_be_bounded_only_where_the_file_system_counts() -> None:
 
 def test_podman_is_known_by_its_components() -> None:
     version = {"Version": "4.3.1", "Components": [{"Name": "Podman Engine"}]}
-    assert engine.info(version, {"Runtimes": {"runc": {}, "crun": {}}}, MOUNTINFO).classes == ("crun", "runc")
+    said = {"DefaultRuntime": "crun", "Runtimes": {"runc": {}, "crun": {}}}
+    assert engine.info(version, said, MOUNTINFO).classes == ("crun",)
+    assert engine.info({"Version": "1"}, said, MOUNTINFO).classes == ("crun", "runc")
     assert engine.info(version, {}, MOUNTINFO).engine == "podman"
     assert engine.info({"Version": "1"}, {}, MOUNTINFO).engine == "docker"

@@ -25,9 +25,7 @@ async def probe(runtime: Runtime, name: str, image: str, entrypoint: tuple[str, 
     try:
         await runtime.create_sandbox(SandboxSpec(uuid=uuid, project_id="", runtime=name))
         await runtime.create(
-            EngineContainer(
-                uuid=uuid, incarnation=1, sandbox=uuid, image=image, entrypoint=entrypoint, runtime=name, pids=64
-            )
+            EngineContainer(uuid=uuid, incarnation=1, sandbox=uuid, image=image, entrypoint=entrypoint, runtime=name)
         )
         await runtime.start(uuid)
         (seen,) = (await runtime.list(uuid)).containers

@@ -27,6 +27,7 @@ from cri_api.v1 import api_pb2 as cri
 from msgspec import Struct, field
 
 from higgins.model.errors import ContainerGone, EngineError
+from higgins.runtimes.base import EngineContainer
 from higgins.runtimes.cri.config import container_spec
 from higgins.runtimes.cri.containerd import Containerd, entries, message
 
@@ -88,11 +89,16 @@ def options(handler: Handler) -> tuple[str, bytes]:
     return "runtimeoptions.v1.Options", told.SerializeToString()
 
 
-def on_its_own(spec: bytes) -> bytes:
-    """An OCI specification without what makes the container a part of a sandbox. Pure."""
+def on_its_own(spec: bytes, hostname: str) -> bytes:
+    """An OCI specification without what makes the container a part of a sandbox. Pure.
+
+    A kernel of its own takes the host name from here; others have the sandbox's namespace for it.
+    """
     oci: dict[str, Any] = json.loads(spec)
     annotations: Mapping[str, str] = oci.get("annotations") or {}
     oci["annotations"] = {key: value for key, value in annotations.items() if key not in _PART_OF}
+    if hostname:
+        oci["hostname"] = hostname
     return json.dumps(oci).encode()
 
 
@@ -131,9 +137,9 @@ async def mend(client: "Client", container: cri.Container) -> bool:
     return False
 
 
-async def hand_over(client: "Client", engine_id: str, runtime: str | None) -> None:
+async def hand_over(client: "Client", engine_id: str, spec: EngineContainer) -> None:
     """Let the container, which has had no task yet, be run by what its class says. Done already is done."""
-    handler = await wanted(client, runtime)
+    handler = await wanted(client, spec.runtime)
     if handler is None:
         return
     containerd = await client.containerd()
@@ -144,7 +150,7 @@ async def hand_over(client: "Client", engine_id: str, runtime: str | None) -> No
         return
     record.runtime.name = handler.shim
     record.runtime.options.type_url, record.runtime.options.value = kind, told
-    record.spec.value = on_its_own(record.spec.value)
+    record.spec.value = on_its_own(record.spec.value, spec.hostname)
     record.sandbox = ""
     async with _held(containerd, record):
         await containerd.ask("containers.v1.Containers/Delete", message["ContainerId"](id=engine_id), "Empty")

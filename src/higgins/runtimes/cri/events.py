@@ -83,7 +83,18 @@ async def _lags(client: Client, engine_id: str, topic: str) -> bool:
     except ContainerGone:
         status = (await client.sandbox_status(engine_id)).status
         return topic == _GONE or status.state == cri.SANDBOX_READY
-    return topic == _GONE or now == cri.CONTAINER_RUNNING
+    if topic == _GONE:
+        return not await _has_record(client, engine_id)
+    return now == cri.CONTAINER_RUNNING
+
+
+async def _has_record(client: Client, engine_id: str) -> bool:
+    """Whether a container's record is there again after it went away, as when it is handed over to its class."""
+    try:
+        await (await client.containerd()).container(engine_id)
+    except ContainerGone:
+        return False
+    return True
 
 
 async def _from_cri(client: Client) -> AsyncIterator[Event]:

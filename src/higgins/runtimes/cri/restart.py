@@ -92,7 +92,7 @@ async def start(client: Client, new: cri.Container, older: Sequence[cri.Containe
     those, bound processes, start."""
     if await client.is_containerd():
         containerd = await client.containerd()
-        await classes.hand_over(client, new.id, spec.runtime)
+        await classes.hand_over(client, new.id, spec)
         if older:
             await adopt_files(containerd, new.id, older[-1].id)
             await adopt_volumes(containerd, new.id, older[-1].id)

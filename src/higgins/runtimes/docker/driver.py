@@ -251,7 +251,7 @@ class DockerRuntime:
         """Raises ``EngineError`` for another than Podman's default, which it would use without a word."""
         known = engine.classes("podman", await self._client.call("GET", "info"))
         if runtime not in known:
-            raise EngineError(f"This engine runs all containers with {known[0]}, and none with {runtime}.")
+            raise EngineError(f"This engine runs containers with {', '.join(known) or 'its default'}, not {runtime}.")
 
     async def _post(
         self, uuid: str, verb: str, params: dict[str, str] | None = None, body: dict[str, Any] | None = None

@@ -39,7 +39,7 @@ def classes(engine: str, said: dict[str, Any]) -> tuple[str, ...]:
     is silent about the wish and uses its default.
     """
     if engine == "podman":
-        return (str(said["DefaultRuntime"]),)
+        return (str(said["DefaultRuntime"]),) if said.get("DefaultRuntime") else ()
     return tuple(sorted(said.get("Runtimes") or ()))
 
 
