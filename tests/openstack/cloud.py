@@ -126,3 +126,10 @@ def upload(token: str, name: str, data: bytes, **more: str) -> str:
     made = glance("POST", "images", token, fields)["id"]
     glance("PUT", f"images/{made}/file", token, data=data)
     return str(made)
+
+
+def revoke(token: str) -> None:
+    """End a token, as its owner may."""
+    session.Session().delete(
+        f"{AUTH_URL}/auth/tokens", headers={"X-Auth-Token": token, "X-Subject-Token": token}, authenticated=False
+    )

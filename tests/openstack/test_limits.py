@@ -30,13 +30,14 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
 ]
 
-URL = "http://127.0.0.1:9517/v1"
+URL, REGION = "http://127.0.0.1:9517/v1", "RegionTwo"
 
 
 @pytest.fixture(scope="module")
 def settings() -> str:
-    """What the registration printed; the password is of this module's own user."""
-    return register(URL, "--user", "higgins-limits", "--unified-limits").stdout
+    """What the registration printed; user, region and endpoints are this module's own."""
+    keystone("POST", "/regions", {"region": {"id": REGION}})
+    return register(URL, "--region", REGION, "--user", "higgins-limits", "--unified-limits").stdout
 
 
 @pytest.fixture
@@ -68,7 +69,7 @@ def limit(project: str, resource: str, value: int) -> None:
     body = {
         "project_id": identifier("projects", project),
         "service_id": service["id"],
-        "region_id": "RegionOne",
+        "region_id": REGION,
         "resource_name": resource,
         "resource_limit": value,
     }

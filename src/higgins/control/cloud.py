@@ -6,11 +6,11 @@ from datetime import UTC, datetime
 from cryptography.fernet import Fernet
 from msgspec import Struct, field
 
-from higgins.control.limits import Limits
 from higgins.control.link import HostStreams
 from higgins.control.placement.fleet import FleetCache
 from higgins.control.terminals import OpenTerminals
 from higgins.model.errors import HigginsError, HostUnavailable
+from higgins.model.limits import Limits
 from higgins.store.database import Store
 
 

@@ -4,15 +4,15 @@ The usage row of a project is raised in the transaction that makes the container
 locks the row, so that of a hundred creates at once exactly as many pass as fit, on any database.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud, Settings
-from higgins.control.limits import with_limits
 from higgins.model.errors import NotImplementedHere, OverQuota
+from higgins.model.limits import Limits, LimitsUnknown
 from higgins.store.schema import project, quota, quota_class
 from higgins.store.transactions import insert_missing
 
@@ -89,9 +89,20 @@ def charge(
         raise OverQuota(f"Quota exceeded for resources: {over}")
 
 
+async def _with_limits(limits: Limits | None, run: Callable[[], Awaitable[T]]) -> T:
+    """What ``run`` gives once it does not miss limits any more; it is run from the start each time."""
+    while True:
+        try:
+            return await run()
+        except LimitsUnknown as unknown:
+            if limits is None:
+                raise
+            await limits.learn(unknown.project_id)
+
+
 async def write(cloud: Cloud, work: Callable[[Connection], T]) -> T:
     """A transaction of the store that charges a project. It runs again where limits had to be learnt first."""
-    return await with_limits(cloud.limits, lambda: cloud.store.write(work))
+    return await _with_limits(cloud.limits, lambda: cloud.store.write(work))
 
 
 def _require_own(cloud: Cloud) -> None:
@@ -103,7 +114,7 @@ def _require_own(cloud: Cloud) -> None:
 
 
 async def get(cloud: Cloud, project_id: str) -> dict[str, int]:
-    return await with_limits(cloud.limits, lambda: cloud.store.read(lambda conn: limits(conn, cloud, project_id)))
+    return await _with_limits(cloud.limits, lambda: cloud.store.read(lambda conn: limits(conn, cloud, project_id)))
 
 
 async def usages(cloud: Cloud, project_id: str) -> dict[str, tuple[int, float]]:
@@ -114,7 +125,7 @@ async def usages(cloud: Cloud, project_id: str) -> dict[str, tuple[int, float]]:
         row: Any = conn.execute(sa.select(project).where(project.c.id == project_id)).one_or_none()
         return {name: (bounds[name], getattr(row, name) if row else 0) for name in RESOURCES}
 
-    return await with_limits(cloud.limits, lambda: cloud.store.read(work))
+    return await _with_limits(cloud.limits, lambda: cloud.store.read(work))
 
 
 async def defaults(cloud: Cloud) -> dict[str, int]:

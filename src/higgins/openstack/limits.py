@@ -15,7 +15,7 @@ from openstack.exceptions import SDKException
 from oslo_config import cfg
 from oslo_limit import exception, limit
 
-from higgins.control.limits import LimitsUnknown
+from higgins.model.limits import LimitsUnknown
 from higgins.openstack.errors import ServiceUnavailable
 from higgins.openstack.tokens import SERVICE_TYPE, register
 
@@ -28,7 +28,7 @@ _MOST_KEPT = 10_000
 
 
 class UnifiedLimits:
-    """The limits of projects on ``resources``; implements ``higgins.control.limits.Limits``.
+    """The limits of projects on ``resources``; implements ``higgins.model.limits.Limits``.
 
     oslo.limit blocks and is not made for threads: one thread asks for all.
     """

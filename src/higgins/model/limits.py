@@ -1,13 +1,10 @@
 """Limits of projects that are kept outside the database, as Keystone's unified limits are.
 
 A transaction cannot wait for another service: it would hold its locks meanwhile. So it takes the limits that are known
-already; where there are none, it is given up, they are learnt, and it runs again.
+already; where there are none, it is given up, they are learnt, and it runs again (``higgins.control.quotas``).
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar
-
-T = TypeVar("T")
+from typing import Protocol
 
 
 class LimitsUnknown(Exception):
@@ -29,14 +26,3 @@ class Limits(Protocol):
 
     async def defaults(self) -> dict[str, int]:
         """The limits of a project that has none of its own."""
-
-
-async def with_limits(limits: Limits | None, run: Callable[[], Awaitable[T]]) -> T:
-    """What ``run`` gives once it does not miss limits any more; it is run from the start each time."""
-    while True:
-        try:
-            return await run()
-        except LimitsUnknown as unknown:
-            if limits is None:
-                raise
-            await limits.learn(unknown.project_id)
