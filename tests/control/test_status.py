@@ -71,6 +71,20 @@ async def test_what_is_stuck_is_told_with_the_reason(cloud: Cloud, host: Host, a
     }
 
 
+async def test_figures_sum_up_the_hosts_that_take_workloads(cloud: Cloud, host: Host, alice: Actor) -> None:
+    assert (await status.fleet_figures(cloud)).claimed["memory"] == 0
+    await containers.create(cloud, alice, draft(memory=64, cpu=0.5), run=True)
+    await hosts.register(cloud, report("two"))
+    await hosts.disable(cloud, "two", hosts.BINARY, None)
+    found = await status.fleet_figures(cloud)
+    assert found.states == {"up": 2, "down": 0, "disabled": 1, "draining": 0}
+    assert found.capacity == {"cpu": 64, "memory": 12288, "disk": 200, "dedicated_cpus": 0}
+    assert found.claimed == {"cpu": 0.5, "memory": 64, "disk": 0, "dedicated_cpus": 0}
+    cloud.now.forward(3600)  # type: ignore[attr-defined]
+    found = await status.fleet_figures(cloud)
+    assert (found.states["down"], found.capacity["cpu"], found.moving) == (2, 0, 0)
+
+
 Command = Callable[..., int]
 
 

@@ -221,14 +221,14 @@ class Agent:
             for volume in assignment.volumes:
                 self._users.setdefault(volume, set()).add(uuid)
         self._filters.want(self._assigned.values())
+        for uuid, worker in self._workers.items():  # first what is elsewhere now, or nowhere: it gives its cores back
+            if uuid not in self._assigned:
+                worker.assign(None)
         for uuid, assignment in self._assigned.items():
             if uuid in self._workers:
                 self._workers[uuid].assign(assignment)
             elif self._told:
                 self._employ(uuid, assignment)
-        for uuid, worker in self._workers.items():
-            if uuid not in self._assigned:
-                worker.assign(None)
         if not self._told:
             self._told = True
             self._compare_now.set()

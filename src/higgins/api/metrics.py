@@ -8,13 +8,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud
+from higgins.control.status import fleet_figures
 from higgins.store.schema import container, workload
 
 _KEPT = 5.0  # seconds that the count of workloads is good for
 
 
 class Metrics:
-    """Requests by route, method and status with how long they took; workloads by kind and status."""
+    """Requests by route, method and status with how long they took; workloads by kind and status; hosts and claims."""
 
     def __init__(self, cloud: Cloud, others: tuple[CollectorRegistry, ...] = ()) -> None:
         """``others`` are figures of what runs in the same process."""
@@ -30,6 +31,15 @@ class Metrics:
         self._workloads = Gauge(
             "higgins_workloads", "Workloads by kind and status", ["kind", "status"], registry=self._registry
         )
+        self._hosts = Gauge("higgins_hosts", "Hosts by state", ["state"], registry=self._registry)
+        self._capacity = Gauge(
+            "higgins_capacity", "What may be claimed on hosts that are up and take workloads", ["resource"],
+            registry=self._registry,
+        )  # fmt: skip
+        self._claimed = Gauge(
+            "higgins_claimed", "What is claimed on these hosts", ["resource"], registry=self._registry
+        )
+        self._moving = Gauge("higgins_moving", "Workloads on their way to another host", registry=self._registry)
         self._counted = -_KEPT
         self._counting = asyncio.Lock()
 
@@ -45,6 +55,13 @@ class Metrics:
                 self._workloads.clear()
                 for kind, status, number in rows:
                     self._workloads.labels(kind, status).set(number)
+                found = await fleet_figures(self._cloud)
+                for state, number in found.states.items():
+                    self._hosts.labels(state).set(number)
+                for resource in found.capacity:
+                    self._capacity.labels(resource).set(found.capacity[resource])
+                    self._claimed.labels(resource).set(found.claimed[resource])
+                self._moving.set(found.moving)
                 self._counted = time.monotonic()
         return b"".join(generate_latest(registry) for registry in (self._registry, *self._others))
 

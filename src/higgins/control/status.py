@@ -5,7 +5,7 @@
 
 import asyncio
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -179,6 +179,50 @@ def _unplaced(conn: Connection, cloud: Cloud, now: datetime) -> list[Stuck]:
         for row in rows
         if row.host is None or row.observed >= row.generation
     ]
+
+
+class FleetFigures(Struct, frozen=True):
+    """Hosts by state, and what is claimed of what those give that are up and take workloads. Cores, MiB, GiB."""
+
+    states: dict[str, int]
+    capacity: dict[str, float]
+    claimed: dict[str, float]
+    moving: int
+
+
+async def fleet_figures(cloud: Cloud) -> FleetFigures:
+    """For those who look again and again: hosts are summed up by the database, not read."""
+    lease, settings, t = timedelta(seconds=cloud.settings.host_lease), cloud.settings, host.c
+    up = sa.and_(sa.not_(t.forced_down), t.seen_at >= cloud.now() - lease)
+    usable = sa.and_(up, sa.not_(t.disabled), sa.not_(t.draining))
+    sums = {
+        "cpu": (t.cpu_used - t.cores_used, (t.cpus - t.cores) * settings.cpu_allocation_ratio),
+        "memory": (t.memory_used, t.memory * settings.memory_allocation_ratio),
+        "disk": (t.disk_used, t.disk * settings.disk_allocation_ratio),
+        "dedicated_cpus": (t.cores_used, t.cores),
+    }
+
+    def count(condition: sa.ColumnElement[bool]) -> sa.ColumnElement[int]:
+        return sa.func.coalesce(sa.func.sum(sa.case((condition, 1), else_=0)), 0)
+
+    def total(value: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+        return sa.func.coalesce(sa.func.sum(sa.case((usable, value), else_=0)), 0)
+
+    states = sa.select(count(up), count(sa.not_(up)), count(t.disabled), count(t.draining))
+    claims = sa.select(*(total(value) for pair in sums.values() for value in pair))
+    moving = sa.select(sa.func.count()).select_from(workload).where(workload.c.next_host_id.is_not(None))
+
+    def work(conn: Connection) -> FleetFigures:
+        numbers = conn.execute(states).one()
+        pairs = list(map(float, conn.execute(claims).one()))
+        return FleetFigures(
+            states=dict(zip(("up", "down", "disabled", "draining"), map(int, numbers), strict=True)),
+            claimed=dict(zip(sums, pairs[0::2], strict=True)),
+            capacity=dict(zip(sums, pairs[1::2], strict=True)),
+            moving=conn.execute(moving).scalar_one(),
+        )
+
+    return await cloud.store.read(work)
 
 
 # upgrades
