@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from oslo_config import cfg
 
 from higgins.api.auth import Identity
 from higgins.api.auth_keystone import Keystone, credentials_of
+from higgins.cli.authentication import NoKeystone, open_auth
+from higgins.cli.options import CONTROL_PLANE, read
 from higgins.model.errors import Unauthorized
 from higgins.openstack import tokens
 from higgins.openstack.errors import ServiceUnavailable
@@ -170,3 +173,21 @@ def test_rules_for_either_name_of_the_service_are_rules_for_it() -> None:
     assert [rule["service"] for rule in renamed["application_credential"]["access_rules"]] == ["x", "image", "x"]
     assert renamed["catalog"] == [{"type": "x"}]
     assert token["catalog"] == [{"type": "container"}]
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ("", "needs auth_type"),
+        ("auth_type = no-such-thing", "no-such-thing"),
+        ("auth_type = password\nusername = higgins", "auth_url"),
+    ],
+)
+def test_a_configuration_that_cannot_be_used_is_told_before_anything_is_served(
+    options: str, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "higgins.conf").write_text(f"[DEFAULT]\nauth = keystone\n[keystone_authtoken]\n{options}\n")
+    conf = read(["--config-file", str(tmp_path / "higgins.conf")], CONTROL_PLANE)
+    with pytest.raises(NoKeystone, match=told), open_auth(conf, tmp_path):
+        pass
+    assert not (tmp_path / "users").exists()

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from aiohttp import web
+from keystoneauth1.exceptions import ClientException
 from msgspec import Struct
 from oslo_config import cfg
 
@@ -135,7 +136,12 @@ def identity_of(token: Token) -> Identity:
 
 
 def open_keystone(conf: cfg.ConfigOpts) -> Keystone:
-    """As [keystone_authtoken] of ``conf`` says."""
-    validator = tokens.Validator(conf)
+    """As [keystone_authtoken] says; raises ValueError where that cannot be used. Keystone itself is not asked yet."""
+    try:
+        validator = tokens.Validator(conf)
+    except ClientException as error:
+        raise ValueError(f"[{tokens.GROUP}] cannot be used: {error}") from error
+    if not conf[tokens.GROUP].auth_type:
+        raise ValueError(f"[{tokens.GROUP}] needs auth_type and the service user's credentials")
     belief, _ = tokens.belief(conf)
     return Keystone(validator, uri=tokens.public_url(conf), belief=belief)

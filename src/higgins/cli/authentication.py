@@ -30,9 +30,10 @@ def open_auth(conf: cfg.ConfigOpts, data: Path) -> Iterator[Auth]:
         from higgins.api.auth_keystone import open_keystone  # only who has Keystone has its libraries
     except ModuleNotFoundError as missing:
         raise _missing(missing) from missing
-    auth = open_keystone(conf)
-    if not conf.keystone_authtoken.auth_type:
-        raise NoKeystone("auth = keystone needs the service user's credentials in [keystone_authtoken]")
+    try:
+        auth = open_keystone(conf)
+    except ValueError as error:
+        raise NoKeystone(str(error)) from error
     try:
         yield auth
     finally:
