@@ -1,6 +1,9 @@
 """Transactions: what is committed together, what is undone alone, and who is woken."""
 
 import asyncio
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,7 @@ from sqlalchemy.engine import Connection
 from higgins.control import hosts
 from higgins.control.cloud import Cloud
 from higgins.model.errors import Conflict
-from higgins.store.database import open_store, touch_host
+from higgins.store.database import Store, open_store, touch_host
 from higgins.store.migrate import current, head, migrate
 from higgins.store.schema import metadata, project
 from tests.control.conftest import Host
@@ -85,3 +88,20 @@ async def test_the_migrations_make_exactly_the_tables_of_the_schema(cloud: Cloud
     assert current(cloud.store.engine) == head()
     with cloud.store.engine.connect() as conn:
         assert compare_metadata(MigrationContext.configure(conn), metadata) == []
+
+
+async def test_another_process_leaves_the_log_of_a_file_that_two_stores_of_this_one_use(
+    sqlite: Path, tmp_path: Path
+) -> None:
+    file = Path(shutil.copy(sqlite, tmp_path / "higgins.db"))
+    url = f"sqlite:///{file}"
+    stores: list[Store] = []
+    for _ in range(2):  # the second is opened while the first one has its locks
+        store = open_store(url)
+        await store.write(lambda conn: conn.execute(insert(str(len(stores)))).rowcount)
+        stores.append(store)
+    script = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM host'); c.close()"
+    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script, str(file)], check=True)
+    assert file.with_name("higgins.db-wal").exists()  # who thinks that nobody else is there removes it
+    for store in stores:
+        await store.close()

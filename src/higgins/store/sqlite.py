@@ -4,6 +4,7 @@ Each keeps a savepoint of its own, so that one refusal undoes only its own rows.
 a writing transaction takes the write lock when it begins, and so never has to be run again.
 """
 
+import contextlib
 import os
 import queue
 import threading
@@ -112,7 +113,10 @@ def sqlite_engine(url: URL, begin: str = "BEGIN IMMEDIATE") -> Engine:
     """An engine whose transactions begin with this statement. Makes the file (its owner's alone) and its directory."""
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
-        os.close(os.open(url.database, os.O_RDWR | os.O_CREAT, 0o600))
+        # Never opened when it is there: to close it would take away the locks that this process has on it otherwise
+        # (POSIX), and another process would remove the log from under it (https://sqlite.org/howtocorrupt.html).
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(url.database, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     engine = sa.create_engine(url, connect_args={"check_same_thread": False, "timeout": 30})
 
     @sa.event.listens_for(engine, "connect")
