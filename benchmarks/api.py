@@ -15,7 +15,7 @@ CREATES = 100
 async def measure(seconds: float, containers: int) -> Table:
     """All rates at concurrency 1 and 8."""
     rows: list[tuple[str, str, str]] = []
-    with running_engine() as engine, running_cloud(engine) as cloud:
+    with running_engine() as engine, running_cloud(engine.options) as cloud:
         target = Target(cloud)
         connection = await target.connect()
         first = await connection.send(_create(target, "first"))

@@ -4,10 +4,12 @@ import contextlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.engines import Daemon, wait_until
+from tests.engines.containerd import ContainerdEngine, pause_archive
+from tests.engines.images import busybox
 from tests.system.cloud import HigginsUp
 
 
@@ -16,6 +18,7 @@ class BridgedEngine:
 
     def __init__(self, home: Path) -> None:
         self.url = f"unix://{home}/docker.sock"
+        self.options = ["--runtime", "docker", "--docker-url", self.url]
         self.pidfile = home / "docker.pid"
         command = ["dockerd", "--data-root", f"{home}/data", "--exec-root", f"{home}/exec", "--host", self.url]
         command += ["--pidfile", str(self.pidfile), "--bip", "172.30.255.1/24"]
@@ -56,10 +59,26 @@ def running_engine() -> Iterator[BridgedEngine]:
 
 
 @contextlib.contextmanager
-def running_cloud(engine: BridgedEngine) -> Iterator[HigginsUp]:
-    """Higgins while it is needed; all it made is removed."""
+def running_containerd() -> Iterator[list[str]]:
+    """A containerd of its own with the image busybox, while it is needed; the options that name it to Higgins."""
+    home = Path(tempfile.mkdtemp(prefix="bench-cd"))
+    engine = ContainerdEngine(home)
+    engine.start()
+    try:
+        for image in (busybox(), pause_archive()):
+            engine.command("images", "import", "-", stdin=image)
+        yield engine.options
+        engine.close()
+    finally:
+        engine.kill()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def running_cloud(options: Sequence[str], *, spares: int = 0) -> Iterator[HigginsUp]:
+    """Higgins on the engine that ``options`` name, while it is needed; all it made is removed."""
     data = Path(tempfile.mkdtemp(prefix="bench-cloud"))
-    cloud = HigginsUp(data, ["--runtime", "docker", "--docker-url", engine.url])
+    cloud = HigginsUp(data, options, spares=spares)
     cloud.start()
     try:
         yield cloud

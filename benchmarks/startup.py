@@ -14,7 +14,7 @@ SETTLED = 5
 
 def measure(count: int) -> Table:
     """Start it ``count`` times on a database that is there already."""
-    with running_engine() as engine, running_cloud(engine) as cloud:
+    with running_engine() as engine, running_cloud(engine.options) as cloud:
         times = [_restart(cloud) for _ in range(count)]
         time.sleep(SETTLED)
         assert cloud.process is not None

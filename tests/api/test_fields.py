@@ -125,7 +125,7 @@ TAKEN: list[dict[str, Any]] = [
     {"cpu": 0.5}, {"cpu": "0.5"}, {"cpu": None}, {"cpu": ".5"}, {"memory": 64}, {"memory": "64"}, {"memory": None},
     {"disk": "20"}, {"disk": None}, {"name": "a.b-c_d"}, {"labels": None}, {"environment": {}}, {"hints": None},
     {"interactive": "True"}, {"auto_heal": "false"}, {"auto_heal": None}, {"image_driver": "None"},
-    {"image_driver": None}, {"image_driver": "glance"}, {"restart_policy": {"Name": "no", "MaximumRetryCount": "0"}},
+    {"image_driver": None}, {"image_driver": "docker"}, {"restart_policy": {"Name": "no", "MaximumRetryCount": "0"}},
     {"restart_policy": {"Name": "always", "MaximumRetryCount": 0}}, {"restart_policy": {"Name": "on-failure"}},
     {"restart_policy": {"Name": "unless-stopped", "MaximumRetryCount": None}}, {"hostname": None},
     {"hostname": "x" * 63}, {"workdir": None}, {"runtime": None}, {"availability_zone": None}, {"mounts": None},
@@ -178,6 +178,12 @@ async def test_what_no_container_may_be_is_refused_by_the_name_of_the_field(api:
         assert (answer.status, answer.code) == (400, "container.schema-validation-error"), (body, answer.text)
         assert next(iter(body)) in answer.error["title"], (body, answer.text)
         assert len(answer.error["title"]) < 400
+
+
+async def test_an_image_service_that_is_not_set_up_is_named(api: Caller, host: FakeHost) -> None:
+    answer = await api.post("/v1/containers", {"image": "busybox", "image_driver": "glance"})
+    assert (answer.status, answer.code) == (400, "container.invalid-value")
+    assert "image_driver: glance is not set up" in answer.error["title"]
 
 
 async def test_the_image_is_required_and_nothing_unknown_is_taken(api: Caller) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import tarfile
 from pathlib import Path
@@ -70,12 +71,17 @@ def busybox_config() -> dict[str, Any]:
     return {"Cmd": ["sh"], "Env": ["PATH=/bin"], "Labels": {"maker": "tests"}}
 
 
+def busybox() -> bytes:
+    """The image ``busybox:latest`` of this machine's static busybox, as an archive."""
+    applets = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout.split()
+    binary = Path(shutil.which("busybox") or "").read_bytes()
+    return archive(BUSYBOX, busybox_layer(binary, applets), busybox_config())
+
+
 @pytest.fixture(scope="session")
 def busybox_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The image ``busybox:latest`` as a file."""
     need("busybox")
-    applets = subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout.split()
-    binary = Path(subprocess.run(["which", "busybox"], check=True, capture_output=True, text=True).stdout.strip())
     path = tmp_path_factory.mktemp("images") / "busybox.tar"
-    path.write_bytes(archive(BUSYBOX, busybox_layer(binary.read_bytes(), applets), busybox_config()))
+    path.write_bytes(busybox())
     return path

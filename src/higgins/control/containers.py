@@ -14,6 +14,7 @@ from higgins.control import mounts, quotas, recording, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
+    check_image_driver,
     check_name,
     create,
     dry_run,
@@ -254,6 +255,7 @@ async def rebuild(
         if image is not None:
             spec = structs.replace(spec, image=image)
         if image_driver is not None:
+            check_image_driver(image_driver)
             spec = structs.replace(spec, image_driver=image_driver)
         return {
             "spec": to_json(spec),
