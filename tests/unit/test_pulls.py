@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
+from higgins.model.errors import EngineError
 from higgins.runtimes.base import Image, RegistryAuth
-from higgins.runtimes.pulls import Pulls, Readers, canonical
+from higgins.runtimes.pulls import Pulls, Readers, canonical, check_free
 
 ALICE, BOB = (RegistryAuth(username=name, password="p", domain="d") for name in ("alice", "bob"))
 NAME = "registry.example/private:1"
@@ -113,3 +114,10 @@ def test_broken_off_it_stays_nobodys_until_it_is_removed() -> None:
 @pytest.mark.parametrize("name", ["me/box", "docker.io/me/box", "index.docker.io/me/box:latest"])
 def test_ways_to_write_a_name_are_one(name: str) -> None:
     assert canonical(name) == "docker.io/me/box:latest"
+
+
+@pytest.mark.parametrize("name", ["higgins-pause:1", "docker.io/library/higgins-pause:1", "localhost/higgins-pause:1"])
+def test_the_name_of_the_image_that_holds_sandboxes_is_taken(name: str) -> None:
+    with pytest.raises(EngineError, match="choose another"):
+        check_free(name, "higgins-pause:1")
+    check_free("higgins-pause:2", "higgins-pause:1")

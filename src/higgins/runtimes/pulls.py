@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from higgins.model.errors import EngineError
 from higgins.runtimes.base import Image, RegistryAuth
 
 Fetched = TypeVar("Fetched")
@@ -104,6 +105,12 @@ class Readers:
         if readers is None:
             return not self._arriving[key]
         return auth in readers
+
+
+def check_free(name: str, pause: str) -> None:
+    """Raises ``EngineError`` where an image of a tenant's would take the name of the one that holds sandboxes."""
+    if canonical(name.removeprefix("localhost/")) == canonical(pause.removeprefix("localhost/")):
+        raise EngineError(f"{name} is the name of an image that this host itself needs; choose another.")
 
 
 def canonical(image: str) -> str:

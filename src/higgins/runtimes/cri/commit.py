@@ -18,7 +18,7 @@ from higgins.model.errors import ContainerGone, EngineError
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd, entries, message
 from higgins.runtimes.cri.images import check_name
-from higgins.runtimes.pulls import canonical
+from higgins.runtimes.pulls import canonical, check_free
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -45,6 +45,7 @@ def digest_of(blob: bytes) -> str:
 async def commit(client: Client, container: cri.Container, name: str) -> str:
     """Make the image ``name`` of the container's file system as it is now; the image's id."""
     check_name(name)
+    check_free(name, (await client.handlers()).pause_image)
     containerd = await client.containerd()
     record = await containerd.container(container.id)
     manifest, image = await _image_of(containerd, container.image_ref)

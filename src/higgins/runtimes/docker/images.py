@@ -16,7 +16,7 @@ from higgins.runtimes.base import Image, RegistryAuth
 from higgins.runtimes.docker import pause
 from higgins.runtimes.docker.client import Client
 from higgins.runtimes.docker.errors import words
-from higgins.runtimes.pulls import Pulls, Readers
+from higgins.runtimes.pulls import Pulls, Readers, check_free
 
 PAUSE = "higgins-pause:1"
 
@@ -119,6 +119,11 @@ class Images:
             return await self.inspect(name)
         except ImageNotFound:
             return None
+
+    def check_free(self, name: str) -> None:
+        """Raises ``EngineError`` for the names of the images that hold sandboxes."""
+        for taken in {PAUSE, self._pause_image or PAUSE}:
+            check_free(name, taken)
 
     async def load(self, archive: Path) -> None:
         """Take in an archive of ``docker save``; the images have the names that it gives them."""
