@@ -9,7 +9,7 @@ from msgspec import Struct, field
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import containers, mounts, quotas, recording, wiring
+from higgins.control import containers, images, mounts, quotas, recording, wiring
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
@@ -84,6 +84,7 @@ async def create(
         used: list[str] = []
         specs: list[tuple[str, ContainerSpec]] = []
         for role, spec in ordered:
+            images.check_image(spec.image)
             check_groups(conn, actor, spec)
             asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, spec))
             resolved = mounts.resolve(conn, cloud, actor, asked, made=shared)

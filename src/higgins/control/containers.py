@@ -10,7 +10,7 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import mounts, quotas, recording, wiring
+from higgins.control import images, mounts, quotas, recording, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
@@ -253,6 +253,7 @@ async def rebuild(
     def values(row: Row[Any]) -> dict[str, Any]:
         spec = spec_decoder.decode(row.spec)
         if image is not None:
+            images.check_image(image)
             spec = structs.replace(spec, image=image)
         if image_driver is not None:
             check_image_driver(image_driver)

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
-from higgins.control import mounts, quotas, recording, wiring
+from higgins.control import images, mounts, quotas, recording, wiring
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.placement.choosing import Chosen, choose, place
 from higgins.control.placement.claims import take_cores
@@ -67,6 +67,7 @@ async def create(
         quotas.hold(conn, actor.project_id)
         uuid = str(uuids.uuid4())
         name = draft.name or generated_name()
+        images.check_image(draft.spec.image)
         check_image_driver(draft.spec.image_driver)
         check_name(conn, cloud, actor, name)
         check_groups(conn, actor, draft.spec)

@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
+from higgins.control import images
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.lookup import is_uuid, page
 from higgins.control.query import ListQuery
@@ -59,6 +60,8 @@ async def create(
     username: str | None = None,
     password: str | None = None,
 ) -> Registry:
+    images.check_image(f"{domain}/")
+
     def work(conn: Connection) -> Registry:
         uuid = str(uuids.uuid4())
         conn.execute(
@@ -103,6 +106,7 @@ async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Registry]:
 
 async def update(cloud: Cloud, actor: Actor, ident: str, changes: dict[str, str | None]) -> Registry:
     """Change what is named of name, domain, username and password."""
+    images.check_image(f"{changes.get('domain') or ''}/")
 
     def work(conn: Connection) -> Registry:
         row = _row(conn, actor, ident)
