@@ -245,6 +245,12 @@ async def test_an_injected_file_is_kept_encrypted_and_given_to_the_host_in_clear
         return str(conn.execute(sa.select(volume)).all()) + str(conn.execute(sa.select(container)).all())
 
     assert "aGVsbG8=" not in await cloud.store.read(rows)
+    await host.says(made.uuid, state="running")
+    (wire,) = (await host.holds())[made.uuid].volumes.values()
+    assert wire.content is None  # the host has it: it is not sent with every change of anything
+    await containers.rebuild(cloud, alice, made.uuid)
+    (wire,) = (await host.holds())[made.uuid].volumes.values()
+    assert wire.content == "aGVsbG8="
 
 
 async def test_networks_attach_and_detach_and_keep_one(cloud: Cloud, host: Host, alice: Actor) -> None:

@@ -263,3 +263,10 @@ async def test_a_host_without_loop_devices_says_so(volumes: Volumes) -> None:
     with mounted_tmpfs(Path("/dev"), "size=64k"), pytest.raises(EngineError, match="no loop device to offer"):
         await volumes.attach(wire)
     await volumes.attach(wire)
+
+
+async def test_a_file_whose_content_was_sent_once_is_found_again_without_it(volumes: Volumes) -> None:
+    uuid = str(uuid4())
+    path = await volumes.attach(VolumeWire(uuid=uuid, content=encoded("once")))
+    assert await volumes.attach(VolumeWire(uuid=uuid)) == path
+    assert Path(path).read_bytes() == b"once"

@@ -2,7 +2,7 @@
 
 import base64
 import codecs
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -24,6 +24,20 @@ TAR = "application/x-tar"
 STAT_HEADER = "Higgins-Path-Stat"
 
 
+Handler = Callable[[Call], Awaitable[Any]]
+
+
+def counted(handler: Handler) -> Handler:
+    """Each such request keeps a host busy, for as long as its caller likes: a project has only so many at once."""
+
+    async def held(call: Call) -> Any:
+        with call.streams.one(call.actor.project_id, listens=bool(call.query.get("follow"))):
+            return await handler(call)
+
+    return held
+
+
+@counted
 async def logs(call: Call) -> Any:
     asked = call.query
     follow: bool = asked.get("follow", False)
@@ -35,11 +49,9 @@ async def logs(call: Call) -> Any:
         since=asked["since"],
         follow=follow,
     )
-    if follow:
-        with call.streams.one(call.actor.project_id):
-            chunks = await looking.logs(call.cloud, call.actor, call.path["container"], options)
-            return await _follow(call, chunks)
     chunks = await looking.logs(call.cloud, call.actor, call.path["container"], options)
+    if follow:
+        return await _follow(call, chunks)
     return await last_of(chunks, call.settings.log_limit)
 
 
@@ -66,6 +78,7 @@ async def _follow(call: Call, chunks: AsyncIterator[LogChunk]) -> web.StreamResp
     return response
 
 
+@counted
 async def execute(call: Call) -> Any:
     command: tuple[str, ...] = call.query["command"]
     if not command:
@@ -108,16 +121,19 @@ async def execute_resize(call: Call) -> Any:
     )
 
 
+@counted
 async def top(call: Call) -> Any:
     ident = call.path["container"]
     return views.top(await looking.top(call.cloud, call.actor, ident, call.query["ps_args"]))
 
 
+@counted
 async def stats(call: Call) -> Any:
     found, sample = await looking.stats(call.cloud, call.actor, call.path["container"])
     return views.stats(found.name, sample)
 
 
+@counted
 async def commit(call: Call) -> Any:
     uuid = await looking.commit(
         call.cloud,
@@ -129,6 +145,7 @@ async def commit(call: Call) -> Any:
     return {"uuid": uuid}
 
 
+@counted
 async def get_archive(call: Call) -> Any:
     as_tar = call.version >= _TAR_SINCE and TAR in call.request.headers.get("Accept", "")
     async with looking.get_archive(call.cloud, call.actor, call.path["container"], call.query["path"]) as archive:
@@ -158,6 +175,7 @@ def takes_tar(request: web.Request, version: Version) -> bool:
     return version >= _TAR_SINCE and request.content_type == TAR
 
 
+@counted
 async def put_archive(call: Call) -> Any:
     ident, path = call.path["container"], call.query["path"]
     if takes_tar(call.request, call.version):

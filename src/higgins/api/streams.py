@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class OpenStreams:
-    """The streams that are open now: events, followed logs, consoles."""
+    """What is open now: events, followed logs, consoles, and requests that a host is busy with."""
 
     def __init__(self, per_project: int) -> None:
         self._per_project = per_project
@@ -22,11 +22,14 @@ class OpenStreams:
         self._tasks: set[asyncio.Task[object]] = set()
 
     @contextmanager
-    def one(self, project_id: str) -> Iterator[None]:
-        """For as long as a stream of ``project_id`` is open; raises ``TooManyStreams``."""
+    def one(self, project_id: str, *, listens: bool = True) -> Iterator[None]:
+        """For as long as a stream of ``project_id`` is open; raises ``TooManyStreams``.
+
+        One that only ``listens`` is ended with the server.
+        """
         if self._count[project_id] >= self._per_project:
             raise TooManyStreams(f"The project has {self._per_project} streams open already; close one first.")
-        task = asyncio.current_task()
+        task = asyncio.current_task() if listens else None
         self._count[project_id] += 1
         if task is not None:
             self._tasks.add(task)

@@ -14,7 +14,7 @@ from higgins.control import images
 from higgins.control.cloud import Cloud
 from higgins.control.link import Assignment, Assignments, Known, Member, Order
 from higgins.control.placement.cores import share
-from higgins.control.rows import known_decoder, spec_decoder
+from higgins.control.rows import known_decoder, known_of, spec_decoder
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
 from higgins.model.errors import NotFound
 from higgins.model.resources import HostInfo
@@ -102,24 +102,24 @@ def _grouped(rows: Any) -> dict[int, list[Row[Any]]]:
 
 
 def _volumes(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, VolumeWire]:
-    wanted = {
-        mount.volume
-        for rows in members.values()
-        for row in rows
-        if '"mounts":[{' in row.spec  # most have none: spare the decoding
-        for mount in spec_decoder.decode(row.spec).mounts
-        if mount.volume
-    }
+    """The volumes of these members; a file's content only for one that its host has not made yet."""
+    wanted: set[str] = set()
+    unmade: set[str] = set()
+    for row in (row for rows in members.values() for row in rows):
+        if '"mounts":[{' not in row.spec:  # most have none: spare the decoding
+            continue
+        used = {mount.volume for mount in spec_decoder.decode(row.spec).mounts if mount.volume}
+        wanted |= used
+        if known_of(row).incarnation < row.incarnation:
+            unmade |= used
     if not wanted:
         return {}
-    rows = conn.execute(sa.select(volume).where(volume.c.uuid.in_(wanted))).all()
+    plain = sa.select(volume.c.uuid, volume.c.size).where(volume.c.uuid.in_(wanted))
+    files = sa.select(volume.c.uuid, volume.c.content).where(volume.c.uuid.in_(unmade), volume.c.content.is_not(None))
+    contents = {row.uuid: cloud.secrets.decrypt(row.content.encode()).decode() for row in conn.execute(files)}
     return {
-        row.uuid: VolumeWire(
-            uuid=row.uuid,
-            size=row.size,
-            content=cloud.secrets.decrypt(row.content.encode()).decode() if row.content is not None else None,
-        )
-        for row in rows
+        row.uuid: VolumeWire(uuid=row.uuid, size=row.size, content=contents.get(row.uuid))
+        for row in conn.execute(plain)
     }
 
 

@@ -11,7 +11,10 @@ from msgspec import Struct
 
 
 class VolumeWire(Struct, frozen=True, kw_only=True):
-    """A volume as a host must provide it. ``size`` in GiB; ``content`` makes it a single file (base64)."""
+    """A volume as a host must provide it. ``size`` in GiB; ``content`` makes it a single file (base64).
+
+    The content is sent until the host has it; without it and without a size, the file that is there is meant.
+    """
 
     uuid: str
     size: int = 0

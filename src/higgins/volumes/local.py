@@ -60,6 +60,9 @@ class _Local:
         async with self._locks[uuid]:
             if volume.content is not None:
                 return str(await asyncio.to_thread(self._put_file, uuid, volume.content))
+            file = self._files / uuid
+            if not volume.size and file.is_file():  # its content was sent once
+                return str(file)
             image, place = self._volumes / f"{uuid}{_IMAGE}", self._mounts / uuid
             if place in mount_points():
                 return str(place)
