@@ -227,7 +227,8 @@ def _assignment(
         hostname=_hostname(row, specs),
         members=made,
         restart_policy=_capsule.decode(row.spec).restart_policy if row.kind == "capsule" else None,
-        ports=tuple(_wire(cloud, one) for one in ports),
+        # In order: the first network that it has leads out.
+        ports=tuple(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
         filters=tuple(_filter(one, specs, groups) for one in ports),
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
@@ -271,7 +272,7 @@ def _member(row: Row[Any], auths: dict[str, RegistryAuth], committed: dict[tuple
     )
 
 
-def _wire(cloud: Cloud, row: Row[Any]) -> PortWire:
+def _wire(cloud: Cloud, row: Row[Any], *, default_route: bool) -> PortWire:
     subnet = ipaddress.ip_network(row.cidr)
     return PortWire(
         uuid=row.uuid,
@@ -283,7 +284,7 @@ def _wire(cloud: Cloud, row: Row[Any]) -> PortWire:
         cidr=row.cidr,
         gateway=str(subnet[1]),
         mtu=cloud.settings.network_mtu,
-        default_route=row.position == 0,
+        default_route=default_route,
     )
 
 

@@ -145,10 +145,9 @@ async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Capsule]:
     """A page of capsules; three queries however many there are."""
 
     def work(conn: Connection) -> list[Capsule]:
-        conditions, order = page(workload, query, SORT_KEYS, conn, "container")
+        project = None if query.all_projects and actor.is_admin else actor.project_id
+        conditions, order = page(workload, query, SORT_KEYS, conn, "container", project=project)
         conditions.append(workload.c.kind == "capsule")
-        if not (query.all_projects and actor.is_admin):
-            conditions.append(workload.c.project_id == actor.project_id)
         rows = conn.execute(sa.select(workload).where(*conditions).order_by(*order).limit(query.limit)).all()
         return _of(conn, cloud, list(rows))
 

@@ -82,8 +82,9 @@ async def create(
         )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
         workload_id = insert_workload(
-            conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason, spec="{}"
-        )
+            conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason,
+            spec=to_json(wiring.Wanted(draft.nets)),
+        )  # fmt: skip
         mounts.insert(conn, resolved.rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
             mounts.place(conn, resolved.used, chosen.id)

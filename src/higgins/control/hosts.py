@@ -108,7 +108,7 @@ def ask_again(conn: Connection, host_id: int) -> None:
 
 
 async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) -> Assignments | None:
-    """All that a host holds once its revision is above ``since``; None after ``timeout`` seconds. Renews its lease."""
+    """All that a host holds once its revision is not ``since``; None after ``timeout`` seconds. Renews its lease."""
     await seen(cloud, host_id)
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
@@ -117,7 +117,7 @@ async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) ->
             revision = await cloud.store.read(lambda conn: assigning.revision_of(conn, host_id))
             if revision is None:
                 raise NotFound("host", str(host_id))
-            if revision > since:
+            if revision != since:  # a lower one too: the database may have been restored
                 break
             if not await listener.wait(until - loop.time()):
                 return None

@@ -69,6 +69,7 @@ def _find(conn: Connection, actor: Actor, ident: str) -> Row[Any] | None:
     return conn.execute(
         sa.select(volume).where(
             volume.c.project_id == actor.project_id,
+            volume.c.workload_id.is_(None),  # what goes with a container is nothing for another to rely on
             sa.not_(volume.c.deleting),
             sa.or_(volume.c.uuid == ident, volume.c.name == ident),
         )

@@ -91,13 +91,12 @@ async def get(cloud: Cloud, actor: Actor, ident: str) -> Registry:
 
 async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Registry]:
     def work(conn: Connection) -> list[Registry]:
-        conditions, order = page(registry, query, SORT_KEYS, conn, "registry")
+        project = None if query.all_projects and actor.is_admin else actor.project_id
+        conditions, order = page(registry, query, SORT_KEYS, conn, "registry", project=project)
         for key, value in query.filters.items():
             if key not in FILTERS:
                 raise Invalid(f"Unknown parameters: {key}")
             conditions.append(registry.c[key] == value)
-        if not (query.all_projects and actor.is_admin):
-            conditions.append(registry.c.project_id == actor.project_id)
         rows = conn.execute(sa.select(registry).where(*conditions).order_by(*order).limit(query.limit)).all()
         return [_of(row) for row in rows]
 
