@@ -115,6 +115,15 @@ def test_an_agent_comes_back_as_the_host_that_it_was(small_cloud: SmallCloud) ->
         small_cloud.openstack.wait(name, "Stopped")
 
 
+def test_what_was_asked_for_while_the_network_was_cut_is_done_when_it_is_back(small_cloud: SmallCloud) -> None:
+    name = small_cloud.run_on(small_cloud.one)
+    with small_cloud.one.cut_off():
+        small_cloud.openstack("stop", "--time", "0", name)
+        assert small_cloud.openstack.status(name) == "Running"
+    small_cloud.openstack.wait(name, "Stopped")
+    assert small_cloud.states() == {"one": "up", "two": "up"}
+
+
 def test_a_revoked_host_is_refused_until_it_joins_again_and_keeps_its_containers(small_cloud: SmallCloud) -> None:
     name = small_cloud.run_on(small_cloud.two)
     held = small_cloud.two.containers()
