@@ -112,7 +112,8 @@ async def test_deleting_gives_back_everything(cloud: Cloud, host: Host, alice: A
         await containers.get(cloud, alice, found.uuid)
     assert all(used == 0 for _, used in (await quotas.usages(cloud, "red")).values())
     there = await hosts.get(cloud, "one")
-    assert (there.cpu_used, there.memory_used, there.disk_used, there.containers) == (0, 0, 0, 0)
+    # The volume's data is still there.
+    assert (there.cpu_used, there.memory_used, there.disk_used, there.containers) == (0, 0, 1, 0)
     told = await hosts.assignments(cloud, host.number, -1, 1)
     assert told is not None
     assert (told.workloads, len(told.dead_volumes)) == ((), 1)
@@ -120,6 +121,7 @@ async def test_deleting_gives_back_everything(cloud: Cloud, host: Host, alice: A
     told = await hosts.assignments(cloud, host.number, -1, 1)
     assert told is not None
     assert told.dead_volumes == ()
+    assert (await hosts.get(cloud, "one")).disk_used == 0
 
 
 async def test_auto_remove_deletes_what_ended(cloud: Cloud, host: Host, alice: Actor) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
@@ -92,21 +92,25 @@ async def create(
             used += resolved.used
             specs.append((role, resolved.spec))
         nets = wiring.resolve(conn, cloud, actor, ())
+        rows = list(shared.values())
+        new = sum(row["size"] for row in rows)
         quotas.charge(
-            conn, cloud, actor.project_id, containers=len(draft.containers), cpu=cpu, memory=memory, disk=disk
+            conn, cloud, actor.project_id, containers=len(draft.containers), cpu=cpu, memory=memory, disk=disk + new
         )
         members = [spec for _, spec in specs]
         need = need_of(
             conn, actor.project_id, members,
-            cpu=cpu, memory=memory, disk=disk, volumes=hosts, inits=len(draft.init_containers),
+            cpu=cpu, memory=memory, disk=disk + mounts.unplaced(conn, used, rows), volumes=hosts,
+            inits=len(draft.init_containers),
         )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
+        need = structs.replace(need, disk=disk)
         kept = CapsuleSpec(labels=draft.labels, annotations=draft.annotations, restart_policy=draft.restart_policy)
         workload_id = insert_workload(
             conn, cloud, actor, uuid=uuid, kind="capsule", name=name, need=need, host=chosen, reason=reason,
             spec=to_json(kept),
         )  # fmt: skip
-        mounts.insert(conn, list(shared.values()), workload_id, chosen.id if chosen else None)
+        mounts.insert(conn, rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
             mounts.place(conn, used, chosen.id)
         addresses = insert_ports(conn, nets, workload_id) if chosen is not None else {}

@@ -121,9 +121,11 @@ def require(row: Row[Any], verb: str) -> None:
 def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any]:
     """A container that found no host is placed now, or Conflict says why it still finds none."""
     spec = spec_decoder.decode(row.spec)
+    mounted = [mount.volume for mount in spec.mounts if mount.volume]
     need = need_of(
         conn, row.project_id, [spec],
-        cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=mounts.hosts_of(conn, [spec]),
+        cpu=spec.cpu, memory=spec.memory, disk=spec.disk + mounts.unplaced(conn, mounted, []),
+        volumes=mounts.hosts_of(conn, [spec]),
         workload_id=row.workload_id,
     )  # fmt: skip
     chosen, reason = place(conn, cloud, need)
@@ -135,7 +137,7 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
         .values(host_id=chosen.id, status=Status.CREATING, status_reason=None)
     )
     take_cores(conn, chosen.id, row.workload_id, chosen.cores)
-    mounts.place(conn, [mount.volume for mount in spec.mounts if mount.volume], chosen.id)
+    mounts.place(conn, mounted, chosen.id)
     owner = Actor(user_id=row.user_id, project_id=row.project_id)
     kept = conn.execute(sa.select(workload.c.spec).where(workload.c.id == row.workload_id)).scalar_one()
     nets = wiring.resolve(conn, cloud, owner, wiring.wanted_decoder.decode(kept).nets)
@@ -350,7 +352,7 @@ def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
         containers=-sum(1 for member in members if member.role != "init"),
         cpu=-row.cpu,
         memory=-row.memory,
-        disk=-row.disk,
+        disk=-row.disk - mounts.own_size(conn, workload_id),
     )
     for host_id in (row.host_id, row.next_host_id):
         if host_id is not None:

@@ -9,6 +9,18 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+#: Volumes had counted for nothing: charge them to their projects, and claim them of their hosts.
+_CHARGED = """
+UPDATE project SET disk = disk + (
+    SELECT coalesce(sum(volume.size), 0) FROM volume WHERE volume.project_id = project.id AND NOT volume.deleting
+)
+"""
+_CLAIMED = """
+UPDATE host SET disk_used = disk_used + (
+    SELECT coalesce(sum(volume.size), 0) FROM volume WHERE volume.host_id = host.id
+)
+"""
+
 
 def _words(length: int) -> TypeEngine[str]:
     return sa.String(length).with_variant(sa.String(length, collation="C"), "postgresql")
@@ -23,5 +35,7 @@ def upgrade() -> None:
         table.drop_constraint(op.f("uq_image_host_repo_tag"), type_="unique")
         table.create_unique_constraint(op.f("uq_image_host_reference"), ["host", "reference"])
         table.create_index(op.f("ix_image_repo_tag"), ["repo", "tag"], unique=False)
+    op.execute(_CHARGED)
+    op.execute(_CLAIMED)
     op.create_index(op.f("ix_volume_host_id_deleting"), "volume", ["host_id", "deleting"], unique=False)
     op.create_index(op.f("ix_event_at"), "event", ["at"], unique=False)
