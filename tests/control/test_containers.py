@@ -1,8 +1,11 @@
 """What one can do to a container, on a real store; the host's part is said by the test."""
 
 import asyncio
+import ipaddress
 
 import pytest
+import sqlalchemy as sa
+from msgspec import structs
 
 from higgins.control import containers, hosts, quotas
 from higgins.control.cloud import Actor, Cloud
@@ -11,6 +14,7 @@ from higgins.control.query import ListQuery
 from higgins.model.container import ALLOWED, Goal, Mount, Status
 from higgins.model.errors import Conflict, Forbidden, Invalid, InvalidState, NotFound, OverQuota
 from higgins.model.resources import Container
+from higgins.store.schema import host as host_table
 from tests.control.conftest import Host, draft, report
 
 
@@ -108,7 +112,8 @@ async def test_deleting_gives_back_everything(cloud: Cloud, host: Host, alice: A
         await containers.get(cloud, alice, found.uuid)
     assert all(used == 0 for _, used in (await quotas.usages(cloud, "red")).values())
     there = await hosts.get(cloud, "one")
-    assert (there.cpu_used, there.memory_used, there.disk_used, there.containers) == (0, 0, 0, 0)
+    # The volume's data is still there.
+    assert (there.cpu_used, there.memory_used, there.disk_used, there.containers) == (0, 0, 1, 0)
     told = await hosts.assignments(cloud, host.number, -1, 1)
     assert told is not None
     assert (told.workloads, len(told.dead_volumes)) == ((), 1)
@@ -116,6 +121,7 @@ async def test_deleting_gives_back_everything(cloud: Cloud, host: Host, alice: A
     told = await hosts.assignments(cloud, host.number, -1, 1)
     assert told is not None
     assert told.dead_volumes == ()
+    assert (await hosts.get(cloud, "one")).disk_used == 0
 
 
 async def test_auto_remove_deletes_what_ended(cloud: Cloud, host: Host, alice: Actor) -> None:
@@ -353,3 +359,103 @@ async def test_containers_of_a_silent_host_are_unknown_until_it_speaks_again(
     await host.says(found.uuid, state="running")
     assert (await containers.get(cloud, alice, found.uuid)).status == Status.RUNNING
     assert (await hosts.get(cloud, "one")).up
+
+
+async def test_a_container_that_is_placed_later_is_on_the_networks_that_were_asked_for(
+    cloud: Cloud, host: Host, alice: Actor
+) -> None:
+    from higgins.control import networks
+
+    net = await networks.create(cloud, alice, "private")
+    address = str(ipaddress.ip_network(net.cidr)[77])
+    big = await containers.create(cloud, alice, draft("big", memory=8000), run=True)
+    asked = draft("later", memory=8000)
+    asked = structs.replace(
+        asked, nets=(NetRequest(network="private", v4_fixed_ip=address), NetRequest(network="default"))
+    )
+    made = await containers.create(cloud, alice, asked, run=True)
+    assert (made.host, made.status) == (None, Status.ERROR)
+    await containers.delete(cloud, alice, big.uuid, stop=True)
+    await host.removed(big.uuid)
+    await containers.start(cloud, alice, made.uuid)
+    found = await containers.get(cloud, alice, made.uuid)
+    assert found.host == "one"
+    assert [entry["addr"] for entry in found.addresses[net.uuid]] == [address]
+    assert len(found.addresses) == 2
+
+
+async def test_the_first_network_that_is_left_has_the_default_route(cloud: Cloud, host: Host, alice: Actor) -> None:
+    from higgins.control import networks
+
+    net = await networks.create(cloud, alice, "private")
+    found = await running(cloud, alice, host, memory=64)
+    await containers.network_attach(cloud, alice, found.uuid, NetRequest(network="private"))
+    assert [one.default_route for one in (await host.holds())[found.uuid].ports] == [True, False]
+    await containers.network_detach(cloud, alice, found.uuid, network="default")
+    (port,) = (await host.holds())[found.uuid].ports
+    assert (port.network, port.default_route) == (net.uuid, True)
+
+
+async def test_neighbours_on_every_host_know_a_container_by_its_new_name(
+    cloud: Cloud, host: Host, alice: Actor
+) -> None:
+    found = await running(cloud, alice, host, memory=8000)
+    two = Host(cloud, await hosts.register(cloud, report("two")))
+    other = await containers.create(cloud, alice, draft("other", memory=8000), run=True)
+    assert other.host == "two"
+    (address,) = [one.address for one in (await host.holds())[found.uuid].ports]
+    for number, name in enumerate(("first", "second")):
+        told = await hosts.assignments(cloud, two.number, -1, 1)
+        assert told is not None
+        if number:
+            await containers.rename(cloud, alice, found.uuid, name)
+        else:
+            await containers.update(cloud, alice, found.uuid, name=name)
+        newer = await hosts.assignments(cloud, two.number, told.revision, 1)
+        assert newer is not None
+        assert newer.workloads[0].names[address] == (name,)
+
+
+async def test_a_marker_of_another_project_is_not_found(
+    cloud: Cloud, host: Host, alice: Actor, bob: Actor, admin: Actor
+) -> None:
+    theirs = await containers.create(cloud, bob, draft("mmm", memory=64), run=True)
+    mine = [await containers.create(cloud, alice, draft(name, memory=64), run=True) for name in ("aaa", "zzz")]
+    with pytest.raises(NotFound):
+        await containers.find(cloud, alice, ListQuery(sort_key="name", marker=theirs.uuid))
+    page = await containers.find(cloud, admin, ListQuery(sort_key="name", marker=theirs.uuid, all_projects=True))
+    assert [one.uuid for one in page] == [mine[1].uuid]
+
+
+async def test_a_volume_that_goes_with_a_container_is_not_for_another(cloud: Cloud, host: Host, alice: Actor) -> None:
+    made = await containers.create(
+        cloud, alice, draft("aa", memory=64, mounts=(Mount(destination="/d", size=1),)), run=True
+    )
+    own = (await host.holds())[made.uuid].members[0].spec.mounts[0].volume
+    with pytest.raises(NotFound):
+        await containers.create(
+            cloud, alice, draft("bb", memory=64, mounts=(Mount(destination="/d", source=own),)), run=True
+        )
+
+
+async def test_a_host_hears_of_a_lower_revision_too(cloud: Cloud, host: Host, alice: Actor) -> None:
+    await running(cloud, alice, host, memory=64)
+    told = await hosts.assignments(cloud, host.number, -1, 1)
+    assert told is not None
+    older = sa.update(host_table).values(revision=host_table.c.revision - 1)  # as in a database that was restored
+    await cloud.store.write(lambda conn: conn.execute(older).rowcount)
+    assert await hosts.assignments(cloud, host.number, told.revision, 1) is not None
+
+
+async def test_a_step_that_is_not_known_here_is_none(cloud: Cloud, host: Host, alice: Actor) -> None:
+    made = await containers.create(cloud, alice, draft(memory=64), run=True)
+    await host.says(made.uuid, state="running", step="container_warming", settled=False)
+    await host.says(made.uuid, state="running", step="container_warming")
+    (found,) = await containers.find(cloud, alice, ListQuery())
+    assert (found.status, found.task_state) == (Status.RUNNING, None)
+
+
+async def test_a_reason_with_what_no_database_keeps_is_kept_without_it(cloud: Cloud, host: Host, alice: Actor) -> None:
+    made = await containers.create(cloud, alice, draft(memory=64), run=True)
+    await host.says(made.uuid, state="error", reason="a\0b\ud800c")
+    assert (await containers.get(cloud, alice, made.uuid)).status_reason == "ab?c"

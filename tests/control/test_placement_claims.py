@@ -144,7 +144,9 @@ async def test_same_and_different_host_are_told_by_uuid(cloud: Cloud, alice: Act
 async def test_a_host_that_has_the_image_comes_first(cloud: Cloud, alice: Actor, clock: Clock) -> None:
     for n in range(2):
         await hosts.register(cloud, report(f"h{n}"))
-    values = {"uuid": "u", "project_id": "admin", "tag": "latest", "created_at": clock()}
+    values = {
+        "uuid": "u", "project_id": "admin", "tag": "latest", "reference": "busybox:latest", "created_at": clock(),
+    }  # fmt: skip
     await cloud.store.write(
         lambda conn: conn.execute(sa.insert(image).values(repo="busybox", host="h1", **values)).rowcount
     )

@@ -15,7 +15,7 @@ from higgins.agent.filters import Filters
 from higgins.agent.observe import Table, naive
 from higgins.agent.outbox import Outbox
 from higgins.control.link import Observation
-from higgins.model.errors import HostUnavailable
+from higgins.model.errors import HostUnavailable, Invalid
 from higgins.networks.base import Plugged, PortFilter
 from tests.unit.fakes import FakeNetwork, FakeVolumes, assignment
 
@@ -110,6 +110,31 @@ async def test_what_was_not_heard_is_sent_again_unless_something_newer_was_seen(
     assert sorted((one.workload, one.generation) for one in heard[0]) == [("a", 2), ("b", 1)]
     assert await box.flush() and len(heard) == 1
     assert outbox.COLLECT < outbox.FIRST_RETRY
+
+
+async def test_one_observation_that_is_refused_does_not_hold_up_the_others() -> None:
+    heard: list[str] = []
+    away = False
+
+    async def send(batch: list[Observation]) -> None:
+        if any(one.error for one in batch):
+            raise Invalid("A value has a character that cannot be kept.")
+        if away:
+            raise HostUnavailable("not now")
+        heard.extend(one.workload for one in batch)
+
+    box = Outbox(send)
+    box.put(Observation(workload="bad", generation=1, error="?"))
+    box.put(Observation(workload="a", generation=1))
+    box.put(Observation(workload="b", generation=1))
+    away = True
+    assert not await box.flush()
+    away = False
+    assert await box.flush()
+    assert sorted(heard) == ["a", "b"]
+    box.put(Observation(workload="bad", generation=2))
+    assert await box.flush()
+    assert heard[-1] == "bad"
 
 
 async def test_what_a_step_changes_while_the_table_is_read_stays() -> None:

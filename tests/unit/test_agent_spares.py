@@ -1,13 +1,15 @@
 """Sandboxes made ahead, on fakes: who takes one, who may not, and that none is lost or given twice."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from higgins.agent import spares
-from higgins.control.link import Assignment
+from higgins.control.link import Assignment, Order
 from tests.unit.fakes import WORKLOAD, assignment, member
 from tests.unit.test_agent import Host, until
 
@@ -104,3 +106,33 @@ async def test_a_spare_whose_process_was_killed_is_given_to_nobody(host: Host, m
     await host.settled()
     assert host.runtime.newest(WORKLOAD).spec.sandbox == WORKLOAD
     await until(lambda: dead not in host.runtime.boxes)
+
+
+async def test_an_event_of_a_taken_spare_before_the_first_comparison_removes_nothing(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.start(spares=1)
+    await until(lambda: len(host.runtime.boxes) == 1)
+    host.control.put(plain())
+    await host.settled()
+    taken = host.runtime.newest(WORKLOAD)
+    await host.crash()
+    compare = asyncio.Event()
+    real = host.runtime.list
+
+    async def late(sandbox: str | None = None) -> Any:
+        if sandbox is None:
+            await compare.wait()
+        return await real(sandbox)
+
+    monkeypatch.setattr(host.runtime, "list", late)
+    host.start()
+    await until(lambda: bool(host.agent and host.agent._told and host.runtime._listeners))
+    host.runtime.tell(taken.spec.sandbox)
+    await until(lambda: all(queue.empty() for queue in host.runtime._listeners))
+    compare.set()
+    await until(lambda: bool(host.agent and host.agent._compared))
+    host.change_member(order=Order(seq=1, verb="restart"))
+    await host.settled()
+    assert host.runtime.newest(WORKLOAD).identity == taken.identity
+    assert host.runtime.state(WORKLOAD) == "running"

@@ -269,7 +269,8 @@ class Agent:
                 continue
             if worker := self._workers.get(workload):
                 worker.wake()
-            elif self._told and workload not in self._assigned:
+            # Before the first comparison nobody knows whose a spare sandbox is; that finds all that is not assigned.
+            elif self._compared and workload not in self._assigned:
                 self._employ(workload, None)
         raise EngineUnavailable("The container engine ended its events")
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from higgins.control.link import Observation
+from higgins.model.errors import Invalid, TooLarge
 
 LOG = logging.getLogger(__name__)
 
@@ -45,14 +46,26 @@ class Outbox:
         self._some.clear()
         if not batch:
             return True
-        heard = False
         try:
-            await self._send(list(batch.values()))
-            heard = True
+            await self._deliver(batch)
         except Exception as error:  # whatever fails on the other side must not lose what was seen here
             LOG.warning("The control plane did not take %d observations: %r", len(batch), error)
         finally:
-            if not heard:
+            if batch:
                 self._waiting = batch | self._waiting
                 self._some.set()
-        return heard
+        return not batch
+
+    async def _deliver(self, batch: dict[str, Observation]) -> None:
+        """Send a batch, and take out of it what was heard. One that can never be taken does not hold up the others."""
+        try:
+            await self._send(list(batch.values()))
+        except (Invalid, TooLarge):
+            for workload, one in list(batch.items()):
+                try:
+                    await self._send([one])
+                except (Invalid, TooLarge) as error:
+                    LOG.error("An observation of workload %s is refused, and dropped: %s", workload, error)
+                del batch[workload]
+        else:
+            batch.clear()

@@ -17,6 +17,7 @@ from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.processes import log_to_stderr, told_to_end
 from higgins.control import housekeeping
+from higgins.control.background import background
 from higgins.control.cloud import WrongSecret
 from higgins.control.hosts import LocalLink
 from higgins.model.addresses import BadAddress
@@ -66,16 +67,14 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         credentials.tell_endpoint(data, endpoint)
         stop = told_to_end()
         work = asyncio.create_task(agent.run())
-        keeping = asyncio.create_task(housekeeping.run(cloud))
+        # One that failed for once, say on a full disk, begins again: containers and the API are not ended for it.
+        await stack.enter_async_context(background(lambda: housekeeping.run(cloud)))
         print(f"Higgins serves {endpoint}", flush=True)
         ended = asyncio.create_task(stop.wait())
-        await asyncio.wait({ended, work, keeping}, return_when=asyncio.FIRST_COMPLETED)
-        services: list[asyncio.Task[None]] = [work, keeping]
-        for task in services:
-            if task.done():
-                task.result()  # an agent or a housekeeper that ended by itself ends the process, with its reason
+        await asyncio.wait({ended, work}, return_when=asyncio.FIRST_COMPLETED)
+        if work.done():
+            work.result()  # an agent that ended by itself ends the process, with its reason
         LOG.info("Ending; containers run on.")
         await agent.stop()
-        keeping.cancel()
         ended.cancel()
-        await asyncio.gather(work, keeping, ended, return_exceptions=True)
+        await asyncio.gather(work, ended, return_exceptions=True)

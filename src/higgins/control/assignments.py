@@ -10,11 +10,13 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
+from higgins.control import images
 from higgins.control.cloud import Cloud
 from higgins.control.link import Assignment, Assignments, Known, Member, Order
 from higgins.control.placement.cores import share
 from higgins.control.rows import known_decoder, known_of, spec_decoder
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
+from higgins.model.errors import NotFound
 from higgins.model.resources import HostInfo
 from higgins.networks.base import PortFilter, PortWire, Rule
 from higgins.runtimes.base import RegistryAuth
@@ -41,8 +43,11 @@ def revision_of(conn: Connection, host_id: int) -> int | None:
 
 
 def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
-    """Everything that the host holds, at its revision."""
-    revision = revision_of(conn, host_id) or 0
+    """Everything that the host holds, at its revision. Raises NotFound."""
+    found = conn.execute(sa.select(host.c.revision, host.c.name).where(host.c.id == host_id)).one_or_none()
+    if found is None:
+        raise NotFound("host", str(host_id))
+    revision, host_name = found
     workloads = conn.execute(sa.select(workload).where(workload.c.host_id == host_id).order_by(workload.c.id)).all()
     mine = sa.select(workload.c.id).where(workload.c.host_id == host_id)
     members = _grouped(
@@ -65,6 +70,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
     groups = _groups(conn, {row.project_id for row in workloads})
     auths = _auths(conn, cloud, members)
     cores = _cores(conn, host_id)
+    committed = images.committed(conn, host_name)
     return Assignments(
         revision=revision,
         workloads=tuple(
@@ -78,6 +84,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
                 groups=groups,
                 auths=auths,
                 cores=cores,
+                committed=committed,
             )
             for row in workloads
         ),
@@ -204,8 +211,9 @@ def _assignment(
     groups: dict[tuple[str, str], tuple[Rule, ...]],
     auths: dict[str, RegistryAuth],
     cores: Cores,
+    committed: dict[tuple[str, str, str], str],
 ) -> Assignment:
-    made = tuple(_cpusets(cores, row.id, [_member(member, auths) for member in members]))
+    made = tuple(_cpusets(cores, row.id, [_member(member, auths, committed) for member in members]))
     if row.next_host_id is not None:  # it is to end here as a stop would end it
         made = tuple(_moving(one) for one in made)
     used = {mount.volume: volumes[mount.volume] for one in made for mount in one.spec.mounts if mount.volume in volumes}
@@ -219,7 +227,8 @@ def _assignment(
         hostname=_hostname(row, specs),
         members=made,
         restart_policy=_capsule.decode(row.spec).restart_policy if row.kind == "capsule" else None,
-        ports=tuple(_wire(cloud, one) for one in ports),
+        # In order: the first network that it has leads out.
+        ports=tuple(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
         filters=tuple(_filter(one, specs, groups) for one in ports),
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
@@ -238,13 +247,16 @@ def _hostname(row: Row[Any], specs: list[ContainerSpec]) -> str:
     return name[:63] if row.kind == "capsule" else ""
 
 
-def _member(row: Row[Any], auths: dict[str, RegistryAuth]) -> Member:
+def _member(row: Row[Any], auths: dict[str, RegistryAuth], committed: dict[tuple[str, str, str], str]) -> Member:
     spec = spec_decoder.decode(row.spec)
     known = known_decoder.decode(row.known) if row.known else Known()
     order = _order.decode(row.orders) if row.orders else None
     auth = auths.get(spec.registry_id) if spec.registry_id else None
     if auth is not None and not spec.image.startswith(f"{auth.domain}/"):
         spec = structs.replace(spec, image=f"{auth.domain}/{spec.image}")
+    own = committed.get((row.project_id, *images.split(spec.image))) if spec.registry_id is None else None
+    if own is not None and spec.image_driver == "docker":
+        spec = structs.replace(spec, image=own, image_pull_policy="never")
     return Member(
         uuid=row.uuid,
         role="init" if row.role == "init" else "main",
@@ -260,7 +272,7 @@ def _member(row: Row[Any], auths: dict[str, RegistryAuth]) -> Member:
     )
 
 
-def _wire(cloud: Cloud, row: Row[Any]) -> PortWire:
+def _wire(cloud: Cloud, row: Row[Any], *, default_route: bool) -> PortWire:
     subnet = ipaddress.ip_network(row.cidr)
     return PortWire(
         uuid=row.uuid,
@@ -272,7 +284,7 @@ def _wire(cloud: Cloud, row: Row[Any]) -> PortWire:
         cidr=row.cidr,
         gateway=str(subnet[1]),
         mtu=cloud.settings.network_mtu,
-        default_route=row.position == 0,
+        default_route=default_route,
     )
 
 

@@ -82,6 +82,9 @@ def _claims(rows: _Rows) -> Iterator[Difference]:
         for number in {one.host_id, one.next_host_id} - {None}:
             sums[number].add(one, 1)
             tenants[number].add(one.project_id)
+    for volume_row in rows.volumes.values():
+        if volume_row.host_id is not None:
+            sums[volume_row.host_id].disk += volume_row.size
     for number, row in rows.hosts.items():
         held = sums[number]
         for name, kept in (
@@ -121,6 +124,9 @@ def _quotas(rows: _Rows) -> Iterator[Difference]:
     for one in rows.workloads:
         members = sum(1 for member in rows.members[one.id] if member.role != "init")
         sums[one.project_id].add(one, members)
+    for volume_row in rows.volumes.values():
+        if not volume_row.deleting:
+            sums[volume_row.project_id].disk += volume_row.size
     for row in rows.projects:
         used = sums.pop(row.id, _Count())
         for name in ("containers", "cpu", "memory", "disk"):

@@ -5,11 +5,11 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from msgspec import Struct, field
+from msgspec import Struct, field, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import containers, mounts, quotas, recording, wiring
+from higgins.control import containers, images, mounts, quotas, recording, wiring
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
@@ -84,6 +84,7 @@ async def create(
         used: list[str] = []
         specs: list[tuple[str, ContainerSpec]] = []
         for role, spec in ordered:
+            images.check_image(spec.image)
             check_groups(conn, actor, spec)
             asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, spec))
             resolved = mounts.resolve(conn, cloud, actor, asked, made=shared)
@@ -91,21 +92,25 @@ async def create(
             used += resolved.used
             specs.append((role, resolved.spec))
         nets = wiring.resolve(conn, cloud, actor, ())
+        rows = list(shared.values())
+        new = sum(row["size"] for row in rows)
         quotas.charge(
-            conn, cloud, actor.project_id, containers=len(draft.containers), cpu=cpu, memory=memory, disk=disk
+            conn, cloud, actor.project_id, containers=len(draft.containers), cpu=cpu, memory=memory, disk=disk + new
         )
         members = [spec for _, spec in specs]
         need = need_of(
             conn, actor.project_id, members,
-            cpu=cpu, memory=memory, disk=disk, volumes=hosts, inits=len(draft.init_containers),
+            cpu=cpu, memory=memory, disk=disk + mounts.unplaced(conn, used, rows), volumes=hosts,
+            inits=len(draft.init_containers),
         )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
+        need = structs.replace(need, disk=disk)
         kept = CapsuleSpec(labels=draft.labels, annotations=draft.annotations, restart_policy=draft.restart_policy)
         workload_id = insert_workload(
             conn, cloud, actor, uuid=uuid, kind="capsule", name=name, need=need, host=chosen, reason=reason,
             spec=to_json(kept),
         )  # fmt: skip
-        mounts.insert(conn, list(shared.values()), workload_id, chosen.id if chosen else None)
+        mounts.insert(conn, rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
             mounts.place(conn, used, chosen.id)
         addresses = insert_ports(conn, nets, workload_id) if chosen is not None else {}
@@ -144,10 +149,9 @@ async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Capsule]:
     """A page of capsules; three queries however many there are."""
 
     def work(conn: Connection) -> list[Capsule]:
-        conditions, order = page(workload, query, SORT_KEYS, conn, "container")
+        project = None if query.all_projects and actor.is_admin else actor.project_id
+        conditions, order = page(workload, query, SORT_KEYS, conn, "container", project=project)
         conditions.append(workload.c.kind == "capsule")
-        if not (query.all_projects and actor.is_admin):
-            conditions.append(workload.c.project_id == actor.project_id)
         rows = conn.execute(sa.select(workload).where(*conditions).order_by(*order).limit(query.limit)).all()
         return _of(conn, cloud, list(rows))
 

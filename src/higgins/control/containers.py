@@ -2,6 +2,7 @@
 
 import asyncio
 import signal as signals
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import mounts, quotas, recording, wiring
+from higgins.control import images, mounts, quotas, recording, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
@@ -56,10 +57,9 @@ async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Container]:
     """A page of plain containers of the project (of all with ``all_projects``, for an administrator)."""
 
     def work(conn: Connection) -> list[Container]:
-        conditions, order = page(container, query, SORT_KEYS, conn, "container")
+        project = None if query.all_projects and actor.is_admin else actor.project_id
+        conditions, order = page(container, query, SORT_KEYS, conn, "container", project=project)
         conditions += [container.c.role == "plain", *filter_conditions(query)]
-        if not (query.all_projects and actor.is_admin):
-            conditions.append(container.c.project_id == actor.project_id)
         rows = conn.execute(sa.select(container).where(*conditions).order_by(*order).limit(query.limit)).all()
         now = cloud.now()
         return [container_of(row, row.uuid, now) for row in rows]
@@ -121,9 +121,11 @@ def require(row: Row[Any], verb: str) -> None:
 def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any]:
     """A container that found no host is placed now, or Conflict says why it still finds none."""
     spec = spec_decoder.decode(row.spec)
+    mounted = [mount.volume for mount in spec.mounts if mount.volume]
     need = need_of(
         conn, row.project_id, [spec],
-        cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=mounts.hosts_of(conn, [spec]),
+        cpu=spec.cpu, memory=spec.memory, disk=spec.disk + mounts.unplaced(conn, mounted, []),
+        volumes=mounts.hosts_of(conn, [spec]),
         workload_id=row.workload_id,
     )  # fmt: skip
     chosen, reason = place(conn, cloud, need)
@@ -135,9 +137,10 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
         .values(host_id=chosen.id, status=Status.CREATING, status_reason=None)
     )
     take_cores(conn, chosen.id, row.workload_id, chosen.cores)
-    mounts.place(conn, [mount.volume for mount in spec.mounts if mount.volume], chosen.id)
+    mounts.place(conn, mounted, chosen.id)
     owner = Actor(user_id=row.user_id, project_id=row.project_id)
-    nets = wiring.resolve(conn, cloud, owner, ())
+    kept = conn.execute(sa.select(workload.c.spec).where(workload.c.id == row.workload_id)).scalar_one()
+    nets = wiring.resolve(conn, cloud, owner, wiring.wanted_decoder.decode(kept).nets)
     addresses = insert_ports(conn, nets, row.workload_id)
     touch_host(conn, chosen.id)
     return {"host": chosen.name, "addresses": to_json(addresses), "status": Status.CREATING}
@@ -253,6 +256,7 @@ async def rebuild(
     def values(row: Row[Any]) -> dict[str, Any]:
         spec = spec_decoder.decode(row.spec)
         if image is not None:
+            images.check_image(image)
             spec = structs.replace(spec, image=image)
         if image_driver is not None:
             check_image_driver(image_driver)
@@ -293,15 +297,25 @@ async def delete(
     stop: bool = False,
     all_projects: bool = False,
 ) -> None:
-    """Remove it with all that was made for it. A running one needs ``stop`` or ``force``. Twice is once."""
+    """Remove it with all that was made for it. A running one needs ``stop`` or ``force``. Twice is once.
+
+    Where its host is down, an administrator's ``force`` removes it at once; a host that comes back removes what has no
+    owner.
+    """
 
     def work(conn: Connection) -> None:
         row = _held(conn, actor, ident)
         require(row, "delete_force" if force else "delete_stop" if stop else "delete")
-        if row.deleting:
-            return
         if row.host_id is None:
             remove_workload(conn, cloud, row.workload_id)
+            return
+        if force and actor.is_admin:
+            quotas.hold(conn, row.project_id)
+            if _lost(conn, cloud, row.host_id):
+                remove_workload(conn, cloud, row.workload_id)
+                touch_host(conn, row.host_id)
+                return
+        if row.deleting:
             return
         conn.execute(sa.update(workload).where(workload.c.id == row.workload_id).values(deleting=True))
         changed(
@@ -320,6 +334,13 @@ async def delete(
     await cloud.store.write(work)
 
 
+def _lost(conn: Connection, cloud: Cloud, host_id: int) -> bool:
+    """Whether a host is down; it is held, so that it says nothing until the transaction ends."""
+    columns = sa.select(host.c.forced_down, host.c.seen_at).where(host.c.id == host_id)
+    row = conn.execute(columns.with_for_update()).one()
+    return bool(row.forced_down) or cloud.now() - row.seen_at > timedelta(seconds=cloud.settings.host_lease)
+
+
 def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
     """Nothing of it is left on a host: give back its claims and take its rows away."""
     row = conn.execute(sa.select(workload).where(workload.c.id == workload_id)).one()
@@ -331,7 +352,7 @@ def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
         containers=-sum(1 for member in members if member.role != "init"),
         cpu=-row.cpu,
         memory=-row.memory,
-        disk=-row.disk,
+        disk=-row.disk - mounts.own_size(conn, workload_id),
     )
     for host_id in (row.host_id, row.next_host_id):
         if host_id is not None:
@@ -384,6 +405,7 @@ async def update(
         )
         if name is not None and name != row.name:
             check_name(conn, cloud, actor, name)
+            _call(conn, row, name)
         _resize(conn, cloud, row, spec, new)
         values = {"spec": to_json(new), "memory": new.memory, "name": name or row.name}
         changed(conn, cloud, actor, row, action, values)
@@ -434,11 +456,25 @@ async def rename(cloud: Cloud, actor: Actor, ident: str, name: str) -> Container
         if row.name == name:
             raise Conflict("The new name for the container is the same as the old name.")
         check_name(conn, cloud, actor, name)
+        _call(conn, row, name)
         changed(conn, cloud, actor, row, "rename", {"name": name})
         fresh = container_row(conn, actor, row.uuid)
         return container_of(fresh, fresh.workload_uuid, cloud.now())
 
     return await cloud.store.write(work)
+
+
+def _call(conn: Connection, row: Row[Any], name: str) -> None:
+    """Its neighbours shall find it by its new name: their hosts are told, too."""
+    conn.execute(sa.update(workload).where(workload.c.id == row.workload_id).values(name=name))
+    mine = sa.select(ports_table.c.network_id).where(ports_table.c.workload_id == row.workload_id)
+    hosts = (
+        sa.select(workload.c.host_id)
+        .join(ports_table, ports_table.c.workload_id == workload.c.id)
+        .where(ports_table.c.network_id.in_(mine), workload.c.host_id.is_not(None), workload.c.host_id != row.host_id)
+    )
+    for number in sorted(set(conn.execute(hosts).scalars())):
+        touch_host(conn, number)
 
 
 async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest) -> None:

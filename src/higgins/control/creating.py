@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
-from higgins.control import mounts, quotas, recording, wiring
+from higgins.control import images, mounts, quotas, recording, wiring
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.placement.choosing import Chosen, choose, place
 from higgins.control.placement.claims import take_cores
@@ -67,6 +67,7 @@ async def create(
         quotas.hold(conn, actor.project_id)
         uuid = str(uuids.uuid4())
         name = draft.name or generated_name()
+        images.check_image(draft.spec.image)
         check_image_driver(draft.spec.image_driver)
         check_name(conn, cloud, actor, name)
         check_groups(conn, actor, draft.spec)
@@ -74,15 +75,21 @@ async def create(
         resolved = mounts.resolve(conn, cloud, actor, asked)
         spec = resolved.spec
         nets = wiring.resolve(conn, cloud, actor, draft.nets)
-        quotas.charge(conn, cloud, actor.project_id, containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk)
+        new = sum(row["size"] for row in resolved.rows)
+        quotas.charge(
+            conn, cloud, actor.project_id, containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk + new
+        )
+        unplaced = mounts.unplaced(conn, resolved.used, resolved.rows)
         need = need_of(
             conn, actor.project_id, [spec],
-            cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=resolved.hosts,
+            cpu=spec.cpu, memory=spec.memory, disk=spec.disk + unplaced, volumes=resolved.hosts,
         )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
+        need = structs.replace(need, disk=spec.disk)  # volumes keep their part of the host when the container goes
         workload_id = insert_workload(
-            conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason, spec="{}"
-        )
+            conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason,
+            spec=to_json(wiring.Wanted(draft.nets)),
+        )  # fmt: skip
         mounts.insert(conn, resolved.rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
             mounts.place(conn, resolved.used, chosen.id)
@@ -135,7 +142,8 @@ async def dry_run(cloud: Cloud, actor: Actor, draft: Draft) -> dict[str, Any]:
         spec = with_class(cloud.settings, actor.project_id, draft.spec)
         need = need_of(
             conn, actor.project_id, [spec],
-            cpu=spec.cpu, memory=spec.memory, disk=spec.disk, volumes=resolved.hosts,
+            cpu=spec.cpu, memory=spec.memory,
+            disk=spec.disk + mounts.unplaced(conn, resolved.used, resolved.rows), volumes=resolved.hosts,
         )  # fmt: skip
         fleet = cloud.fleet.get(conn)
         choice = choose(Question(fleet=fleet, need=need, settings=cloud.settings, now=cloud.now()))

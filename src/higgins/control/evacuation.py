@@ -105,6 +105,7 @@ async def everywhere(cloud: Cloud, *, lost: bool) -> Round:
     holding = sa.select(workload.c.host_id).where(workload.c.host_id.is_not(None))
     query = sa.select(host.c.id).where(sa.or_(*conditions), host.c.id.in_(holding)).order_by(host.c.id)
     numbers = await cloud.store.read(lambda conn: list(conn.execute(query).scalars()))
+    await forget(cloud, lost=lost)
     total = Round()
     for number in numbers:
         one = await leave(cloud, number, lost=lost)
@@ -116,6 +117,35 @@ async def everywhere(cloud: Cloud, *, lost: bool) -> Round:
 def silent(cloud: Cloud) -> sa.ColumnElement[bool]:
     """A host that is down: by its lease, or since an operator says so."""
     return sa.or_(host.c.forced_down, host.c.seen_at < cloud.now() - timedelta(seconds=cloud.settings.host_lease))
+
+
+async def forget(cloud: Cloud, *, lost: bool) -> int:
+    """What is to be deleted and lies on a lost host is deleted, though nobody there says so; how many that were.
+
+    Lost is what an operator forced down, and, where ``lost`` and workloads may be moved, the silent. A host that comes
+    back removes what has no owner any more.
+    """
+    down = silent(cloud) if lost and cloud.settings.evacuate != "never" else host.c.forced_down
+    query = sa.select(workload.c.id).join(host, host.c.id == workload.c.host_id).where(workload.c.deleting, down)
+    numbers = await cloud.store.read(lambda conn: list(conn.execute(query.order_by(workload.c.id)).scalars()))
+    count = 0
+    for number in numbers:
+
+        def work(conn: Connection, number: int = number) -> bool:
+            mine = sa.select(workload).where(workload.c.id == number, workload.c.deleting)
+            row = conn.execute(mine.with_for_update()).one_or_none()
+            if row is None:
+                return False
+            quotas.hold(conn, row.project_id)
+            still = sa.select(host.c.id).where(host.c.id == row.host_id, down).with_for_update()
+            if conn.execute(still).first() is None:
+                return False
+            containers.remove_workload(conn, cloud, number)
+            touch_host(conn, row.host_id)
+            return True
+
+        count += await cloud.store.write(work)
+    return count
 
 
 async def leave(cloud: Cloud, host_id: int, *, lost: bool = True) -> Round:
@@ -154,8 +184,8 @@ def _look(conn: Connection, cloud: Cloud, host_id: int) -> tuple[list[int], list
 
 
 def _unfit(conn: Connection, cloud: Cloud, row: Row[Any], members: list[Any], *, down: bool) -> str | None:
-    """Why a workload may not leave. One whose next place is claimed already may leave a host that is there."""
-    if row.next_host_id is not None and not down:
+    """Why a workload may not leave. One whose next place is claimed goes there, whatever becomes of its host."""
+    if row.next_host_id is not None:
         return None
     specs = [spec_decoder.decode(one.spec) for one in members]
     policy = cloud.settings.evacuate if down else "restart_policy"

@@ -108,7 +108,7 @@ def ask_again(conn: Connection, host_id: int) -> None:
 
 
 async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) -> Assignments | None:
-    """All that a host holds once its revision is above ``since``; None after ``timeout`` seconds. Renews its lease."""
+    """All that a host holds once its revision is not ``since``; None after ``timeout`` seconds. Renews its lease."""
     await seen(cloud, host_id)
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
@@ -117,7 +117,7 @@ async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) ->
             revision = await cloud.store.read(lambda conn: assigning.revision_of(conn, host_id))
             if revision is None:
                 raise NotFound("host", str(host_id))
-            if revision > since:
+            if revision != since:  # a lower one too: the database may have been restored
                 break
             if not await listener.wait(until - loop.time()):
                 return None
@@ -125,9 +125,19 @@ async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) ->
 
 
 async def volumes_deleted(cloud: Cloud, host_id: int, uuids: list[str]) -> None:
-    """The data of these volumes is gone from the host; so go their rows."""
-    gone = sa.delete(volume).where(volume.c.uuid.in_(uuids), volume.c.host_id == host_id, volume.c.deleting)
-    await cloud.store.write(lambda conn: conn.execute(gone).rowcount)
+    """The data of these volumes is gone from the host; so go their rows, and what they claimed of its disk."""
+    gone = sa.select(volume.c.id, volume.c.size).where(
+        volume.c.uuid.in_(uuids), volume.c.host_id == host_id, volume.c.deleting
+    )
+
+    def work(conn: Connection) -> None:
+        rows = conn.execute(gone.order_by(volume.c.id).with_for_update()).all()
+        conn.execute(sa.delete(volume).where(volume.c.id.in_([row.id for row in rows])))
+        freed = sum(row.size for row in rows)
+        if freed:
+            conn.execute(sa.update(host).where(host.c.id == host_id).values(disk_used=host.c.disk_used - freed))
+
+    await cloud.store.write(work)
 
 
 async def find(cloud: Cloud, query: ListQuery) -> list[Host]:

@@ -1,5 +1,10 @@
-"""Images that an administrator pulls to hosts, and images made by commit."""
+"""Images that an administrator pulls to hosts, and images made by commit.
 
+An engine has one set of names for all its projects. An image made by commit therefore gets a name there that is its
+project's alone, in a domain that no tenant can ask for: whoever commits ``busybox`` changes it for nobody else.
+"""
+
+import hashlib
 import uuid as uuids
 from typing import Any
 
@@ -10,11 +15,46 @@ from sqlalchemy.engine import Connection
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
-from higgins.model.errors import HostUnavailable, NotFound
+from higgins.images.base import DOMAIN as GLANCE
+from higgins.model.errors import HostUnavailable, Invalid, NotFound
 from higgins.model.resources import Image
 from higgins.store.schema import host, image
 
 SORT_KEYS = frozenset({"id", "uuid", "repo", "tag", "size", "host", "image_id", "created_at"})
+
+#: Where images made by commit are on an engine. No registry can be there: ``.invalid`` is resolved by nobody.
+COMMITTED = "higgins.invalid"
+_RESERVED = (f"{COMMITTED}/", f"{GLANCE}/", "higgins-pause")
+
+
+def check_image(name: str) -> None:
+    """Raises Invalid for a name that an engine knows and that is not for tenants to use."""
+    bare = name.lower()
+    for prefix in ("index.", "docker.io/", "library/"):
+        bare = bare.removeprefix(prefix)
+    if bare.startswith(_RESERVED):
+        raise Invalid(f"image: {name} is a name that Higgins keeps for itself.")
+
+
+def split(name: str) -> tuple[str, str]:
+    """Pure: repository and tag of an image's name."""
+    repo, colon, tag = name.rpartition(":")
+    return (repo, tag) if colon and "/" not in tag else (name, "latest")
+
+
+def committed_name(project_id: str, repo: str, tag: str) -> str:
+    """Pure: what an engine calls the image that a project made by commit as ``repo:tag``."""
+    return f"{COMMITTED}/{hashlib.sha256(f'{project_id} {repo}'.encode()).hexdigest()[:40]}:{tag}"
+
+
+def committed(conn: Connection, host_name: str) -> dict[tuple[str, str, str], str]:
+    """The images made by commit on a host: by project, repository and tag what its engine calls them."""
+    rows = conn.execute(
+        sa.select(image.c.project_id, image.c.repo, image.c.tag, image.c.reference).where(
+            image.c.host == host_name, image.c.reference.startswith(f"{COMMITTED}/", autoescape=True)
+        )
+    )
+    return {(row.project_id, row.repo, row.tag): row.reference for row in rows}
 
 
 def _of(row: Row[Any]) -> Image:
@@ -22,19 +62,28 @@ def _of(row: Row[Any]) -> Image:
 
 
 async def record(
-    cloud: Cloud, actor: Actor, *, repo: str, tag: str, host: str, image_id: str, size: int | None = None
+    cloud: Cloud,
+    project_id: str,
+    *,
+    repo: str,
+    tag: str,
+    host: str,
+    reference: str,
+    image_id: str,
+    size: int | None = None,
 ) -> Image:
-    """Write down that an image is on a host; the same again is one row."""
+    """Write down that an image is on a host, where its engine calls it ``reference``; the same again is one row."""
 
     def work(conn: Connection) -> Image:
-        key = (image.c.host == host) & (image.c.repo == repo) & (image.c.tag == tag)
-        values = {"image_id": image_id, "size": None if size is None else str(size), "project_id": actor.project_id}
+        key = (image.c.host == host) & (image.c.reference == reference)
+        values = {"image_id": image_id, "size": None if size is None else str(size), "project_id": project_id}
         if conn.execute(sa.update(image).where(key).values(**values, updated_at=cloud.now())).rowcount == 0:
             conn.execute(
                 sa.insert(image).values(
-                    uuid=str(uuids.uuid4()), repo=repo, tag=tag, host=host, created_at=cloud.now(), **values
+                    uuid=str(uuids.uuid4()), repo=repo, tag=tag, host=host, reference=reference,
+                    created_at=cloud.now(), **values,
                 )
-            )
+            )  # fmt: skip
         return _of(conn.execute(sa.select(image).where(key)).one())
 
     return await cloud.store.write(work)
@@ -46,8 +95,13 @@ async def pull(cloud: Cloud, actor: Actor, repo: str, tag: str, host_name: str) 
     name = await cloud.store.read(lambda conn: conn.execute(query).scalar())
     if name is None:
         raise NotFound("compute_node", host_name)
-    pulled = await (await cloud.streams(name)).pull(f"{repo}:{tag}", None)
-    return await record(cloud, actor, repo=repo, tag=tag, host=name, image_id=pulled.id, size=pulled.size)
+    reference = f"{repo}:{tag}"
+    check_image(reference)
+    pulled = await (await cloud.streams(name)).pull(reference, None)
+    return await record(
+        cloud, actor.project_id, repo=repo, tag=tag, host=name, reference=reference, image_id=pulled.id,
+        size=pulled.size,
+    )  # fmt: skip
 
 
 async def find(cloud: Cloud, query: ListQuery) -> list[Image]:
@@ -60,19 +114,21 @@ async def find(cloud: Cloud, query: ListQuery) -> list[Image]:
 
 
 async def get(cloud: Cloud, uuid: str) -> Image:
-    def work(conn: Connection) -> Image:
-        row = conn.execute(sa.select(image).where(image.c.uuid == uuid)).one_or_none()
-        if row is None:
-            raise NotFound("image", uuid)
-        return _of(row)
+    return _of(await _row(cloud, uuid))
 
-    return await cloud.store.read(work)
+
+async def _row(cloud: Cloud, uuid: str) -> Row[Any]:
+    query = sa.select(image).where(image.c.uuid == uuid)
+    row = await cloud.store.read(lambda conn: conn.execute(query).one_or_none())
+    if row is None:
+        raise NotFound("image", uuid)
+    return row
 
 
 async def delete(cloud: Cloud, uuid: str) -> None:
     """Take an image off its host."""
-    found = await get(cloud, uuid)
-    await (await cloud.streams(found.host)).remove_image(f"{found.repo}:{found.tag}")
+    found = await _row(cloud, uuid)
+    await (await cloud.streams(found.host)).remove_image(found.reference)
     await cloud.store.write(lambda conn: conn.execute(sa.delete(image).where(image.c.uuid == uuid)).rowcount)
 
 

@@ -121,7 +121,7 @@ class ControlLink(Protocol):
         """Introduce the host; the number it goes by."""
 
     async def assignments(self, host: int, since: int, timeout: float) -> Assignments | None:
-        """All that the host holds, as soon as its revision is above ``since``; None after ``timeout`` seconds."""
+        """All that the host holds, as soon as its revision is not ``since``; None after ``timeout`` seconds."""
 
     async def observe(self, host: int, observations: list[Observation]) -> None:
         """What was seen. Observations of an older generation, or of what the host lost, change nothing."""

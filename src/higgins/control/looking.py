@@ -92,9 +92,17 @@ async def put_archive(cloud: Cloud, actor: Actor, ident: str, path: str, data: A
 
 
 async def commit(cloud: Cloud, actor: Actor, ident: str, repository: str, tag: str) -> str:
-    """Make an image of the container on its host; the image's uuid here."""
+    """Make an image of the container on its host; the image's uuid here.
+
+    The container's project alone has it by that name, on that host. Raises Invalid for a name that is reserved.
+    """
+    images.check_image(repository)
     found, host = await reach(cloud, actor, ident, "commit")
-    image_id = await host.commit(found.uuid, f"{repository}:{tag}")
-    image = await images.record(cloud, actor, repo=repository, tag=tag, host=found.host or "", image_id=image_id)
+    reference = images.committed_name(found.project_id, repository, tag)
+    image_id = await host.commit(found.uuid, reference)
+    image = await images.record(
+        cloud, found.project_id, repo=repository, tag=tag, host=found.host or "", reference=reference,
+        image_id=image_id,
+    )  # fmt: skip
     await cloud.store.write(lambda conn: record_action(conn, cloud, actor, found.uuid, "commit"))
     return image.uuid

@@ -91,9 +91,17 @@ def held(conn: Connection, row: Row[Any]) -> Row[Any]:
 
 
 def page(
-    table: sa.Table, query: ListQuery, sort_keys: frozenset[str], conn: Connection, kind: str
+    table: sa.Table,
+    query: ListQuery,
+    sort_keys: frozenset[str],
+    conn: Connection,
+    kind: str,
+    *,
+    project: str | None = None,
 ) -> tuple[list[Any], list[Any]]:
-    """The conditions and the order of a page after its marker; raises NotFound for an unknown marker.
+    """The conditions and the order of a page after its marker, of one ``project`` or of all.
+
+    Raises NotFound for an unknown marker, and for one of another project.
 
     Sorted by another key than ``id`` the place of the marker is (key, id), nulls first, so that equal keys keep apart.
     """
@@ -102,9 +110,10 @@ def page(
     ids = table.c.id
     key = table.c[query.sort_key]
     descending = query.sort_dir == "desc"
-    conditions: list[Any] = []
+    conditions: list[Any] = [] if project is None else [table.c.project_id == project]
     if query.marker is not None:
-        row = conn.execute(sa.select(ids, key.label("sort_value")).where(table.c.uuid == query.marker)).one_or_none()
+        marker = sa.select(ids, key.label("sort_value")).where(table.c.uuid == query.marker, *conditions)
+        row = conn.execute(marker).one_or_none()
         if row is None:
             raise NotFound(kind, query.marker)
         beyond = ids < row.id if descending else ids > row.id

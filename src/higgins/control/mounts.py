@@ -1,4 +1,7 @@
-"""Volumes that a container is created with: found by name, or made for it."""
+"""Volumes that a container is created with: found by name, or made for it.
+
+A volume is charged to its project's disk as long as it has it, and claimed of its host's as long as data lies there.
+"""
 
 import uuid as uuids
 from typing import Any
@@ -69,6 +72,7 @@ def _find(conn: Connection, actor: Actor, ident: str) -> Row[Any] | None:
     return conn.execute(
         sa.select(volume).where(
             volume.c.project_id == actor.project_id,
+            volume.c.workload_id.is_(None),  # what goes with a container is nothing for another to rely on
             sa.not_(volume.c.deleting),
             sa.or_(volume.c.uuid == ident, volume.c.name == ident),
         )
@@ -102,6 +106,21 @@ def place(conn: Connection, uuids_: list[str], host_id: int) -> None:
         conn.execute(
             sa.update(volume).where(volume.c.uuid.in_(uuids_), volume.c.host_id.is_(None)).values(host_id=host_id)
         )
+
+
+def unplaced(conn: Connection, resolved: list[str], rows: list[dict[str, Any]]) -> int:
+    """GiB of volumes that lie on no host yet: of those that are there already by uuid, and of the rows to insert."""
+    size = sum(row["size"] for row in rows)
+    if resolved:
+        there = sa.select(sa.func.coalesce(sa.func.sum(volume.c.size), 0))
+        size += conn.execute(there.where(volume.c.uuid.in_(resolved), volume.c.host_id.is_(None))).scalar_one()
+    return int(size)
+
+
+def own_size(conn: Connection, workload_id: int) -> int:
+    """GiB of the volumes that go with a workload."""
+    query = sa.select(sa.func.coalesce(sa.func.sum(volume.c.size), 0)).where(volume.c.workload_id == workload_id)
+    return int(conn.execute(query).scalar_one())
 
 
 def hosts_of(conn: Connection, specs: list[ContainerSpec]) -> frozenset[int]:

@@ -3,14 +3,14 @@
 from typing import Any
 
 import sqlalchemy as sa
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import containers, evacuation, quotas, recording
 from higgins.control.cloud import Cloud
 from higgins.control.link import Known, Observation
-from higgins.control.rows import known_decoder, to_json
+from higgins.control.rows import known_decoder, task_of, to_json
 from higgins.model.container import Goal, Status
 from higgins.store.database import touch_host
 from higgins.store.schema import container, workload
@@ -123,7 +123,10 @@ def _member(
     """Write what is known of one container; why it is in Error if it is."""
     if known is None:
         known = known_decoder.decode(row.known) if row.known else Known()
-    view = shown(known, Goal(row.goal), Status(row.status), deleting=deleting, settled=seen.settled, error=seen.error)
+    known = structs.replace(known, step=task_of(known.step) or "", reason=_text(known.reason))
+    view = shown(
+        known, Goal(row.goal), Status(row.status), deleting=deleting, settled=seen.settled, error=_text(seen.error)
+    )
     task = view.task if not seen.settled else (known.step or None)
     if not seen.settled and task is None:
         task = row.task_state
@@ -146,6 +149,11 @@ def _member(
     ):
         _auto_remove(conn, cloud, row)
     return view.reason if view.status == Status.ERROR else None
+
+
+def _text(words: str) -> str:
+    """What an engine said, without what no database keeps."""
+    return words.replace("\0", "").encode(errors="replace").decode()
 
 
 def _auto_remove(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
@@ -190,7 +198,7 @@ def _capsule(conn: Connection, cloud: Cloud, row: Row[Any], seen: Observation) -
     ).all()
     status = capsule_status([(member.role, member.status) for member in members], row.deleting)
     reason = next((one.status_reason for one in members if one.status == Status.ERROR and one.status_reason), None)
-    reason = seen.error or reason
+    reason = _text(seen.error) or reason
     if status != row.status or reason != row.status_reason:
         conn.execute(
             sa.update(workload)

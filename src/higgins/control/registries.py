@@ -7,6 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
+from higgins.control import images
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.lookup import is_uuid, page
 from higgins.control.query import ListQuery
@@ -59,6 +60,8 @@ async def create(
     username: str | None = None,
     password: str | None = None,
 ) -> Registry:
+    images.check_image(f"{domain}/")
+
     def work(conn: Connection) -> Registry:
         uuid = str(uuids.uuid4())
         conn.execute(
@@ -88,13 +91,12 @@ async def get(cloud: Cloud, actor: Actor, ident: str) -> Registry:
 
 async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Registry]:
     def work(conn: Connection) -> list[Registry]:
-        conditions, order = page(registry, query, SORT_KEYS, conn, "registry")
+        project = None if query.all_projects and actor.is_admin else actor.project_id
+        conditions, order = page(registry, query, SORT_KEYS, conn, "registry", project=project)
         for key, value in query.filters.items():
             if key not in FILTERS:
                 raise Invalid(f"Unknown parameters: {key}")
             conditions.append(registry.c[key] == value)
-        if not (query.all_projects and actor.is_admin):
-            conditions.append(registry.c.project_id == actor.project_id)
         rows = conn.execute(sa.select(registry).where(*conditions).order_by(*order).limit(query.limit)).all()
         return [_of(row) for row in rows]
 
@@ -103,6 +105,7 @@ async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Registry]:
 
 async def update(cloud: Cloud, actor: Actor, ident: str, changes: dict[str, str | None]) -> Registry:
     """Change what is named of name, domain, username and password."""
+    images.check_image(f"{changes.get('domain') or ''}/")
 
     def work(conn: Connection) -> Registry:
         row = _row(conn, actor, ident)

@@ -15,6 +15,7 @@ encode = msgspec.json.encode
 spec_decoder = msgspec.json.Decoder(ContainerSpec)
 known_decoder = msgspec.json.Decoder(Known)
 _addresses = msgspec.json.Decoder(dict[str, list[dict[str, Any]]])
+_TASKS = frozenset(TaskState)
 _info = msgspec.json.Decoder(HostInfo)
 
 
@@ -59,6 +60,11 @@ def status_detail(status: str, known: Known, now: datetime) -> str | None:
     return None
 
 
+def task_of(step: str | None) -> TaskState | None:
+    """The task state of that name; None for none, and for what a host of another version calls something new."""
+    return TaskState(step) if step in _TASKS else None
+
+
 def container_of(row: Row[Any], workload: str, now: datetime) -> Container:
     """A ``Container`` of a row of the container table."""
     known = known_of(row)
@@ -74,7 +80,7 @@ def container_of(row: Row[Any], workload: str, now: datetime) -> Container:
         status=Status(row.status),
         status_reason=row.status_reason,
         status_detail=status_detail(row.status, known, now),
-        task_state=TaskState(row.task_state) if row.task_state else None,
+        task_state=task_of(row.task_state),
         addresses=_addresses.decode(row.addresses) if row.addresses != "{}" else {},
         started_at=known.started_at,
         created_at=row.created_at,

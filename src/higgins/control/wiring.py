@@ -9,6 +9,7 @@ import random
 import uuid as uuids
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy import Row
@@ -27,6 +28,15 @@ class NetRequest(Struct, frozen=True, kw_only=True):
     port: str | None = None
     v4_fixed_ip: str | None = None
     v6_fixed_ip: str | None = None
+
+
+class Wanted(Struct, frozen=True):
+    """What a container's workload keeps: the networks that were asked for, should it be placed only later."""
+
+    nets: tuple[NetRequest, ...] = ()
+
+
+wanted_decoder = msgspec.json.Decoder(Wanted)
 
 
 def create_network(conn: Connection, cloud: Cloud, actor: Actor, name: str, *, default: bool = False) -> Row[Any]:

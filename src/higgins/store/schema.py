@@ -248,6 +248,7 @@ volume = Table(
     Column("deleting", Boolean, nullable=False, default=False),
     *_times(),
     UniqueConstraint("project_id", "name"),
+    Index(None, "host_id", "deleting"),
 )
 
 action = Table(
@@ -276,7 +277,7 @@ event = Table(
     Column("name", Words(255), nullable=False),
     Column("status", Words(16), nullable=False),
     Column("status_reason", LongText),
-    Column("at", Moment, nullable=False),
+    Column("at", Moment, nullable=False, index=True),
     Index(None, "project_id", "id"),
     sqlite_autoincrement=True,
 )
@@ -323,8 +324,11 @@ image = Table(
     Column("size", Words(32)),
     Column("project_id", Words(255), nullable=False),
     Column("host", Words(255), nullable=False),
+    # What its engine calls it: ``repo:tag``, or for one made by commit a name that is its project's alone.
+    Column("reference", Words(512), nullable=False),
     *_times(),
-    UniqueConstraint("host", "repo", "tag"),
+    UniqueConstraint("host", "reference"),
+    Index(None, "repo", "tag"),
 )
 
 console = Table(

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from msgspec import Struct, field
 from sqlalchemy.engine import Connection
 
+from higgins.control.images import committed_name, split
 from higgins.model.container import ContainerSpec
 from higgins.model.errors import Invalid, NotFound
 from higgins.store.schema import container, core, host, image, workload
@@ -124,7 +125,7 @@ def need_of(
         group=company.group,
         policy=company.policy,
         companions=_companions(conn, project_id, company.group, workload_id),
-        image_hosts=_image_hosts(conn, first.image),
+        image_hosts=_image_hosts(conn, project_id, first.image),
     )
 
 
@@ -179,10 +180,10 @@ def _taken(conn: Connection) -> dict[int, frozenset[int]]:
     return {host_id: frozenset(numbers) for host_id, numbers in taken.items()}
 
 
-def _image_hosts(conn: Connection, name: str) -> frozenset[int]:
-    """The hosts that an administrator had the image pulled to."""
-    repo, colon, tag = name.rpartition(":")
-    if not colon or "/" in tag:
-        repo, tag = name, "latest"
+def _image_hosts(conn: Connection, project_id: str, name: str) -> frozenset[int]:
+    """The hosts that an administrator had the image pulled to, and those where the project made it by commit."""
+    repo, tag = split(name)
     query = sa.select(host.c.id).join(image, image.c.host == host.c.name)
-    return frozenset(conn.execute(query.where(image.c.repo == repo, image.c.tag == tag)).scalars())
+    names = (f"{repo}:{tag}", committed_name(project_id, repo, tag))
+    mine = (image.c.repo == repo, image.c.tag == tag, image.c.reference.in_(names))
+    return frozenset(conn.execute(query.where(*mine)).scalars())

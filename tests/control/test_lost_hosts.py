@@ -1,0 +1,88 @@
+"""Containers of hosts that do not answer any more: they can be deleted, and what was on its way arrives."""
+
+import pytest
+
+from higgins.control import containers, evacuation, hosts, housekeeping, quotas
+from higgins.control.audit import audit
+from higgins.control.cloud import Actor, Cloud
+from higgins.control.link import Observation
+from higgins.control.observing import observe
+from higgins.model.container import RestartPolicy, Status
+from higgins.model.errors import NotFound
+from tests.control.conftest import Clock, Host, draft, report
+
+
+async def running(cloud: Cloud, host: Host, actor: Actor) -> str:
+    made = await containers.create(cloud, actor, draft(memory=64, restart_policy=RestartPolicy("always")), run=True)
+    await host.says(made.uuid, state="running")
+    return made.uuid
+
+
+async def lose(cloud: Cloud, clock: Clock) -> None:
+    clock.forward(3600)
+    await cloud.store.write(lambda conn: housekeeping.sweep(conn, cloud))
+
+
+async def gone(cloud: Cloud, actor: Actor, uuid: str) -> None:
+    """Nothing of it is there, nor charged."""
+    with pytest.raises(NotFound):
+        await containers.get(cloud, actor, uuid)
+    assert {used for _, used in (await quotas.usages(cloud, actor.project_id)).values()} == {0}
+    assert await cloud.store.read(audit) == []
+
+
+async def test_an_administrator_removes_what_is_on_a_silent_host_by_force(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor, admin: Actor
+) -> None:
+    uuid = await running(cloud, host, alice)
+    await lose(cloud, clock)
+    await containers.delete(cloud, admin, uuid, force=True)
+    await gone(cloud, alice, uuid)
+    assert uuid not in await host.holds()
+
+
+async def test_force_removes_what_is_being_deleted_on_a_lost_host(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor, admin: Actor
+) -> None:
+    uuid = await running(cloud, host, alice)
+    await containers.delete(cloud, alice, uuid, stop=True)
+    await containers.delete(cloud, admin, uuid, force=True)
+    assert (await containers.get(cloud, alice, uuid)).status == Status.DELETING  # its host is there, and will say
+    await lose(cloud, clock)
+    await containers.delete(cloud, admin, uuid, force=True)
+    await gone(cloud, alice, uuid)
+
+
+@pytest.mark.parametrize("forced", [False, True])
+async def test_what_is_being_deleted_on_a_lost_host_goes_without_it(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor, forced: bool
+) -> None:
+    uuid = await running(cloud, host, alice)
+    await containers.delete(cloud, alice, uuid, stop=True)
+    await evacuation.everywhere(cloud, lost=True)
+    assert (await containers.get(cloud, alice, uuid)).status == Status.DELETING
+    if forced:
+        await hosts.force_down(cloud, "one", hosts.BINARY, True)
+    else:
+        await lose(cloud, clock)
+        await evacuation.everywhere(cloud, lost=False)
+        assert (await containers.get(cloud, alice, uuid)).status == Status.DELETING
+    await evacuation.everywhere(cloud, lost=not forced)
+    await gone(cloud, alice, uuid)
+    await observe(cloud, host.number, [Observation(workload=uuid, generation=9, gone=True)])
+    await hosts.delete(cloud, "one", hosts.BINARY)
+
+
+async def test_what_is_moving_arrives_when_its_old_host_dies_though_it_is_not_to_be_healed(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor
+) -> None:
+    uuid = await running(cloud, host, alice)
+    two = Host(cloud, await hosts.register(cloud, report("two")))
+    assert (await evacuation.drain(cloud, "one")).moving == [uuid]
+    await lose(cloud, clock)
+    await hosts.seen(cloud, two.number)
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == [uuid]
+    await two.says(uuid, state="running")
+    found = await containers.get(cloud, alice, uuid)
+    assert (found.host, found.status) == ("two", Status.RUNNING)
+    assert await cloud.store.read(audit) == []
