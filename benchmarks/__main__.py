@@ -25,7 +25,7 @@ def main() -> int:
     if options.what == "startup":
         tables = [startup.measure(min(options.count, 5))]
     elif options.what == "create":
-        tables = asyncio.run(create.measure(options.count))
+        tables = create.measure(options.count)
     else:
         tables = [asyncio.run(api.measure(options.seconds, options.containers))]
     for table in tables:

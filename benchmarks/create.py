@@ -39,33 +39,20 @@ WAYS = (
 )
 
 
-async def measure(count: int) -> list[Table]:
+def measure(count: int) -> list[Table]:
     """``count`` containers each way; each takes turns with ``docker run``, so that a busy moment hits both."""
     rows, steps, bursts = [], [], []
     with running_engine() as docker, running_containerd() as containerd:
         for way in WAYS:
             options = containerd if way.engine == "containerd" else docker.options
             with running_cloud(options, spares=way.spares) as cloud:
-                target = Target(cloud)
-                connection = await target.connect()
-                await _through_api(target, connection, "warm")
-                before = _steps(cloud)
-                ours, base = [], []
-                for number in range(count):
-                    ours.append(await _through_api(target, connection, f"bench-{number}"))
-                    base.append(await asyncio.to_thread(_docker_run, docker, "bridge"))
-                    if way.spares:
-                        await asyncio.sleep(1.5)  # the pool is filled again
-                means = _means(_steps(cloud), before)
-                if not way.spares:
-                    bursts.append(await _burst(way, target, docker))
-                connection.close()
+                ours, base, means, burst = asyncio.run(_one_way(way, cloud, docker, count))
             engine = sum(max((means.get(step, 0.0) for step in group), default=0.0) for group in _SIDE_BY_SIDE)
-            ratio = f"{p50(ours) / p50(base):.2f}"
-            own = milliseconds(p50(ours) - engine)
-            rows.append((way.name, milliseconds(p50(ours)), milliseconds(p95(ours)), milliseconds(p50(base)), ratio,
-                         way.target, own))  # fmt: skip
+            ratio, own = f"{p50(ours) / p50(base):.2f}", milliseconds(p50(ours) - engine)
+            figures = milliseconds(p50(ours)), milliseconds(p95(ours)), milliseconds(p50(base))
+            rows.append((way.name, *figures, ratio, way.target, own))
             steps += [(way.name, step, milliseconds(mean)) for step, mean in sorted(means.items(), key=_slowest)]
+            bursts += burst
     columns = (
         "create to Running",
         "p50",
@@ -80,6 +67,26 @@ async def measure(count: int) -> list[Table]:
         Table("Where the time goes", ("way", "step of the agent", "mean"), steps),
         Table(f"{BURST} at once", ("all Running", "Higgins", "`docker run -d` in parallel", "ratio"), bursts),
     ]
+
+
+async def _one_way(
+    way: Way, cloud: HigginsUp, docker: BridgedEngine, count: int
+) -> tuple[list[float], list[float], dict[str, float], list[tuple[str, str, str, str]]]:
+    """Seconds of ours and of ``docker run``, the mean of each step, and the burst where the way has no pool."""
+    target = Target(cloud)
+    connection = await target.connect()
+    await _through_api(target, connection, "warm")
+    before = _steps(cloud)
+    ours, base = [], []
+    for number in range(count):
+        if way.spares:
+            await asyncio.sleep(1.5)  # until the pool is full again
+        ours.append(await _through_api(target, connection, f"bench-{number}"))
+        base.append(await asyncio.to_thread(_docker_run, docker, "bridge"))
+    means = _means(_steps(cloud), before)
+    burst = [] if way.spares else [await _burst(way, target, docker)]
+    connection.close()
+    return ours, base, means, burst
 
 
 def _slowest(one: tuple[str, float]) -> float:

@@ -187,3 +187,24 @@ async def test_a_device_that_is_put_in_opens_no_device(runtime: Runtime, box: st
         return  # refusing it is as good
     assert await sh(runtime, box, f"head -c 1 {place}/disk 2>&1 || true") != ""
     assert "not permitted" in await sh(runtime, box, f"cat {place}/disk 2>&1 || true")
+
+
+async def test_no_file_of_the_container_is_run_outside_of_it(runtime: Runtime, workloads: Workloads) -> None:
+    """Where the library of Python is on this host, the container has one that would be read for a traceback."""
+    library = os.path.dirname(tarfile.__file__)
+    intruder = b"with open('/intruded', 'w') as file:\n    file.write('intruded')\n"
+    uuid = await workloads.start()
+    await sh(runtime, uuid, f"mkdir -p {library}/encodings")
+    planted = (
+        (entry("tarfile.py"), b"# -*- coding: intruder -*-\n"),
+        *((entry(name), intruder) for name in ("encodings/intruder.py", "traceback.py", "linecache.py", "pwd.py")),
+    )
+    await runtime.put_archive(uuid, library, pieces(tar_of(*planted)))
+    failing = entry("file")
+    failing.pax_headers = {"mtime": "nan"}
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        tar.addfile(failing)
+    with suppress(EngineError):  # engines differ in what they make of such a time
+        await runtime.put_archive(uuid, "/tmp", pieces(out.getvalue()))
+    assert await sh(runtime, uuid, "ls /intruded 2> /dev/null || true") == ""

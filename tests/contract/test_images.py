@@ -115,3 +115,29 @@ async def test_a_wrong_password_gets_no_image_even_beside_a_right_one(runtime: R
     assert registry.image in str(refused)
     assert "wrong" not in str(refused)
     assert not isinstance(pulled, BaseException)
+
+
+async def test_an_image_fetched_with_credentials_is_not_for_those_without(runtime: Runtime, registry: Registry) -> None:
+    await runtime.remove_image(registry.image)
+    wrong = RegistryAuth(username="reader", password="wrong", domain=registry.address)
+    await runtime.pull(registry.image, auth=registry.auth)
+    for auth in (None, wrong):
+        with pytest.raises((ImageNotFound, ImagePullFailed)):
+            await runtime.pull(registry.image, auth=auth)
+        with pytest.raises(ImageNotFound):
+            await runtime.pull(registry.image, policy="never", auth=auth)
+    assert registry.image in (await runtime.pull(registry.image, policy="never", auth=registry.auth)).names
+    await runtime.remove_image(registry.image)
+
+
+@pytest.mark.needs("commit")
+async def test_no_container_becomes_the_image_that_holds_sandboxes(runtime: Runtime, box: str) -> None:
+    async def named() -> dict[str, str]:
+        return {name: image.id for image in await runtime.images() for name in image.names}
+
+    before = {name: of for name, of in (await named()).items() if "pause" in name}
+    assert before
+    for name in before:
+        with pytest.raises(EngineError, match="choose another"):
+            await runtime.commit(box, name)
+    assert before.items() <= (await named()).items()

@@ -93,12 +93,13 @@ async def test_a_bind_is_written_through_and_a_read_only_one_is_not(
 
 
 async def test_hosts_and_resolver_can_be_given_as_binds(runtime: Runtime, workloads: Workloads, tmp_path: Path) -> None:
-    for name in ("hosts", "resolv.conf"):
+    for name in ("hosts", "resolv.conf", "hostname"):
         (tmp_path / name).write_text(f"# {name} of the agent\n")
-    binds = tuple(Bind(source=str(tmp_path / name), destination=f"/etc/{name}") for name in ("hosts", "resolv.conf"))
+    names = ("hosts", "resolv.conf", "hostname")
+    binds = tuple(Bind(source=str(tmp_path / name), destination=f"/etc/{name}", read_only=True) for name in names)
     uuid = await workloads.start(binds=binds)
-    assert await sh(runtime, uuid, "cat /etc/hosts /etc/resolv.conf") == (
-        "# hosts of the agent\n# resolv.conf of the agent\n"
+    assert await sh(runtime, uuid, "cat /etc/hosts /etc/resolv.conf /etc/hostname") == (
+        "# hosts of the agent\n# resolv.conf of the agent\n# hostname of the agent\n"
     )
 
 

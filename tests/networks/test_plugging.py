@@ -236,6 +236,15 @@ async def test_few_programs_are_run(site: Site, monkeypatch: pytest.MonkeyPatch)
     assert started == [], "the same filters again"
 
 
+async def test_the_hosts_own_namespace_is_never_wired(site: Site, tmp_path: Path) -> None:
+    (tmp_path / "net").symlink_to("/proc/self/ns/net")  # as the number of a process that is another's by now
+    before = site.host.run("ip", "-j", "address")
+    for path in (str(tmp_path / "net"), "/proc/self/ns/net"):
+        with pytest.raises(EngineError, match="no network namespace"):
+            await site.network.plug(path, str(uuid4()), [wire(str(uuid4()), 5)])
+    assert site.host.run("ip", "-j", "address") == before
+
+
 async def test_a_namespace_that_is_not_there_is_said_to_be_missing(site: Site) -> None:
     with pytest.raises(EngineError, match="no network namespace"):
         await site.network.plug("/proc/0/ns/net", str(uuid4()), [wire(str(uuid4()), 5)])

@@ -1,5 +1,6 @@
 """The agent's smaller parts: its failpoints, its files, its filters, its outbox and its table of wires."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -62,6 +63,19 @@ def test_files_yield_to_a_mount_in_the_same_place_and_go_for_good(tmp_path: Path
     files.remove("w")
     files.remove("w")
     assert not files.all() and not files.there("w")
+
+
+def test_files_are_read_by_every_user_of_a_member_and_written_by_none(tmp_path: Path) -> None:
+    files = Files(tmp_path / "sandboxes", ())
+    before = os.umask(0o077)
+    try:
+        files.write("w", "web", {})
+    finally:
+        os.umask(before)
+    assert all(bind.read_only for bind in files.binds("w", frozenset()))
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "sandboxes").rglob("*")}
+    assert modes == {"w": 0o700, "hosts": 0o644, "resolv.conf": 0o644, "hostname": 0o644}
+    assert (tmp_path / "sandboxes").stat().st_mode & 0o777 == 0o700
 
 
 async def test_filters_are_applied_once_for_all_who_wait_and_only_when_they_changed() -> None:

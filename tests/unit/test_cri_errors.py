@@ -23,3 +23,7 @@ def test_other_answers_are_answers() -> None:
     assert type(engine_error(CODE.UNKNOWN, "no", "this")) is EngineError
     assert isinstance(pull_error(CODE.NOT_FOUND, "", "busybox"), ImageNotFound)
     assert isinstance(pull_error(CODE.UNKNOWN, "no", "busybox"), ImagePullFailed)
+
+
+def test_what_an_engine_says_has_no_nul_which_no_database_keeps() -> None:
+    assert str(pull_error(CODE.UNKNOWN, "denied\0 by\0them", "busybox")).endswith(": denied by them.")

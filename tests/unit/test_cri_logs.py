@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+import tracemalloc
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -78,7 +79,7 @@ def test_a_timestamp_stands_before_each_line_and_in_none(output: list[tuple[int,
 
 @given(written, st.integers(0, 25))
 def test_the_last_lines_are_whole_and_as_many_as_asked_for(output: list[tuple[int, bytes]], count: int) -> None:
-    chunks = render(list(last_lines(entries(output), count)))
+    chunks = render(list(last_lines(lambda: entries(output), count)))
     last = output[-count:] if count else []
     for stream in (1, 2):
         assert text(chunks, stream) == b"".join(line + b"\n" for at, line in last if at == stream)
@@ -182,3 +183,39 @@ def test_a_read_log_is_what_was_written_however_it_is_cut_into_files(output: lis
         path.write_bytes(file_of(newer))
         found = asyncio.run(collect(logs.read(path, LogOptions(stderr=False), never)))
         assert found == b"".join(line + b"\n" for stream, line in output if stream == 1)
+
+
+def test_many_last_lines_are_not_held_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    path.write_bytes(as_written(Entry(stamp(0), 1, True, b"y")) + b"\n")
+    path.write_bytes(path.read_bytes() * 50_000)
+
+    async def lines_read() -> int:
+        options = LogOptions(tail=10**9)
+        return sum([chunk.data.count(b"\n") async for chunk in logs.read(path, options, never_asked)])
+
+    async def never_asked() -> bool:
+        return True
+
+    tracemalloc.start()
+    try:
+        assert asyncio.run(lines_read()) == 50_000
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_line_longer_than_any_engine_writes_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    long, short = Entry(stamp(0), 1, True, bytes(1 << 20)), Entry(stamp(1), 1, True, b"after")
+    path.write_bytes(as_written(long) + b"\n" + as_written(short) + b"\n" + as_written(long))
+
+    async def ended() -> bool:
+        return True
+
+    async def written() -> bytes:
+        return b"".join([chunk.data async for chunk in logs.read(path, LogOptions(), ended)])
+
+    found = asyncio.run(written())
+    assert found.endswith(b"\nafter\n")
+    assert len(found) < 1 << 18

@@ -19,9 +19,10 @@ from higgins.runtimes.base import EngineContainer, Processes
 from higgins.runtimes.cri import config, state, usage
 from higgins.runtimes.cri.commit import with_layer
 from higgins.runtimes.cri.errors import engine_error, pull_error
-from higgins.runtimes.cri.images import check_name, full_name, short_name
+from higgins.runtimes.cri.images import check_name, short_name
 from higgins.runtimes.cri.oom import killed_within
 from higgins.runtimes.cri.streams import exit_code_of
+from higgins.runtimes.pulls import canonical
 
 SPEC = EngineContainer(uuid="c", incarnation=3, sandbox="s", project_id="demo", image="busybox", memory=1 << 20)
 
@@ -179,9 +180,9 @@ def test_runtime_classes_come_from_the_message_or_the_settings() -> None:
 )
 def test_names_are_written_in_full_to_the_engine_and_short_to_people(written: str, full: str, short: str) -> None:
     check_name(written)
-    assert full_name(written) == full
+    assert canonical(written) == full
     assert short_name(full) == short
-    assert full_name(short) == full
+    assert canonical(short) == full
 
 
 @pytest.mark.parametrize("name", ["", "-x", "a//b", "a b", "a\nb", "A/B", "a?b", "../a", "a/../b", "a:", "a@b"])

@@ -3,6 +3,8 @@
 import io
 import os
 import stat
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -91,3 +93,22 @@ def test_a_link_is_described_with_where_it_leads(tmp_path: Path) -> None:
     told = path_stat(f"{tmp_path}/link")
     assert (told["name"], told["link_target"]) == ("link", f"{tmp_path}/target")
     assert path_stat("/")["name"] == "/"
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_that_would_fill_memory_is_not_read(tmp_path: Path, kind: bytes) -> None:
+    header = tarfile.TarInfo("header")
+    header.type, header.size = kind, 1 << 30
+    with pytest.raises(Refused, match="too long"):
+        unpack(str(tmp_path), io.BytesIO(header.tobuf(tarfile.USTAR_FORMAT)))
+
+
+def test_once_confined_the_program_has_the_capabilities_of_files_alone(tmp_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root has capabilities to drop")
+    script = "from higgins.runtimes.cri.confined_tar import confine; confine(); print(open('/proc/self/status').read())"
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    fields = dict(line.split(":", 1) for line in told.strip().splitlines())
+    capabilities = {name: int(fields[name], 16) for name in ("CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb")}
+    assert not any(held & ~0b11011 for held in capabilities.values())
+    assert fields["NoNewPrivs"].strip() == "1"

@@ -1,6 +1,5 @@
 """The Docker driver's frames, names, headers, versions and errors."""
 
-import asyncio
 import base64
 import hashlib
 import io
@@ -73,6 +72,7 @@ def test_errors_are_told_by_status() -> None:
 
 def test_an_error_keeps_the_engines_words_in_one_line() -> None:
     assert str(errors.translate(400, "bad\n  size")) == "The container engine answered: bad size"
+    assert str(errors.translate(400, "bad\0size")) == "The container engine answered: bad size"
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError()])
@@ -146,48 +146,3 @@ def test_the_pause_image_is_the_same_each_time_and_names_its_machine() -> None:
     assert image["rootfs"]["diff_ids"] == [f"sha256:{hashlib.sha256(layer).hexdigest()}"]
     with tarfile.open(fileobj=io.BytesIO(layer)) as tar:
         assert [(member.name, member.mode) for member in tar.getmembers()] == [("pause", 0o755)]
-
-
-async def test_pulls_of_one_image_by_one_caller_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    begun: list[RegistryAuth | None] = []
-    go = asyncio.Event()
-
-    async def pull(_: client.Client, name: str, auth: RegistryAuth | None) -> None:
-        begun.append(auth)
-        await go.wait()
-
-    monkeypatch.setattr(images, "pull", pull)
-    pulls = images.Pulls()
-    engine = client.Client("unix:///nowhere")
-    other = RegistryAuth(username="u", password="p", domain="d")
-    waiting = [asyncio.create_task(pulls.join(engine, "a:1", auth)) for auth in (None, None, other)]
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert begun == [None, other]
-    waiting[0].cancel()  # one leaves; the other still gets it
-    go.set()
-    results = await asyncio.gather(*waiting, return_exceptions=True)
-    assert isinstance(results[0], asyncio.CancelledError)
-    assert results[1:] == [None, None]
-    await engine.close()
-
-
-async def test_a_pull_that_nobody_waits_for_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = asyncio.Event()
-
-    async def pull(_: client.Client, name: str, auth: RegistryAuth | None) -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
-
-    monkeypatch.setattr(images, "pull", pull)
-    pulls = images.Pulls()
-    engine = client.Client("unix:///nowhere")
-    waiting = asyncio.create_task(pulls.join(engine, "a:1", None))
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    waiting.cancel()
-    async with asyncio.timeout(30):
-        await ended.wait()
-    await engine.close()

@@ -1,6 +1,8 @@
 """The files that tell a container its name, its neighbours and its name servers: one set for each sandbox.
 
 They are bound into every member, so ``hosts`` is rewritten in place (the same inode) when a neighbour comes or goes.
+Members only read them: what one writes would fill the host's disk, past every limit of the container's, and its
+neighbours would believe it. Users of the host cannot come to them.
 """
 
 import shutil
@@ -41,15 +43,18 @@ class Files:
         """Write or rewrite the set. Raises OSError."""
         directory = self._root / workload
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "hosts").write_text(hosts(names))
-        (directory / "resolv.conf").write_text(resolv_conf(self._servers))
-        (directory / "hostname").write_text(f"{hostname}\n" if hostname else "")
+        for private in (self._root, directory):
+            private.chmod(0o700)
+        texts = {"hosts": hosts(names), "resolv.conf": resolv_conf(self._servers)}
+        for name, text in (texts | {"hostname": f"{hostname}\n" if hostname else ""}).items():
+            (directory / name).write_text(text)
+            (directory / name).chmod(0o644)  # in the container all users read them, whatever the agent's umask
 
     def binds(self, workload: str, taken: frozenset[str]) -> tuple[Bind, ...]:
         """How a member sees them, except where its owner mounts something of their own."""
         directory = self._root / workload
         return tuple(
-            Bind(str(directory / name), destination)
+            Bind(str(directory / name), destination, read_only=True)
             for name, destination in DESTINATIONS.items()
             if destination not in taken
         )

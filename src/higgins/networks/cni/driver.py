@@ -12,6 +12,8 @@ import json
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from higgins.model.errors import EngineError
@@ -59,15 +61,12 @@ class _Cni:
         await self._remove_unused_bridges()
 
     async def plug(self, netns: str, workload: str, ports: list[PortWire]) -> None:
-        try:
-            inode = Path(netns).stat().st_ino
-        except OSError as error:
-            raise EngineError(f"The sandbox {workload} has no network namespace to wire.") from error
-        for port in ports:
-            config = json.dumps(wires.bridge_config(port))
-            alias = wires.port_alias(workload, port.uuid, inode)
-            async with self._bridges[wires.bridge_name(port.network)]:
-                await self._wire(netns, workload, port, config, alias)
+        with _namespace(netns, workload) as (held, inode):
+            for port in ports:
+                config = json.dumps(wires.bridge_config(port))
+                alias = wires.port_alias(workload, port.uuid, inode)
+                async with self._bridges[wires.bridge_name(port.network)]:
+                    await self._wire(held, workload, port, config, alias)
 
     async def unplug(self, workload: str, ports: list[str]) -> None:
         wanted = {Plugged(workload=str(wires.checked_uuid(workload)), port=str(wires.checked_uuid(p))) for p in ports}
@@ -216,6 +215,27 @@ class _Cni:
         for side, bridges in _PASSAGES:
             if any(line.startswith(f"-A FORWARD {side} {bridges} ") for line in found):
                 await run("iptables", "-w", "-D", "FORWARD", *_passage(side, bridges))
+
+
+@contextmanager
+def _namespace(netns: str, workload: str) -> Iterator[tuple[str, int]]:
+    """A path to the sandbox's network namespace that keeps meaning it, and its inode.
+
+    The engine's path goes by the number of a process. That one may have ended and its number be another's, of the
+    host's own namespace: wiring that would give the host the addresses and routes of a tenant's port.
+    """
+    missing = f"The sandbox {workload} has no network namespace to wire."
+    try:
+        descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise EngineError(missing) from error
+    try:
+        found, own = os.fstat(descriptor), Path("/proc/self/ns/net").stat()
+        if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
+            raise EngineError(missing)
+        yield f"/proc/{os.getpid()}/fd/{descriptor}", found.st_ino
+    finally:
+        os.close(descriptor)
 
 
 async def _make_bridge(port: PortWire) -> None:

@@ -16,6 +16,7 @@ from higgins.model.errors import ContainerGone, EngineError, NotImplementedHere,
 from higgins.runtimes.base import PathStat
 from higgins.runtimes.cri import classes, config, state
 from higgins.runtimes.cri.client import Client
+from higgins.runtimes.cri.errors import sentence
 
 _PROGRAM = Path(__file__).with_name("confined_tar.py")
 _BLOCK = 1 << 18
@@ -131,4 +132,4 @@ def _answer(line: bytes, path: str) -> dict[str, Any]:
         case "gone":
             raise ContainerGone("The container has ended.")
         case _:
-            raise EngineError(f"Copying {path} failed: {told['message']}.")
+            raise EngineError(f"Copying {path} failed: {sentence(told['message'])}")

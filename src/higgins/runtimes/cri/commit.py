@@ -17,7 +17,8 @@ from cri_api.v1 import api_pb2 as cri
 from higgins.model.errors import ContainerGone, EngineError
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd, entries, message
-from higgins.runtimes.cri.images import check_name, full_name
+from higgins.runtimes.cri.images import check_name
+from higgins.runtimes.pulls import canonical, check_free
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -44,6 +45,7 @@ def digest_of(blob: bytes) -> str:
 async def commit(client: Client, container: cri.Container, name: str) -> str:
     """Make the image ``name`` of the container's file system as it is now; the image's id."""
     check_name(name)
+    check_free(name, (await client.handlers()).pause_image)
     containerd = await client.containerd()
     record = await containerd.container(container.id)
     manifest, image = await _image_of(containerd, container.image_ref)
@@ -61,8 +63,8 @@ async def commit(client: Client, container: cri.Container, name: str) -> str:
         # What a manifest points at is told to the collector by its labels.
         kept = {f"containerd.io/gc.ref.content.l.{at}": one["digest"] for at, one in enumerate(layers)}
         await _store(containerd, blob, kept | {"containerd.io/gc.ref.content.config": digest_of(config)}, lease)
-        await _name(containerd, full_name(name), blob)
-    await _seen(client, full_name(name), digest_of(config))
+        await _name(containerd, canonical(name), blob)
+    await _seen(client, canonical(name), digest_of(config))
     return digest_of(config)
 
 

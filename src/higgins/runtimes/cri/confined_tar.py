@@ -6,6 +6,11 @@ The program enters the root (``chroot``) before it looks at any path of the tena
 container nor one in a tar can lead out. Names of users are never looked up there: that would load the container's
 libraries into a privileged process. A tar with device nodes is refused.
 
+Inside, Python itself must not look for files either. It would import a module, or read the source of one for a
+traceback, from the tenant's root: all that is needed is imported before, the ways to import are taken away, and
+whatever fails is answered and ends the program without a traceback. It keeps the capabilities that files need, and
+may not use much memory.
+
 A running container's root is taken from its first process, after which it is checked by its control group that the
 process is still that container's. A stopped container's snapshot is mounted in a mount namespace of this program's
 own, with its volumes, and goes away with it.
@@ -22,17 +27,25 @@ import gzip  # noqa: F401
 import json
 import lzma  # noqa: F401
 import os
+import resource
 import stat
 import sys
 import tarfile
 import time
+import zlib  # noqa: F401
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, NoReturn
 
 _CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 4096, 16384, 1 << 18
 _OPENAT2, _RESOLVE_IN_ROOT = 437, 0x10
 _MOUNT_FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "bind": _MS_BIND, "rbind": _MS_BIND | _MS_REC}
 _BLOCK = 1 << 18
+#: Bytes: of address space, and of one entry's long name or extended header, which are read whole.
+_MEMORY, _HEADER = 512 << 20, 1 << 20
+#: CHOWN, DAC_OVERRIDE, FOWNER and FSETID (linux/capability.h); a named pipe needs none.
+_CAPABILITIES = 1 << 0 | 1 << 1 | 1 << 3 | 1 << 4
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38
+_CAPABILITY_VERSION_3 = 0x20080522
 
 #: Go's os.FileMode bits for the types that ``stat`` knows.
 _GO_TYPES = {
@@ -54,6 +67,22 @@ class Refused(Exception):
         self.kind = kind
 
 
+class Entry(tarfile.TarInfo):
+    """An entry of a stranger's tar, whose name and extended headers are not longer than any that is meant."""
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> Any:
+        self._bound()
+        return super()._proc_pax(archive)  # type: ignore[misc]
+
+    def _proc_gnulong(self, archive: tarfile.TarFile) -> Any:
+        self._bound()
+        return super()._proc_gnulong(archive)  # type: ignore[misc]
+
+    def _bound(self) -> None:
+        if self.size > _HEADER:
+            raise Refused("failed", "the tar has a header that is too long")
+
+
 def go_mode(mode: int) -> int:
     """A mode as Go's os.FileMode has it."""
     special = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
@@ -64,7 +93,9 @@ def go_mode(mode: int) -> int:
 def path_stat(path: str) -> dict[str, Any]:
     """Docker's description of a path."""
     found = os.lstat(path)
-    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(found.st_mtime))
+    # Not strftime(), which reads the zone's file, and so the tenant's.
+    year, month, day, hour, minute, second = time.gmtime(found.st_mtime)[:6]
+    moment = f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z"
     link = stat.S_ISLNK(found.st_mode)
     return {
         "name": os.path.basename(os.path.normpath(path)) or "/",
@@ -97,10 +128,11 @@ def unpack(path: str, data: BinaryIO) -> None:
     if not os.path.isdir(path):
         raise Refused("not-a-directory", path)
     directories = []
-    with tarfile.open(fileobj=data, mode="r|*") as archive:
+    with tarfile.open(fileobj=data, mode="r|*", tarinfo=Entry) as archive:
         # Set here and not given to extract(), which takes it from Python 3.11.4 on only.
         archive.extraction_filter = lambda member, _path: member
-        for member in archive:
+        while (member := archive.next()) is not None:
+            _forget(archive)
             if member.ischr() or member.isblk():
                 raise Refused("failed", f"{member.name} is a device, and none is put into a container")
             target = os.path.join(path, member.name)
@@ -117,6 +149,11 @@ def unpack(path: str, data: BinaryIO) -> None:
         os.utime(target, (mtime, mtime))
 
 
+def _forget(archive: tarfile.TarFile) -> None:
+    """The entries that went by, which the archive would all keep."""
+    archive.members.clear()  # type: ignore[attr-defined]
+
+
 def enter(job: dict[str, Any]) -> None:
     """Make the container's root this program's own."""
     if job.get("process"):
@@ -126,8 +163,26 @@ def enter(job: dict[str, Any]) -> None:
     else:
         root = _mounted(job["mounts"], job["mount_point"], job["binds"])
     os.fchdir(root)
+    for ways in (sys.path, sys.meta_path, sys.path_hooks, sys.path_importer_cache):
+        ways.clear()
     os.chroot(".")
     os.chdir("/")
+    os.close(root)
+    confine()
+
+
+def confine() -> None:
+    """Keep what files need, and nothing that would serve an intruder."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    for capability in range(64):
+        if _libc.prctl(_PR_CAPBSET_READ, capability, 0, 0, 0) == 1 and not _CAPABILITIES & 1 << capability:
+            _check(_libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0), "capability")
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    # Effective, permitted and inheritable, of the lower 32 and of the upper.
+    kept = (ctypes.c_uint32 * 6)(_CAPABILITIES, _CAPABILITIES, 0, 0, 0, 0)
+    _check(_libc.capset(header, kept), "capset")
 
 
 def _mounted(mounts: list[dict[str, Any]], mount_point: str, binds: list[dict[str, Any]]) -> int:
@@ -205,6 +260,7 @@ def _add(archive: tarfile.TarFile, source: str, target: str, links: dict[tuple[i
         with open(source, "rb", buffering=0) as file:
             entry.size = os.fstat(file.fileno()).st_size
             archive.addfile(entry, _Exactly(file, entry.size))  # type: ignore[arg-type]
+        _forget(archive)
         return False
     elif stat.S_ISFIFO(found.st_mode):
         entry.type = tarfile.FIFOTYPE
@@ -214,6 +270,7 @@ def _add(archive: tarfile.TarFile, source: str, target: str, links: dict[tuple[i
     else:
         return False
     archive.addfile(entry)
+    _forget(archive)
     return entry.isdir()
 
 
@@ -233,27 +290,37 @@ class _Exactly:
         return data
 
 
-def main() -> int:
+def main() -> NoReturn:
+    """Do the job. Ends the process without what Python does at its end, and without a traceback: see the module."""
     tarfile.pwd = tarfile.grp = None  # type: ignore[attr-defined]
-    job = json.loads(sys.argv[1])
-    out = sys.stdout.buffer
+    sys.excepthook = lambda *_: None
+    sys.unraisablehook = lambda _: None
+    answered = False
     try:
+        job = json.loads(sys.argv[1])
         enter(job)
         if job["verb"] == "put":
             unpack(job["path"], sys.stdin.buffer)
             _tell({"done": True})
         else:
-            _tell({"stat": path_stat(job["path"])})
-    except (OSError, tarfile.TarError, Refused) as error:
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        kind = error.kind if isinstance(error, Refused) else "not-found" if missing else "failed"
-        _tell({"error": kind, "message": str(error)})
-        return 1
-    if job["verb"] == "get":
-        # What fails from here on can only be told by the exit code: the tar has begun.
-        pack(job["path"], out)
-        out.flush()
-    return 0
+            described = path_stat(job["path"])
+            answered = True  # what fails from here on can only be told by the exit code: the tar begins
+            _tell({"stat": described})
+            pack(job["path"], sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+    except BaseException as error:
+        try:
+            if not answered:
+                _tell(_failure(error))
+        finally:
+            os._exit(1)
+    os._exit(0)
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    kind = error.kind if isinstance(error, Refused) else "not-found" if missing else "failed"
+    return {"error": kind, "message": str(error) or type(error).__name__}
 
 
 def _tell(answer: dict[str, Any]) -> None:
@@ -262,4 +329,4 @@ def _tell(answer: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

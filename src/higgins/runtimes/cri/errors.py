@@ -56,7 +56,7 @@ def sentence(details: str) -> str:
     Of a container that cannot be started, each layer down to the OCI runtime says that it failed; the last says why.
     """
     why = details.rpartition(_RUNTIME_SAYS)[2].removesuffix(": unknown")
-    text = " ".join(why.split())[:500].rstrip(".")
+    text = " ".join(why.replace("\0", " ").split())[:500].rstrip(".")  # no database keeps a NUL
     return f"{text or 'it gave no reason'}."
 
 

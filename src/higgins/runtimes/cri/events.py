@@ -37,6 +37,46 @@ async def events(client: Client) -> AsyncIterator[Event]:
 
 
 async def _from_containerd(client: Client) -> AsyncIterator[Event]:
+    """Each event once CRI has seen it too. What one waits for holds up none of the others."""
+    told: asyncio.Queue[str | None] = asyncio.Queue()
+    settling: set[asyncio.Task[None]] = set()
+
+    async def settle(engine_id: str, topic: str, sandbox: str) -> None:
+        await _settled(client, engine_id, topic)
+        told.put_nowait(sandbox)
+
+    def done(task: asyncio.Task[None]) -> None:
+        settling.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            failed.append(task)
+            told.put_nowait(None)
+
+    async def listen() -> None:
+        async for engine_id, topic, sandbox in _of_ours(client):
+            if topic in (_EXIT, _GONE):
+                task = asyncio.create_task(settle(engine_id, topic, sandbox))
+                settling.add(task)
+                task.add_done_callback(done)
+            else:
+                told.put_nowait(sandbox)
+
+    failed: list[asyncio.Task[None]] = []
+    listening = asyncio.create_task(listen())
+    listening.add_done_callback(lambda _: told.put_nowait(None))
+    try:
+        while (sandbox := await told.get()) is not None:
+            yield Event(sandbox)
+        for task in (*failed, listening):
+            if task.done():
+                await task  # raises what it failed with
+    finally:
+        for task in (listening, *settling):
+            task.cancel()
+        await asyncio.gather(listening, *settling, return_exceptions=True)
+
+
+async def _of_ours(client: Client) -> AsyncIterator[tuple[str, str, str]]:
+    """(engine's id, topic, uuid of the sandbox) of what containerd tells of our containers."""
     containerd = await client.containerd()
     # One that is removed can be asked about no more: who they all are is known before.
     sandboxes: dict[str, str] = await _sandboxes_by_id(client)
@@ -54,9 +94,7 @@ async def _from_containerd(client: Client) -> AsyncIterator[Event]:
             continue  # not ours
         if topic == _GONE:
             del sandboxes[container_id]
-        if topic in (_EXIT, _GONE):
-            await _settled(client, container_id, topic)
-        yield Event(sandbox)
+        yield container_id, topic, sandbox
 
 
 async def _sandboxes_by_id(client: Client) -> dict[str, str]:

@@ -10,6 +10,7 @@ from higgins.model.errors import EngineError, ImageNotFound
 from higgins.runtimes.base import Image, RegistryAuth
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.errors import pulling
+from higgins.runtimes.pulls import Pulls, Readers, canonical
 
 #: A reference: registry, path, tag, digest (github.com/distribution/reference). An image's id has the same form.
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -23,16 +24,6 @@ _SEEN = 30
 
 def image_of(found: cri.Image) -> Image:
     return Image(id=found.id, names=tuple(short_name(name) for name in found.repo_tags), size=found.size)
-
-
-def full_name(image: str) -> str:
-    """The name that engines store: with a registry, and a tag where there is neither tag nor digest."""
-    first, slash, _ = image.partition("/")
-    if not slash:
-        image = f"docker.io/library/{image}"
-    elif not ("." in first or ":" in first or first == "localhost"):
-        image = f"docker.io/{image}"
-    return image if "@" in image or ":" in image.rpartition("/")[2] else f"{image}:latest"
 
 
 def short_name(image: str) -> str:
@@ -51,7 +42,8 @@ class Images:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._pulls: dict[tuple[str, RegistryAuth | None], asyncio.Task[Image]] = {}
+        self._pulls: Pulls[Image] = Pulls()
+        self._readers = Readers()
 
     async def find(self, name: str) -> Image | None:
         """An image on the host by a name, or by its id. None as well for what can be neither."""
@@ -64,25 +56,15 @@ class Images:
     async def pull(self, name: str, policy: str, auth: RegistryAuth | None) -> Image:
         """Make the image be here. Raises ``ImageNotFound``, ``ImagePullFailed``."""
         check_name(name)
-        if policy != "always":
-            found = await self.find(name)
-            if found is not None:
-                return found
-            if policy == "never":
-                raise ImageNotFound(f"Image {name} is not on this host, and the policy is never to pull it.")
-        key = (name, auth)
-        task = self._pulls.get(key)
-        if task is None:
-            task = asyncio.create_task(self._fetch(name, auth))
-            self._pulls[key] = task
-            task.add_done_callback(lambda done: self._forget(key, done))
-        # One that gives up waiting must not end the others' pull.
-        return await asyncio.shield(task)
-
-    def _forget(self, key: tuple[str, RegistryAuth | None], done: asyncio.Task[Image]) -> None:
-        self._pulls.pop(key, None)
-        if not done.cancelled():
-            done.exception()  # those who waited have had it, or have gone
+        found = await self.find(name)
+        if policy != "always" and found is not None and self._readers.may_use(name, found, auth):
+            return found
+        if policy == "never":
+            raise ImageNotFound(f"Image {name} is not on this host, and the policy is never to pull it.")
+        with self._readers.fetching(name, auth, found):
+            fetched = await self._pulls.join(name, auth, lambda: self._fetch(name, auth))
+            self._readers.fetched(name, auth, found, fetched)
+        return fetched
 
     async def _fetch(self, name: str, auth: RegistryAuth | None) -> Image:
         credentials = None
@@ -93,7 +75,7 @@ class Images:
             answer = await self._client.image.PullImage(
                 cri.PullImageRequest(image=cri.ImageSpec(image=name), auth=credentials)
             )
-        return await self.find(answer.image_ref) or Image(id=answer.image_ref, names=(short_name(full_name(name)),))
+        return await self.find(answer.image_ref) or Image(id=answer.image_ref, names=(short_name(canonical(name)),))
 
     async def all(self) -> list[Image]:
         answer = await self._client.ask(self._client.image.ListImages, cri.ListImagesRequest())
@@ -105,10 +87,11 @@ class Images:
         CRI itself would remove all names that the image has.
         """
         found = await self.find(name)
+        self._readers.forget(name)
         if found is None:
             return
-        if len(found.names) > 1 and await self._client.is_containerd() and short_name(full_name(name)) in found.names:
-            await (await self._client.containerd()).remove_image(full_name(name))
+        if len(found.names) > 1 and await self._client.is_containerd() and short_name(canonical(name)) in found.names:
+            await (await self._client.containerd()).remove_image(canonical(name))
             async with asyncio.timeout(_SEEN):
                 while await self.find(name) is not None:  # noqa: ASYNC110  CRI follows by an event, seen by it alone
                     await asyncio.sleep(0.02)

@@ -10,8 +10,7 @@ its log writes to the new one from then on. One older file is kept beside a log,
 
 import asyncio
 import os
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import chain, groupby, islice, takewhile
 from pathlib import Path
@@ -23,6 +22,8 @@ from higgins.runtimes.base import LogChunk, LogOptions
 
 #: Seconds between looks at a file that is followed, and lines read at once (of at most 16 KiB, by the engine).
 _POLL, _BLOCK = 0.2, 256
+#: Bytes of a line of the file that are read.
+_LONGEST = 1 << 17
 _STREAMS = {b"stdout": 1, b"stderr": 2}
 
 
@@ -66,22 +67,29 @@ def wanted(entries: Iterable[Entry], options: LogOptions) -> Iterator[Entry]:
             yield entry
 
 
-def last_lines(entries: Iterable[Entry], count: int | None) -> Iterable[Entry]:
-    """The entries of the last ``count`` lines, parts together with the end of their line. None means all."""
-    if count is None:
-        return entries
-    lines: deque[list[Entry]] = deque(maxlen=count)
-    unfinished: dict[int, list[Entry]] = {}
+def lines(entries: Iterable[Entry]) -> Iterator[tuple[int, Entry]]:
+    """Each entry with the number, from 1, of the line of its stream that it is a part of, in order of their begin."""
+    number, inside = 0, {1: 0, 2: 0}
     for entry in entries:
-        line = unfinished.pop(entry.stream, [])
-        line.append(entry)
+        if not inside[entry.stream]:
+            number += 1
+            inside[entry.stream] = number
+        yield inside[entry.stream], entry
         if entry.ends_line:
-            lines.append(line)
-        else:
-            unfinished[entry.stream] = line
-    for line in unfinished.values():
-        lines.append(line)
-    return [entry for line in lines for entry in line]
+            inside[entry.stream] = 0
+
+
+def last_lines(look: Callable[[], Iterable[Entry]], count: int | None) -> Iterator[Entry]:
+    """The entries of the last ``count`` lines, parts together with the end of their line. None means all.
+
+    With a count they are looked at twice, to count and to give: whoever asks for a million lines must not have them
+    all held in memory.
+    """
+    if count is None:
+        yield from look()
+        return
+    total = max((number for number, _ in lines(look())), default=0)
+    yield from (entry for number, entry in lines(look()) if number > total - count)
 
 
 class Renderer:
@@ -112,8 +120,8 @@ async def read(
         before = _older(path, file)
         if before is not None:
             with before:
-                first = chain(_entries(before), _entries(file) if file is not None else ())
-                async for chunk in _rendered(_asked(first, options, tail), renderer):
+                files = (before,) if file is None else (before, file)
+                async for chunk in _rendered(_asked(files, options, tail), renderer):
                     yield chunk
             tail = None
         while True:
@@ -121,13 +129,13 @@ async def read(
             over = not options.follow or await ended()
             if file is None or _replaced(path, file):
                 if file is not None:
-                    async for chunk in _rendered(_asked(_entries(file), options, tail), renderer):
+                    async for chunk in _rendered(_asked((file,), options, tail), renderer):
                         yield chunk
                     tail = None
                     file.close()
                 file = _open(path)
             if file is not None:
-                async for chunk in _rendered(_asked(_entries(file), options, tail), renderer):
+                async for chunk in _rendered(_asked((file,), options, tail), renderer):
                     yield chunk
                 tail = None
             if over:
@@ -149,9 +157,16 @@ async def _rendered(entries: Iterator[Entry], renderer: Renderer) -> AsyncIterat
             yield chunk
 
 
-def _asked(entries: Iterable[Entry], options: LogOptions, tail: int | None) -> Iterator[Entry]:
+def _asked(files: Sequence[BinaryIO], options: LogOptions, tail: int | None) -> Iterator[Entry]:
     """A generator, so that even the search for the last lines happens where it is consumed: in the thread."""
-    yield from last_lines(wanted(entries, options), tail)
+    places = [file.tell() for file in files]
+
+    def look() -> Iterator[Entry]:
+        for file, place in zip(files, places, strict=True):
+            file.seek(place)
+        return wanted(chain.from_iterable(_entries(file) for file in files), options)
+
+    yield from last_lines(look, tail)
 
 
 def older_name(path: Path) -> Path:
@@ -205,12 +220,18 @@ def _replaced(path: Path, file: BinaryIO) -> bool:
 
 
 def _entries(file: BinaryIO) -> Iterator[Entry]:
-    """All whole lines from here on; a line that is being written is left for the next look."""
+    """All whole lines from here on; a line that is being written is left for the next look.
+
+    One that is longer than any engine is meant to write is cut.
+    """
     while True:
-        line = file.readline()
-        if not line.endswith(b"\n"):
-            file.seek(-len(line), os.SEEK_CUR)
+        place = file.tell()
+        line = rest = file.readline(_LONGEST)
+        while len(rest) == _LONGEST and not rest.endswith(b"\n"):
+            rest = file.readline(_LONGEST)
+        if not rest.endswith(b"\n"):
+            file.seek(place)
             return
-        entry = parse(line[:-1])
+        entry = parse(line.removesuffix(b"\n"))
         if entry is not None:
             yield entry

@@ -218,6 +218,7 @@ class DockerRuntime:
     async def commit(self, uuid: str, name: str) -> str:
         """The image keeps the owner's labels, but none that would make a container of it look like one of ours."""
         repository, tag = split_name(name)
+        self._images.check_free(f"{repository}:{tag}")
         ours = (config.UUID, config.SANDBOX, config.PROJECT, config.INCARNATION, config.KIND)
         changes = "\n".join(f'LABEL {key}=""' for key in ours)
         params = {"container": await self._find(uuid), "repo": repository, "tag": tag, "changes": changes}

@@ -14,14 +14,19 @@ NO_CONNECTION = 900
 
 def translate(status: int, message: str, missing: HigginsError | None = None) -> HigginsError:
     """The error for an engine's answer; ``missing`` is what 404 means for the call that was made."""
-    words = " ".join(message.split())
+    said = words(message)
     if status == NO_CONNECTION or status in (502, 503, 504):
         return EngineUnavailable("The container engine of this host does not answer now.")
     if status == 404 and missing is not None:
         return missing
     if status == 501:
-        return NotImplementedHere(f"The container engine of this host cannot do that: {words}")
-    return EngineError(f"The container engine answered: {words}")
+        return NotImplementedHere(f"The container engine of this host cannot do that: {said}")
+    return EngineError(f"The container engine answered: {said}")
+
+
+def words(message: object) -> str:
+    """What an engine said as one line. Without NUL, which no database keeps: registries' words are in it, too."""
+    return " ".join(str(message).replace("\0", " ").split())
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import platform
 import re
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from higgins.model.errors import EngineError, EngineUnavailable, HigginsError, I
 from higgins.runtimes.base import Image, RegistryAuth
 from higgins.runtimes.docker import pause
 from higgins.runtimes.docker.client import Client
+from higgins.runtimes.docker.errors import words
+from higgins.runtimes.pulls import Pulls, Readers, check_free
 
 PAUSE = "higgins-pause:1"
 
@@ -54,34 +57,6 @@ def image(payload: dict[str, Any]) -> Image:
     return Image(id=payload["Id"], names=names, size=int(payload.get("Size") or 0))
 
 
-class Pulls:
-    """Pulls that go on now. Those who ask for the same image with the same identity wait for one pull.
-
-    The identity is part of the key: who may not read an image must not get it through another's pull. The pull ends
-    when the last of those who wait for it has left.
-    """
-
-    def __init__(self) -> None:
-        self._tasks: dict[tuple[str, RegistryAuth | None], asyncio.Task[None]] = {}
-        self._waiting: dict[tuple[str, RegistryAuth | None], int] = {}
-
-    async def join(self, client: Client, name: str, auth: RegistryAuth | None) -> None:
-        key = (name, auth)
-        task = self._tasks.get(key)
-        if task is None:
-            task = self._tasks[key] = asyncio.create_task(pull(client, name, auth))
-            self._waiting[key] = 0
-        self._waiting[key] += 1
-        try:
-            await asyncio.shield(task)
-        finally:
-            self._waiting[key] -= 1
-            if not self._waiting[key]:
-                del self._waiting[key], self._tasks[key]
-                if not task.done():
-                    task.cancel()
-
-
 async def pull(client: Client, name: str, auth: RegistryAuth | None) -> None:
     """One pull, to its end. Raises ``ImageNotFound`` and ``ImagePullFailed`` with the registry's words."""
     params = {"fromImage": name}
@@ -95,7 +70,7 @@ async def pull(client: Client, name: str, auth: RegistryAuth | None) -> None:
                     detail = said.get("errorDetail") or {}
                     if detail.get("code") == 404:
                         raise missing
-                    raise ImagePullFailed(f"The image {name} could not be pulled: {said['error']}")
+                    raise ImagePullFailed(f"The image {name} could not be pulled: {words(said['error'])}")
     except (EngineUnavailable, ImageNotFound, ImagePullFailed):
         raise
     except HigginsError as error:
@@ -113,7 +88,8 @@ class Images:
 
     def __init__(self, client: Client, pause_image: str | None, pause_binary: str) -> None:
         self._client = client
-        self._pulls = Pulls()
+        self._pulls: Pulls[None] = Pulls()
+        self._readers = Readers()
         self._pause_image = pause_image
         self._pause_binary = pause_binary
         self._building = asyncio.Lock()
@@ -125,32 +101,45 @@ class Images:
         return image(await self._client.call("GET", f"images/{name}/json", missing=missing))
 
     async def pull(self, name: str, policy: str, auth: RegistryAuth | None) -> Image:
+        """An image that is here for others alone (``Readers``) is as good as none."""
         name = full_name(name)
-        if policy != "always":
-            try:
-                return await self.inspect(name)
-            except ImageNotFound:
-                if policy == "never":
-                    raise
-        await self._pulls.join(self._client, name, auth)
-        return await self.inspect(name)
+        found = await self._found(name)
+        if policy != "always" and found is not None and self._readers.may_use(name, found, auth):
+            return found
+        if policy == "never":
+            raise ImageNotFound(f"The image {name} is not on this host.")
+        with self._readers.fetching(name, auth, found):
+            await self._pulls.join(name, auth, lambda: pull(self._client, name, auth))
+            fetched = await self.inspect(name)
+            self._readers.fetched(name, auth, found, fetched)
+        return fetched
+
+    async def _found(self, name: str) -> Image | None:
+        try:
+            return await self.inspect(name)
+        except ImageNotFound:
+            return None
+
+    def check_free(self, name: str) -> None:
+        """Raises ``EngineError`` for the names of the images that hold sandboxes."""
+        for taken in {PAUSE, self._pause_image or PAUSE}:
+            check_free(name, taken)
 
     async def load(self, archive: Path) -> None:
         """Take in an archive of ``docker save``; the images have the names that it gives them."""
         async with self._client.open("POST", "images/load", params={"quiet": "1"}, body=_chunks(archive)) as answer:
             async for said in self._client.objects(answer):
                 if "error" in said:
-                    raise ImagePullFailed(f"The container engine cannot load the image: {said['error']}")
+                    raise ImagePullFailed(f"The container engine cannot load the image: {words(said['error'])}")
 
     async def all(self) -> list[Image]:
         return [image(entry) for entry in await self._client.call("GET", "images/json")]
 
     async def remove(self, name: str) -> None:
         """Take the name away, and the image with its last name. Gone already is done."""
-        try:
+        with suppress(ImageNotFound):
             await self._client.call("DELETE", f"images/{full_name(name)}", missing=ImageNotFound(name))
-        except ImageNotFound:
-            return
+        self._readers.forget(name)
 
     async def search(self, term: str) -> list[dict[str, object]]:
         return list(await self._client.call("GET", "images/search", params={"term": term}))
@@ -174,4 +163,4 @@ class Images:
         async with self._client.open("POST", "images/load", params={"quiet": "1"}, body=saved) as answer:
             async for said in self._client.objects(answer):
                 if "error" in said:
-                    raise EngineError(f"The container engine answered: {said['error']}")
+                    raise EngineError(f"The container engine answered: {words(said['error'])}")

@@ -1,0 +1,123 @@
+"""Pulls that several wait for, and whom the image is for then."""
+
+import asyncio
+
+import pytest
+
+from higgins.model.errors import EngineError
+from higgins.runtimes.base import Image, RegistryAuth
+from higgins.runtimes.pulls import Pulls, Readers, canonical, check_free
+
+ALICE, BOB = (RegistryAuth(username=name, password="p", domain="d") for name in ("alice", "bob"))
+NAME = "registry.example/private:1"
+IMAGE = Image(id="sha256:1", names=(NAME,))
+NEWER = Image(id="sha256:2", names=(NAME,))
+EVERYONE = (None, ALICE, BOB)
+
+
+async def test_pulls_of_one_image_by_one_caller_are_one() -> None:
+    begun: list[RegistryAuth | None] = []
+    go = asyncio.Event()
+
+    async def fetch(auth: RegistryAuth | None) -> str:
+        begun.append(auth)
+        await go.wait()
+        return "fetched"
+
+    pulls: Pulls[str] = Pulls()
+    waiting = [
+        asyncio.create_task(pulls.join("a:1", auth, lambda auth=auth: fetch(auth)))  # type: ignore[misc]
+        for auth in (None, None, ALICE)
+    ]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert begun == [None, ALICE]
+    waiting[0].cancel()  # one leaves; the other still gets it
+    go.set()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert results[1:] == ["fetched", "fetched"]
+
+
+async def test_a_pull_that_nobody_waits_for_ends() -> None:
+    ended = asyncio.Event()
+
+    async def fetch() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    pulls: Pulls[None] = Pulls()
+    waiting = asyncio.create_task(pulls.join("a:1", None, fetch))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    waiting.cancel()
+    async with asyncio.timeout(30):
+        await ended.wait()
+
+
+def users(readers: Readers, name: str = NAME, found: Image = IMAGE) -> list[RegistryAuth | None]:
+    return [one for one in EVERYONE if readers.may_use(name, found, one)]
+
+
+def test_what_was_fetched_with_credentials_is_for_those_alone_who_gave_them() -> None:
+    readers = Readers()
+    readers.fetched(NAME, ALICE, None, IMAGE)
+    assert users(readers) == [ALICE]
+    assert users(readers, IMAGE.id) == [ALICE]
+    readers.fetched(NAME, BOB, IMAGE, IMAGE)
+    assert users(readers) == [ALICE, BOB]
+
+
+def test_an_image_that_anybody_gets_or_that_was_here_before_is_for_all() -> None:
+    readers = Readers()
+    readers.fetched(NAME, ALICE, IMAGE, IMAGE)
+    assert users(readers) == list(EVERYONE)
+    readers.fetched(NAME, ALICE, None, IMAGE)
+    readers.fetched(NAME, None, IMAGE, IMAGE)
+    assert users(readers) == list(EVERYONE)
+
+
+def test_another_image_under_the_name_is_for_who_fetched_it() -> None:
+    readers = Readers()
+    readers.fetched(NAME, ALICE, None, IMAGE)
+    readers.fetched(NAME, BOB, IMAGE, NEWER)
+    assert users(readers, found=NEWER) == [BOB]
+
+
+def test_an_image_with_a_public_name_is_for_all_by_its_id() -> None:
+    readers = Readers()
+    readers.fetched(NAME, ALICE, None, IMAGE)
+    both = Image(id=IMAGE.id, names=(NAME, "public:1"))
+    assert users(readers, IMAGE.id, both) == users(readers, "public:1", both) == list(EVERYONE)
+    assert users(readers, NAME, both) == [ALICE]
+
+
+def test_while_it_arrives_it_is_for_nobody_and_a_failure_leaves_nothing() -> None:
+    readers = Readers()
+    with pytest.raises(ValueError), readers.fetching(NAME, ALICE, None):
+        assert users(readers) == []
+        raise ValueError
+    assert users(readers) == list(EVERYONE)
+
+
+def test_broken_off_it_stays_nobodys_until_it_is_removed() -> None:
+    readers = Readers()
+    with pytest.raises(asyncio.CancelledError), readers.fetching(NAME, ALICE, None):
+        raise asyncio.CancelledError
+    assert users(readers) == []
+    readers.forget(NAME)
+    assert users(readers) == list(EVERYONE)
+
+
+@pytest.mark.parametrize("name", ["me/box", "docker.io/me/box", "index.docker.io/me/box:latest"])
+def test_ways_to_write_a_name_are_one(name: str) -> None:
+    assert canonical(name) == "docker.io/me/box:latest"
+
+
+@pytest.mark.parametrize("name", ["higgins-pause:1", "docker.io/library/higgins-pause:1", "localhost/higgins-pause:1"])
+def test_the_name_of_the_image_that_holds_sandboxes_is_taken(name: str) -> None:
+    with pytest.raises(EngineError, match="choose another"):
+        check_free(name, "higgins-pause:1")
+    check_free("higgins-pause:2", "higgins-pause:1")
