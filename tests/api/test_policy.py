@@ -68,15 +68,8 @@ async def test_a_policy_file_changes_a_rule(serve: Opener, host: FakeHost, tmp_p
 
 
 def concrete(route: Route, project: str = "wonder") -> str:
-    parts = {
-        "container": "x",
-        "capsule": "x",
-        "image": "x",
-        "network": "x",
-        "host": "x",
-        "registry": "x",
-        "volume": "x",
-    }
+    names = ("container", "capsule", "image", "network", "host", "registry", "volume")
+    parts = dict.fromkeys(names, "x")
     return route.path.format(**parts, request="x", project=project, quota_class="default")
 
 
