@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from higgins.runtimes.docker import engine, state
+from higgins.runtimes.wording import one_line
 
 LABELS = {
     "org.higgins.uuid": "c",
@@ -123,3 +124,7 @@ def test_podman_is_known_by_its_components() -> None:
     assert engine.info({"Version": "1"}, said, MOUNTINFO).classes == ("crun", "runc")
     assert engine.info(version, {}, MOUNTINFO).engine == "podman"
     assert engine.info({"Version": "1"}, {}, MOUNTINFO).engine == "docker"
+
+
+def test_a_reason_has_nothing_that_a_database_cannot_keep() -> None:
+    assert one_line("denied\0by\n \ud800them") == "denied by ?them"

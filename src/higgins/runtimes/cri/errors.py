@@ -17,6 +17,7 @@ from higgins.model.errors import (
     ImagePullFailed,
     NotImplementedHere,
 )
+from higgins.runtimes.wording import one_line
 
 REFUSED = "The container engine refused"
 _RUNTIME_SAYS = "unable to start container process: "
@@ -56,7 +57,7 @@ def sentence(details: str) -> str:
     Of a container that cannot be started, each layer down to the OCI runtime says that it failed; the last says why.
     """
     why = details.rpartition(_RUNTIME_SAYS)[2].removesuffix(": unknown")
-    text = " ".join(why.replace("\0", " ").split())[:500].rstrip(".")  # no database keeps a NUL
+    text = one_line(why)[:500].rstrip(".")
     return f"{text or 'it gave no reason'}."
 
 

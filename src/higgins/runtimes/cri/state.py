@@ -11,6 +11,7 @@ from msgspec import structs
 from higgins.runtimes.base import EngineContainer, Observed, Sandbox
 from higgins.runtimes.cri.config import PREFIX, container_spec, sandbox_spec
 from higgins.runtimes.cri.errors import sentence
+from higgins.runtimes.wording import one_line
 
 #: containerd's reason for a start that failed.
 _NOT_STARTED = "StartError"
@@ -138,7 +139,7 @@ def _reason(status: cri.ContainerStatus) -> str:
     if status.reason == _NOT_STARTED:
         return sentence(status.message)
     word = "" if status.reason in ("Completed", "Error", _OOM) else status.reason
-    return ": ".join(part for part in (word, status.message) if part)
+    return ": ".join(part for part in (word, one_line(status.message)) if part)
 
 
 def word(engine_state: int) -> str:

@@ -16,6 +16,7 @@ from yarl import URL
 from higgins.model.errors import EngineError, EngineUnavailable, NotImplementedHere
 from higgins.runtimes.base import LogChunk
 from higgins.runtimes.cri.client import Client
+from higgins.runtimes.wording import one_line
 
 _V4, _V5 = "v4.channel.k8s.io", "v5.channel.k8s.io"
 _STDIN, _STDOUT, _STDERR, _ERROR, _RESIZE, _CLOSE = 0, 1, 2, 3, 4, 255
@@ -30,7 +31,7 @@ def exit_code_of(status: bytes) -> int:
     for cause in (told.get("details") or {}).get("causes") or ():
         if cause.get("reason") == "ExitCode":
             return int(cause["message"])
-    raise EngineError(f"The command could not be run: {told.get('message', 'the engine gave no reason')}")
+    raise EngineError(f"The command could not be run: {one_line(told.get('message', 'the engine gave no reason'))}")
 
 
 class Websocket:

@@ -7,6 +7,7 @@ import aiohttp
 from aiodocker.exceptions import DockerError
 
 from higgins.model.errors import EngineError, EngineUnavailable, HigginsError, NotImplementedHere
+from higgins.runtimes.wording import one_line
 
 #: What aiodocker calls a connection that could not be made or broke, in the place of an HTTP status.
 NO_CONNECTION = 900
@@ -14,7 +15,7 @@ NO_CONNECTION = 900
 
 def translate(status: int, message: str, missing: HigginsError | None = None) -> HigginsError:
     """The error for an engine's answer; ``missing`` is what 404 means for the call that was made."""
-    said = words(message)
+    said = one_line(message)
     if status == NO_CONNECTION or status in (502, 503, 504):
         return EngineUnavailable("The container engine of this host does not answer now.")
     if status == 404 and missing is not None:
@@ -22,11 +23,6 @@ def translate(status: int, message: str, missing: HigginsError | None = None) ->
     if status == 501:
         return NotImplementedHere(f"The container engine of this host cannot do that: {said}")
     return EngineError(f"The container engine answered: {said}")
-
-
-def words(message: object) -> str:
-    """What an engine said as one line. Without NUL, which no database keeps: registries' words are in it, too."""
-    return " ".join(str(message).replace("\0", " ").split())
 
 
 @contextmanager

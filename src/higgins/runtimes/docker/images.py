@@ -15,8 +15,8 @@ from higgins.model.errors import EngineError, EngineUnavailable, HigginsError, I
 from higgins.runtimes.base import Image, RegistryAuth
 from higgins.runtimes.docker import pause
 from higgins.runtimes.docker.client import Client
-from higgins.runtimes.docker.errors import words
 from higgins.runtimes.pulls import Pulls, Readers, check_free
+from higgins.runtimes.wording import one_line
 
 PAUSE = "higgins-pause:1"
 
@@ -70,7 +70,7 @@ async def pull(client: Client, name: str, auth: RegistryAuth | None) -> None:
                     detail = said.get("errorDetail") or {}
                     if detail.get("code") == 404:
                         raise missing
-                    raise ImagePullFailed(f"The image {name} could not be pulled: {words(said['error'])}")
+                    raise ImagePullFailed(f"The image {name} could not be pulled: {one_line(said['error'])}")
     except (EngineUnavailable, ImageNotFound, ImagePullFailed):
         raise
     except HigginsError as error:
@@ -130,7 +130,7 @@ class Images:
         async with self._client.open("POST", "images/load", params={"quiet": "1"}, body=_chunks(archive)) as answer:
             async for said in self._client.objects(answer):
                 if "error" in said:
-                    raise ImagePullFailed(f"The container engine cannot load the image: {words(said['error'])}")
+                    raise ImagePullFailed(f"The container engine cannot load the image: {one_line(said['error'])}")
 
     async def all(self) -> list[Image]:
         return [image(entry) for entry in await self._client.call("GET", "images/json")]
@@ -163,4 +163,4 @@ class Images:
         async with self._client.open("POST", "images/load", params={"quiet": "1"}, body=saved) as answer:
             async for said in self._client.objects(answer):
                 if "error" in said:
-                    raise EngineError(f"The container engine answered: {words(said['error'])}")
+                    raise EngineError(f"The container engine answered: {one_line(said['error'])}")

@@ -6,6 +6,7 @@ from typing import Any
 
 from higgins.runtimes.base import Observed, Sandbox, Stats
 from higgins.runtimes.docker import config
+from higgins.runtimes.wording import one_line
 
 _STATES = {
     "created": "created",
@@ -44,7 +45,7 @@ def observed(payload: Mapping[str, Any]) -> Observed:
         state=state,
         exit_code=int(said["ExitCode"]) if ended else None,
         oom_killed=bool(said.get("OOMKilled")),
-        reason=str(said.get("Error") or ""),
+        reason=one_line(said.get("Error") or ""),
         started_at=moment(said.get("StartedAt")),
         finished_at=moment(said.get("FinishedAt")) if ended else None,
         image=str(payload["Config"].get("Image") or ""),
