@@ -49,7 +49,7 @@ async def test_the_document_is_served_to_anybody(api: Caller) -> None:
 
 
 async def test_what_is_answered_is_what_the_document_says(api: Caller, host: FakeHost) -> None:
-    admin = api.by("admin").at("1.47")
+    admin = api.by("admin").at("1.48")
     one = await running(admin, host, interactive=True)
     await admin.post("/v1/capsules", {"template": TEMPLATE})
     await admin.post("/v1/registries", {"registry": {"domain": "x.example", "name": "reg"}})

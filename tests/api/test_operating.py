@@ -131,6 +131,27 @@ async def test_networks_are_made_listed_and_deleted(admin: Caller, host: FakeHos
     assert (await admin.call("DELETE", one)).status == 404
 
 
+async def test_kept_volumes_are_listed_and_deleted_once_nobody_uses_them(api: Caller, host: FakeHost) -> None:
+    mounts = [{"source": "data", "size": "2", "destination": "/data"}, {"size": "1", "destination": "/own"}]
+    asked = {"image": "busybox", "name": "web", "mounts": mounts}
+    assert (await api.at("1.40").post("/v1/containers?run=true", asked)).status == 202
+    newest = api.at("1.48")
+    assert (await api.at("1.47").get("/v1/volumes")).status == 406
+    (listed,) = (await newest.get("/v1/volumes")).json["volumes"]
+    assert (listed["name"], listed["size"]) == ("data", 2)
+    refused = await newest.call("DELETE", "/v1/volumes/data")
+    assert (refused.status, "in use" in refused.error["detail"]) == (409, True)
+    await api.call("DELETE", "/v1/containers/web?stop=true")
+    await host.settle()
+    other = newest.by("admin")
+    assert (await other.get("/v1/volumes")).json["volumes"] == []
+    assert len((await other.get("/v1/volumes?all_projects=True")).json["volumes"]) == 1
+    assert (await newest.get("/v1/volumes?all_projects=True")).status == 403
+    assert (await newest.call("DELETE", f"/v1/volumes/{listed['uuid']}")).status == 204
+    assert (await newest.call("DELETE", "/v1/volumes/data")).status == 404
+    assert (await newest.get("/v1/volumes")).json["volumes"] == []
+
+
 async def test_a_registry_is_kept_with_its_password_untold(api: Caller, host: FakeHost) -> None:
     asked: dict[str, Any] = {"domain": "reg.example:5000", "name": "mine", "username": "me", "password": "hunter2"}
     made = await api.post("/v1/registries", {"registry": asked})

@@ -42,6 +42,7 @@ def test_every_rule_admits_whom_it_should_and_nobody_else(policy: Policy) -> Non
 
 def test_the_82_names_of_zun_are_all_there() -> None:
     own = {"network:get_all", "event:get_all", "event:get_all_all_projects", "metrics:get", "container:network_list"}
+    own |= {"volume:get_all", "volume:get_all_all_projects", "volume:delete"}
     blocks = {name for name, *_ in BASE}
     assert {"context_is_admin", "admin_or_owner", "admin_api", "deny_everybody"} <= blocks
     assert len({name for name, *_ in RULES} - own) + 4 == 82
@@ -67,7 +68,8 @@ async def test_a_policy_file_changes_a_rule(serve: Opener, host: FakeHost, tmp_p
 
 
 def concrete(route: Route, project: str = "wonder") -> str:
-    parts = {"container": "x", "capsule": "x", "image": "x", "network": "x", "host": "x", "registry": "x"}
+    names = ("container", "capsule", "image", "network", "host", "registry", "volume")
+    parts = dict.fromkeys(names, "x")
     return route.path.format(**parts, request="x", project=project, quota_class="default")
 
 

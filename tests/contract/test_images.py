@@ -55,7 +55,7 @@ async def test_pulls_that_cannot_reach_a_registry_all_fail_with_a_reason(runtime
 async def test_a_committed_container_is_an_image_that_runs(runtime: Runtime, workloads: Workloads) -> None:
     uuid = await workloads.start(labels={"mine": "kept"})
     await sh(runtime, uuid, "echo kept > /word")
-    name = f"made-{uuid4()}:first"
+    name = f"higgins.invalid/{uuid4().hex}:first"  # as the control plane calls it
     made = await runtime.commit(uuid, name)
     try:
         assert made == (await runtime.pull(name, policy="never")).id

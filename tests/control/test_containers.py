@@ -390,10 +390,16 @@ async def test_the_first_network_that_is_left_has_the_default_route(cloud: Cloud
     net = await networks.create(cloud, alice, "private")
     found = await running(cloud, alice, host, memory=64)
     await containers.network_attach(cloud, alice, found.uuid, NetRequest(network="private"))
-    assert [one.default_route for one in (await host.holds())[found.uuid].ports] == [True, False]
+    before = (await host.holds())[found.uuid].ports
+    assert [one.default_route for one in before] == [True, False]
     await containers.network_detach(cloud, alice, found.uuid, network="default")
     (port,) = (await host.holds())[found.uuid].ports
-    assert (port.network, port.default_route) == (net.uuid, True)
+    assert (port.network, port.default_route, port.name) == (net.uuid, True, before[1].name)
+    assert port.uuid != before[1].uuid  # so that its host plugs it anew, with the route
+    assert (port.address, port.mac) == (before[1].address, before[1].mac)
+    await containers.network_attach(cloud, alice, found.uuid, NetRequest(network="default"))
+    await containers.network_detach(cloud, alice, found.uuid, network="default")
+    assert (await host.holds())[found.uuid].ports == (port,)
 
 
 async def test_neighbours_on_every_host_know_a_container_by_its_new_name(

@@ -2,12 +2,12 @@
 
 import pytest
 
-from higgins.control import containers, hosts, quotas
+from higgins.control import containers, hosts, quotas, volumes
 from higgins.control.audit import audit
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.query import ListQuery
 from higgins.model.container import Mount, Status
-from higgins.model.errors import OverQuota
+from higgins.model.errors import Conflict, NotFound, OverQuota
 from higgins.model.resources import Container
 from tests.control.conftest import Host, draft, report
 
@@ -72,3 +72,39 @@ async def test_volumes_that_no_host_has_room_for_are_placed_with_their_container
     await containers.start(cloud, alice, made.uuid)
     assert (await containers.get(cloud, alice, made.uuid)).host == "one"
     assert await used(cloud, alice) == (300, 300)
+
+
+async def test_a_kept_volume_is_given_up_by_name_or_uuid(
+    cloud: Cloud, host: Host, alice: Actor, bob: Actor, admin: Actor
+) -> None:
+    made = await create(cloud, alice, Mount(destination="/d", source="data", size=20), Mount(destination="/o", size=5))
+    (kept,) = await volumes.find(cloud, alice, ListQuery())
+    assert (kept.name, kept.size) == ("data", 20)
+    assert await volumes.find(cloud, bob, ListQuery(all_projects=True)) == []
+    assert await volumes.find(cloud, admin, ListQuery(all_projects=True)) == [kept]
+    with pytest.raises(Conflict):
+        await volumes.delete(cloud, alice, "data")
+    await remove(cloud, host, alice, made)
+    for ident in ("data", kept.uuid):
+        with pytest.raises(NotFound):
+            await volumes.delete(cloud, bob, ident)
+    await volumes.delete(cloud, alice, "data")
+    assert await used(cloud, alice) == (0, 25)
+    again = await create(cloud, alice, Mount(destination="/d", source="data", size=2))
+    assert again.host == "one"
+    gone = await dead(cloud, host)
+    assert kept.uuid in gone
+    await hosts.volumes_deleted(cloud, host.number, gone)
+    assert await used(cloud, alice) == (2, 2)
+    await remove(cloud, host, alice, again)
+    (other,) = await volumes.find(cloud, alice, ListQuery())
+    await volumes.delete(cloud, admin, other.uuid)
+    assert await used(cloud, alice) == (0, 2)
+
+
+async def test_a_volume_that_lies_nowhere_is_given_up_at_once(cloud: Cloud, host: Host, alice: Actor) -> None:
+    await quotas.update(cloud, alice.project_id, {"disk": -1})
+    made = await create(cloud, alice, Mount(destination="/d", source="data", size=300))
+    await containers.delete(cloud, alice, made.uuid)
+    await volumes.delete(cloud, alice, "data")
+    assert await used(cloud, alice) == (0, 0)

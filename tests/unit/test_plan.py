@@ -66,6 +66,13 @@ async def test_any_goal_follows_any_other(tmp_path: Path, first: Goal, second: G
     assert rig.known().state == state
 
 
+async def test_a_port_in_place_of_another_is_plugged_when_that_is_gone(tmp_path: Path) -> None:
+    rig = await made(tmp_path)
+    rig.change(ports=(port("port-2"),))
+    await rig.settle()
+    assert rig.steps_done() == ["Unplug", "Plug"]
+
+
 async def test_deleting_removes_containers_then_wires_then_the_sandbox_then_lets_go_of_volumes(tmp_path: Path) -> None:
     rig = await made(tmp_path, volumes={"v": VolumeWire(uuid="v")})
     rig.change(deleting=True)

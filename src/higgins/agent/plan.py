@@ -84,7 +84,8 @@ def _basis(assignment: Assignment, seen: Seen, memory: Memory, stale: bool) -> S
             staged.append((Stage.PREPARE, AttachVolume(volume=volume)))
     wanted = {port.uuid for port in assignment.ports}
     if not new and (extra := seen.ports - wanted):
-        staged.append((Stage.MAKE, Unplug(workload=assignment.uuid, ports=tuple(sorted(extra)))))
+        # First, since what is plugged in its stead may bear the same name inside.
+        staged.append((Stage.CLEAR, Unplug(workload=assignment.uuid, ports=tuple(sorted(extra)))))
     if ports := tuple(port for port in assignment.ports if new or port.uuid not in seen.ports):
         staged.append((Stage.MAKE, Plug(workload=assignment.uuid, ports=ports)))
     return staged

@@ -20,6 +20,7 @@ from higgins.api import (
     quotas,
     registries,
     services,
+    volumes,
 )
 from higgins.api.call import Call
 from higgins.api.microversion import MAXIMUM, MINIMUM, Version
@@ -152,6 +153,13 @@ NETWORKS = (
           summary="Delete a network"),
 )  # fmt: skip
 
+VOLUMES = (
+    Route("GET", "/v1/volumes", volumes.find, "volume:get_all", since=Version(1, 48), query=others.PAGE,
+          answer="Volumes", summary="List the volumes that are kept"),
+    Route("DELETE", "/v1/volumes/{volume}", volumes.delete, "volume:delete", 204, since=Version(1, 48),
+          summary="Delete a volume"),
+)  # fmt: skip
+
 OPERATING = (
     Route("GET", "/v1/hosts", hosts.find, "host:get_all", since=Version(1, 4), query=others.PAGE_ONLY, lax=True,
           answer="Hosts", summary="List hosts"),
@@ -205,5 +213,5 @@ EVENTS = (
 )  # fmt: skip
 
 ROUTES: tuple[Route, ...] = (
-    *CONTAINERS, *CAPSULES, *IMAGES, *NETWORKS, *OPERATING, *QUOTAS, *REGISTRIES, *EVENTS,
+    *CONTAINERS, *CAPSULES, *IMAGES, *NETWORKS, *VOLUMES, *OPERATING, *QUOTAS, *REGISTRIES, *EVENTS,
 )  # fmt: skip

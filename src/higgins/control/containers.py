@@ -2,6 +2,7 @@
 
 import asyncio
 import signal as signals
+import uuid as uuids
 from datetime import timedelta
 from typing import Any
 
@@ -510,6 +511,10 @@ async def network_detach(
         if len(gone) == len(ports):
             raise Invalid("network: a container keeps at least one network.")
         conn.execute(sa.delete(ports_table).where(ports_table.c.id.in_([one.id for one in gone])))
+        if ports[0] in gone:
+            # It led out, and the next one does so now: as another port, since its host plugs a port only once.
+            first = next(one.id for one in ports if one not in gone)
+            conn.execute(sa.update(ports_table).where(ports_table.c.id == first).values(uuid=str(uuids.uuid4())))
         _addresses_changed(conn, cloud, actor, row, "network_detach", TaskState.NETWORK_DETACHING)
 
     await cloud.store.write(work)

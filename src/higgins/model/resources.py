@@ -148,6 +148,16 @@ class Image(Struct, kw_only=True):
     updated_at: datetime | None = None
 
 
+class Volume(Struct, kw_only=True):
+    """A volume that a project keeps; ``size`` in GiB."""
+
+    uuid: str
+    name: str | None
+    project_id: str
+    size: int
+    created_at: datetime
+
+
 class NetworkInfo(Struct, kw_only=True):
     """A network of a project and its subnet."""
 

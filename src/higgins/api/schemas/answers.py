@@ -118,6 +118,8 @@ ANSWERS: dict[str, Schema] = {
         _texts("uuid", "name", "project_id", "user_id", "network_id", "neutron_net_id", "cidr") | {"is_default": FLAG}
     ),
     "Networks": obj({"networks": array(ref("Network"))}),
+    "Volume": obj(_texts("uuid", "project_id", "created_at") | _maybe("name") | {"size": WHOLE, "links": LINKS}),
+    "Volumes": page("volumes", "Volume"),
     "Host": obj(
         _texts("uuid", "hostname", "architecture", "os_type", "os", "kernel_version")
         | {

@@ -1,7 +1,7 @@
-"""Hosts, services, images, networks, registries and events."""
+"""Hosts, services, images, networks, volumes, registries and events."""
 
 from higgins.api.views.common import View, iso, links, time
-from higgins.model.resources import ChangeEvent, Host, Image, NetworkInfo, Registry
+from higgins.model.resources import ChangeEvent, Host, Image, NetworkInfo, Registry, Volume
 
 #: The one service that runs on a host, under the name that Zun's clients know.
 AGENT = "zun-compute"
@@ -72,6 +72,18 @@ def network(item: NetworkInfo) -> View:
         "neutron_net_id": item.uuid,
         "cidr": item.cidr,
         "is_default": item.is_default,
+    }
+
+
+def volume(item: Volume, base: str) -> View:
+    """Size in GiB."""
+    return {
+        "uuid": item.uuid,
+        "links": links(base, "volumes", item.uuid),
+        "name": item.name,
+        "project_id": item.project_id,
+        "size": item.size,
+        "created_at": time(item.created_at),
     }
 
 
