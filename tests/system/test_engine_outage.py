@@ -146,7 +146,7 @@ def words_of_a_refused_start(tmp_path: Path, *options: str) -> str:
 def test_an_engine_that_is_not_there_is_named_to_the_operator(tmp_path: Path) -> None:
     docker, cri = f"unix://{tmp_path}/docker.sock", f"unix://{tmp_path}/cri.sock"
     options = ("--docker-url", docker, "--cri-endpoint", cri)
-    assert "Neither containerd nor Docker answers" in words_of_a_refused_start(tmp_path, *options)
+    assert "Neither containerd nor Docker nor Podman answers" in words_of_a_refused_start(tmp_path, *options)
     for runtime, place in (("docker", docker), ("cri", cri)):
         said = words_of_a_refused_start(tmp_path, *options, "--runtime", runtime)
         assert place in said and "Is it running?" in said, said
