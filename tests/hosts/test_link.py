@@ -128,7 +128,9 @@ async def test_a_control_plane_that_ends_waits_for_no_long_poll(cloud: Cloud, tm
         async with AsyncExitStack() as first:
             replica = await Replica.open(first, cloud)
             host = await RemoteHost.open(stack, replica, tmp_path / "one", streams)
-            waiting = asyncio.ensure_future(host.link.assignments(host.number, 1000, 60))
+            told = await host.link.assignments(host.number, -1, 30)
+            assert told is not None
+            waiting = asyncio.ensure_future(host.link.assignments(host.number, told.revision, 60))
             await asyncio.sleep(0.1)
             assert not waiting.done()
             async with asyncio.timeout(20):
