@@ -75,7 +75,7 @@ async def _project(cloud: Cloud, uuid: str) -> str:
     """Whose container it is, before anybody is known; raises as a wrong token does."""
     nobody = Actor(user_id="", project_id="", is_admin=True)
     try:
-        return (await containers.get(cloud, nobody, uuid, all_projects=True)).project_id
+        return (await containers.get(cloud, nobody, uuid)).project_id
     except NotFound:
         raise Forbidden("The token is not valid, was used already, or is too old.") from None
 

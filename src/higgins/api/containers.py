@@ -68,7 +68,7 @@ async def get(call: Call) -> Any:
         if wanted.lower() not in _STATUSES:
             raise SchemaInvalid(f"Invalid value for field 'wait': one of {', '.join(Status)} is wanted.")
         return show(call, await containers.wait(call.cloud, actor, ident, wanted, call.query["timeout"]))
-    return show(call, await containers.get(call.cloud, actor, ident, all_projects=call.query["all_projects"]))
+    return show(call, await containers.get(call.cloud, actor, ident))
 
 
 async def update(call: Call) -> Any:
@@ -99,5 +99,4 @@ async def delete(call: Call) -> Any:
         call.path["container"],
         force=force,
         stop=stop,
-        all_projects=call.query["all_projects"],
     )

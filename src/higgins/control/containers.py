@@ -44,7 +44,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-async def get(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = False) -> Container:
+async def get(cloud: Cloud, actor: Actor, ident: str) -> Container:
     """A container by uuid (a capsule's member too) or by name. Raises NotFound, Conflict."""
 
     def work(conn: Connection) -> Container:
@@ -159,7 +159,7 @@ def order_of(row: Row[Any]) -> Order:
     return msgspec.json.decode(row.orders, type=Order)
 
 
-async def start(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = False) -> None:
+async def start(cloud: Cloud, actor: Actor, ident: str) -> None:
     """Let it run. What is in Error is tried again; what vanished from its engine is made anew."""
 
     def work(conn: Connection) -> None:
@@ -177,7 +177,7 @@ async def start(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = 
     await cloud.store.write(work)
 
 
-async def stop(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10, all_projects: bool = False) -> None:
+async def stop(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10) -> None:
     """Let it end: SIGTERM, and SIGKILL after ``timeout`` seconds."""
     await _simple(
         cloud,
@@ -192,7 +192,7 @@ async def stop(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10, a
     )
 
 
-async def reboot(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10, all_projects: bool = False) -> None:
+async def reboot(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10) -> None:
     """Stop it (if it runs) and start it."""
     await _simple(
         cloud,
@@ -210,17 +210,15 @@ async def reboot(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10,
     )
 
 
-async def pause(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = False) -> None:
+async def pause(cloud: Cloud, actor: Actor, ident: str) -> None:
     await _simple(cloud, actor, ident, "pause", lambda row: {"goal": Goal.PAUSED, "task_state": TaskState.PAUSING})
 
 
-async def unpause(cloud: Cloud, actor: Actor, ident: str, *, all_projects: bool = False) -> None:
+async def unpause(cloud: Cloud, actor: Actor, ident: str) -> None:
     await _simple(cloud, actor, ident, "unpause", lambda row: {"goal": Goal.RUNNING, "task_state": TaskState.UNPAUSING})
 
 
-async def kill(
-    cloud: Cloud, actor: Actor, ident: str, *, signal: str | None = None, all_projects: bool = False
-) -> None:
+async def kill(cloud: Cloud, actor: Actor, ident: str, *, signal: str | None = None) -> None:
     """Send a signal, SIGKILL unless told. One that ends processes means that it shall stay ended."""
     name = signal_name(signal or "SIGKILL")
 
@@ -250,7 +248,6 @@ async def rebuild(
     *,
     image: str | None = None,
     image_driver: str | None = None,
-    all_projects: bool = False,
 ) -> None:
     """Make it anew from its image, or from another. The old one goes once the new image is there."""
 
@@ -296,7 +293,6 @@ async def delete(
     *,
     force: bool = False,
     stop: bool = False,
-    all_projects: bool = False,
 ) -> None:
     """Remove it with all that was made for it. A running one needs ``stop`` or ``force``. Twice is once.
 

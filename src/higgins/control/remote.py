@@ -26,6 +26,7 @@ from higgins.control.wire import STAT_HEADER, STREAMS, CutOff, ExecStart, Named,
 from higgins.model.addresses import split_address
 from higgins.model.errors import HostUnavailable
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
+from higgins.runtimes.uploads import Upload
 from higgins.store.schema import host as host_table
 
 LOG = logging.getLogger(__name__)
@@ -170,10 +171,10 @@ class RemoteStreams:
             yield piece
 
     async def put_archive(self, uuid: str, path: str, data: AsyncIterator[bytes]) -> None:
-        source = _Source(data)
+        source = Upload(data)
         try:
             async with self._response(
-                "PUT", f"/containers/{uuid}/archive", params={"path": path}, data=source.pieces()
+                "PUT", f"/containers/{uuid}/archive", params={"path": path}, data=aiter(source)
             ) as response:
                 await response.read()
         except HostUnavailable:
@@ -230,19 +231,3 @@ class RemoteStreams:
 
     def _unavailable(self) -> HostUnavailable:
         return HostUnavailable(f"Host {self._name} does not answer now; try again later.")
-
-
-class _Source:
-    """What somebody sends, remembering whether it broke off at their end."""
-
-    def __init__(self, data: AsyncIterator[bytes]) -> None:
-        self._data = data
-        self.error: Exception | None = None
-
-    async def pieces(self) -> AsyncIterator[bytes]:
-        try:
-            async for piece in self._data:
-                yield piece
-        except Exception as error:
-            self.error = error
-            raise

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from higgins.model.errors import EngineError, PathNotFound
 from higgins.runtimes.base import PathStat
 from higgins.runtimes.docker.client import Client
+from higgins.runtimes.uploads import Upload
 
 #: os.ModeSymlink of Go.
 SYMLINK = 1 << 27
@@ -40,22 +41,6 @@ async def get(client: Client, container: str, path: str) -> AsyncIterator[tuple[
         yield path_stat(answer.headers[STAT_HEADER]), client.chunks(answer)
 
 
-class _Source:
-    """The caller's data, with the error that ended it: on the wire that is only a connection that broke."""
-
-    def __init__(self, data: AsyncIterator[bytes]) -> None:
-        self._data = data
-        self.error: Exception | None = None
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for piece in self._data:
-                yield piece
-        except Exception as error:
-            self.error = error
-            raise
-
-
 async def put(client: Client, container: str, path: str, data: AsyncIterator[bytes]) -> None:
     """Unpack into the directory ``path``. The engine does it in the container's root, whatever names the tar has.
 
@@ -64,7 +49,7 @@ async def put(client: Client, container: str, path: str, data: AsyncIterator[byt
     url = f"containers/{container}/archive"
     await client.head(url, params={"path": path}, missing=_no_path(path))
     params = {"path": path, "noOverwriteDirNonDir": "true"}
-    source = _Source(data)
+    source = Upload(data)
     try:
         async with client.open("PUT", url, params=params, body=aiter(source), missing=_no_path(path)) as answer:
             async for _ in client.chunks(answer):
