@@ -220,7 +220,7 @@ class Agent:
         for uuid, assignment in self._assigned.items():
             for volume in assignment.volumes:
                 self._users.setdefault(volume, set()).add(uuid)
-        self._filters.want(self._assigned.values())
+        self._filters.want(self._assigned.values(), answer.neighbours)
         for uuid, worker in self._workers.items():  # first what is elsewhere now, or nowhere: it gives its cores back
             if uuid not in self._assigned:
                 worker.assign(None)

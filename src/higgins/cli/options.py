@@ -132,6 +132,16 @@ NETWORK: list[cfg.Opt] = [
     cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),
     cfg.IntOpt("mtu", default=_SETTINGS.network_mtu, min=576, help="MTU of containers' interfaces."),
+    cfg.BoolOpt(
+        "overlay", default=False, help="Whether a project's network spans hosts, by VXLAN tunnels between them."
+    ),
+    cfg.StrOpt(
+        "tunnel_address",
+        default="",
+        help="IPv4 address of this host that tunnels of other hosts come to; if nothing is said, the one that the "
+        "control plane sees.",
+    ),
+    cfg.PortOpt("tunnel_port", default=4789, help="UDP port of the tunnels, the same on all hosts."),
     cfg.StrOpt("table", default="higgins", help="The name of the nftables tables that are Higgins' own."),
     cfg.StrOpt("cni_plugins", default="/usr/lib/cni", help="Directory of the CNI plugins."),
 ]
@@ -179,6 +189,7 @@ def settings_of(conf: cfg.ConfigOpts) -> Settings:
         network_pool=conf.network.pool,
         network_prefix=conf.network.prefix,
         network_mtu=conf.network.mtu,
+        overlay=conf.network.overlay,
         hypervisor_classes=tuple(conf.runtimes.hypervisor),
         hypervisor_only=conf.runtimes.hypervisor_only,
         hypervisor_only_projects=tuple(conf.runtimes.hypervisor_only_projects),

@@ -18,7 +18,7 @@ from higgins.control.rows import known_decoder, known_of, spec_decoder
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
 from higgins.model.errors import NotFound
 from higgins.model.resources import HostInfo
-from higgins.networks.base import PortFilter, PortWire, Rule
+from higgins.networks.base import Neighbour, PortFilter, PortWire, Rule
 from higgins.runtimes.base import RegistryAuth
 from higgins.store.schema import container, core, host, network, port, registry, security_group, volume, workload
 from higgins.volumes.base import VolumeWire
@@ -91,6 +91,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
         dead_volumes=tuple(
             conn.execute(sa.select(volume.c.uuid).where(volume.c.host_id == host_id, volume.c.deleting)).scalars()
         ),
+        neighbours=_neighbours(conn, host_id) if cloud.settings.overlay else (),
     )
 
 
@@ -139,6 +140,45 @@ def _names(conn: Connection, host_id: int) -> dict[int, dict[str, tuple[str, ...
     for row in rows:
         result[row.network_id][row.address] = (row.name,) if row.name else ()
     return result
+
+
+def _neighbours(conn: Connection, host_id: int) -> tuple[Neighbour, ...]:
+    """The ports on other hosts of the networks that the host has a port on.
+
+    A network's own number is that of its tunnel. A host that does not say where tunnels reach it has no neighbours.
+    """
+    here = (
+        sa.select(port.c.network_id)
+        .join(workload, workload.c.id == port.c.workload_id)
+        .where(workload.c.host_id == host_id)
+    )
+    rows = conn.execute(
+        sa.select(
+            port.c.network_id, port.c.address, port.c.mac, workload.c.host_id, network.c.uuid, network.c.project_id
+        )
+        .join(workload, workload.c.id == port.c.workload_id)
+        .join(network, network.c.id == port.c.network_id)
+        .where(port.c.network_id.in_(here), workload.c.host_id.is_not(None), workload.c.host_id != host_id)
+        .order_by(port.c.id)
+    ).all()
+    if not rows:
+        return ()
+    hosts = sa.select(host.c.id, host.c.info).where(host.c.id.in_({row.host_id for row in rows} | {host_id}))
+    ends = {row.id: msgspec.json.decode(row.info, type=HostInfo).tunnel_address for row in conn.execute(hosts)}
+    if not ends.get(host_id):
+        return ()
+    return tuple(
+        Neighbour(
+            network=row.uuid,
+            tunnel=row.network_id,
+            project_id=row.project_id,
+            address=row.address,
+            mac=row.mac,
+            host=ends[row.host_id],
+        )
+        for row in rows
+        if ends.get(row.host_id)
+    )
 
 
 def _groups(conn: Connection, projects: set[str]) -> dict[tuple[str, str], tuple[Rule, ...]]:

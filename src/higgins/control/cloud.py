@@ -42,6 +42,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     network_pool: str = "10.192.0.0/10"
     network_prefix: int = 20
     network_mtu: int = 1500
+    overlay: bool = False  # networks span hosts
     unique_names: str = ""  # "" | project | global
     host_lease: float = 60
     console_ttl: float = 60
