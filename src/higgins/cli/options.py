@@ -142,6 +142,18 @@ NETWORK: list[cfg.Opt] = [
         "control plane sees.",
     ),
     cfg.PortOpt("tunnel_port", default=4789, help="UDP port of the tunnels, the same on all hosts."),
+    cfg.IntOpt(
+        "security_groups",
+        default=_SETTINGS.security_groups,
+        min=-1,
+        help="How many security groups a project may have; -1 is no limit.",
+    ),
+    cfg.IntOpt(
+        "security_group_rules",
+        default=_SETTINGS.security_group_rules,
+        min=-1,
+        help="How many rules a security group may have; -1 is no limit.",
+    ),
     cfg.StrOpt("table", default="higgins", help="The name of the nftables tables that are Higgins' own."),
     cfg.StrOpt("cni_plugins", default="/usr/lib/cni", help="Directory of the CNI plugins."),
 ]
@@ -190,6 +202,8 @@ def settings_of(conf: cfg.ConfigOpts) -> Settings:
         network_prefix=conf.network.prefix,
         network_mtu=conf.network.mtu,
         overlay=conf.network.overlay,
+        security_groups=conf.network.security_groups,
+        security_group_rules=conf.network.security_group_rules,
         hypervisor_classes=tuple(conf.runtimes.hypervisor),
         hypervisor_only=conf.runtimes.hypervisor_only,
         hypervisor_only_projects=tuple(conf.runtimes.hypervisor_only_projects),

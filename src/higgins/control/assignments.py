@@ -12,19 +12,19 @@ from sqlalchemy.engine import Connection
 
 from higgins.control import images
 from higgins.control.cloud import Cloud
+from higgins.control.filtering import Groups, groups_of, port_filter
 from higgins.control.link import Assignment, Assignments, Known, Member, Order
 from higgins.control.placement.cores import share
 from higgins.control.rows import known_decoder, known_of, spec_decoder
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
 from higgins.model.errors import NotFound
 from higgins.model.resources import HostInfo
-from higgins.networks.base import Neighbour, PortFilter, PortWire, Rule
+from higgins.networks.base import Neighbour, PortWire
 from higgins.runtimes.base import RegistryAuth
-from higgins.store.schema import container, core, host, network, port, registry, security_group, volume, workload
+from higgins.store.schema import container, core, host, network, port, registry, volume, workload
 from higgins.volumes.base import VolumeWire
 
 _order = msgspec.json.Decoder(Order)
-_rules = msgspec.json.Decoder(list[Rule])
 
 
 class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,7 +67,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
     )
     volumes = _volumes(conn, cloud, members)
     names = _names(conn, host_id)
-    groups = _groups(conn, {row.project_id for row in workloads})
+    groups = groups_of(conn, workloads, members, ports)
     auths = _auths(conn, cloud, members)
     cores = _cores(conn, host_id)
     committed = images.committed(conn, host_name)
@@ -181,16 +181,6 @@ def _neighbours(conn: Connection, host_id: int) -> tuple[Neighbour, ...]:
     )
 
 
-def _groups(conn: Connection, projects: set[str]) -> dict[tuple[str, str], tuple[Rule, ...]]:
-    if not projects:
-        return {}
-    rows = conn.execute(sa.select(security_group).where(security_group.c.project_id.in_(projects))).all()
-    result: dict[tuple[str, str], tuple[Rule, ...]] = {}
-    for row in rows:
-        result[row.project_id, row.name] = result[row.project_id, row.uuid] = tuple(_rules.decode(row.rules))
-    return result
-
-
 def _auths(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, RegistryAuth]:
     wanted = {
         spec_decoder.decode(row.spec).registry_id
@@ -248,7 +238,7 @@ def _assignment(
     *,
     volumes: dict[str, VolumeWire],
     names: dict[int, dict[str, tuple[str, ...]]],
-    groups: dict[tuple[str, str], tuple[Rule, ...]],
+    groups: Groups,
     auths: dict[str, RegistryAuth],
     cores: Cores,
     committed: dict[tuple[str, str, str], str],
@@ -269,7 +259,7 @@ def _assignment(
         restart_policy=_capsule.decode(row.spec).restart_policy if row.kind == "capsule" else None,
         # In order: the first network that it has leads out.
         ports=tuple(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
-        filters=tuple(_filter(one, specs, groups) for one in ports),
+        filters=tuple(port_filter(one, specs, groups) for one in ports),
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
     )
@@ -325,23 +315,4 @@ def _wire(cloud: Cloud, row: Row[Any], *, default_route: bool) -> PortWire:
         gateway=str(subnet[1]),
         mtu=cloud.settings.network_mtu,
         default_route=default_route,
-    )
-
-
-def _filter(row: Row[Any], specs: list[ContainerSpec], groups: dict[tuple[str, str], tuple[Rule, ...]]) -> PortFilter:
-    """Open to the own project unless security groups were named and ``default`` is not among them."""
-    named = [group for spec in specs for group in spec.security_groups]
-    rules: list[Rule] = [rule for group in named for rule in groups.get((row.project_id, group), ())]
-    for spec in specs:
-        for exposed in spec.exposed_ports:
-            number, _, protocol = exposed.partition("/")
-            rules.append(Rule(protocol=protocol or "tcp", port_min=int(number), port_max=int(number)))
-    return PortFilter(
-        uuid=row.uuid,
-        address=row.address,
-        mac=row.mac,
-        network=row.network_uuid,
-        project_id=row.project_id,
-        project_open=not named or "default" in named,
-        rules=tuple(rules),
     )

@@ -13,7 +13,6 @@ from higgins.control import containers, images, mounts, quotas, recording, wirin
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
-    check_groups,
     generated_name,
     insert_ports,
     insert_workload,
@@ -21,6 +20,7 @@ from higgins.control.creating import (
     remember,
     repeated,
     with_class,
+    with_groups,
     with_registry,
 )
 from higgins.control.lookup import held, page, workload_row
@@ -85,8 +85,8 @@ async def create(
         specs: list[tuple[str, ContainerSpec]] = []
         for role, spec in ordered:
             images.check_image(spec.image)
-            check_groups(conn, actor, spec)
-            asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, spec))
+            grouped = with_groups(conn, cloud, actor, spec)
+            asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, grouped))
             resolved = mounts.resolve(conn, cloud, actor, asked, made=shared)
             hosts |= resolved.hosts
             used += resolved.used

@@ -12,7 +12,7 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import images, mounts, quotas, recording, wiring
+from higgins.control import images, mounts, quotas, recording, security_groups, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
@@ -31,7 +31,7 @@ from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
 from higgins.control.rows import addresses_of, container_of, known_of, spec_decoder, to_json
 from higgins.control.wiring import NetRequest
-from higgins.model.container import ALLOWED, ContainerSpec, Goal, Status, TaskState
+from higgins.model.container import ALLOWED, MOST_GROUPS, ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import Conflict, Invalid, InvalidState, NotFound
 from higgins.model.resources import Container
 from higgins.store.database import touch_host
@@ -39,8 +39,9 @@ from higgins.store.schema import action, container, host, workload
 from higgins.store.schema import port as ports_table
 
 __all__ = [
-    "Draft", "NetRequest", "create", "delete", "dry_run", "find", "get", "kill", "network_attach", "network_detach",
-    "network_list", "pause", "reboot", "rebuild", "rename", "start", "stop", "unpause", "update", "wait",
+    "Draft", "NetRequest", "add_security_group", "create", "delete", "dry_run", "find", "get", "kill", "network_attach",
+    "network_detach", "network_list", "pause", "reboot", "rebuild", "remove_security_group", "rename", "start", "stop",
+    "unpause", "update", "wait",
 ]  # fmt: skip
 
 
@@ -533,6 +534,61 @@ async def network_list(cloud: Cloud, actor: Actor, ident: str) -> list[dict[str,
         ]
 
     return await cloud.store.read(work)
+
+
+async def add_security_group(cloud: Cloud, actor: Actor, ident: str, name: str) -> None:
+    """Have one more group's rules let traffic in to it. One that was in no other is in ``default`` still."""
+
+    def work(conn: Connection) -> None:
+        row, spec, mine, group = _group(conn, cloud, actor, ident, "add_security_group", name)
+        if group in mine:
+            raise Invalid(f"name: security group {name} has been added to the container already.")
+        if len(mine) == MOST_GROUPS:
+            raise Invalid(f"name: a container is in {MOST_GROUPS} security groups at most.")
+        _regroup(conn, cloud, actor, row, "add_security_group", spec, (*mine, group), TaskState.GROUP_ADDING)
+
+    await cloud.store.write(work)
+
+
+async def remove_security_group(cloud: Cloud, actor: Actor, ident: str, name: str) -> None:
+    """Have a group's rules not count for it any more."""
+
+    def work(conn: Connection) -> None:
+        row, spec, mine, group = _group(conn, cloud, actor, ident, "remove_security_group", name)
+        if group not in mine:
+            raise Invalid(f"name: security group {name} was not added to the container.")
+        if len(mine) == 1:
+            raise Invalid("name: a container keeps at least one security group.")
+        left = tuple(one for one in mine if one != group)
+        _regroup(conn, cloud, actor, row, "remove_security_group", spec, left, TaskState.GROUP_REMOVING)
+
+    await cloud.store.write(work)
+
+
+def _group(
+    conn: Connection, cloud: Cloud, actor: Actor, ident: str, verb: str, name: str
+) -> tuple[Row[Any], ContainerSpec, tuple[str, ...], str]:
+    """The container, its spec, the groups that it is in, and the one that is named."""
+    row = _target(conn, actor, ident, verb)
+    quotas.hold_names(conn, row.project_id)  # the group stays, and its rules
+    spec = spec_decoder.decode(row.spec)
+    mine = security_groups.resolve(conn, cloud, row.project_id, spec.security_groups or (security_groups.DEFAULT,))
+    (group,) = security_groups.resolve(conn, cloud, row.project_id, (name,))
+    return row, spec, mine, group
+
+
+def _regroup(
+    conn: Connection,
+    cloud: Cloud,
+    actor: Actor,
+    row: Row[Any],
+    verb: str,
+    spec: ContainerSpec,
+    groups: tuple[str, ...],
+    task: TaskState,
+) -> None:
+    new = structs.replace(spec, security_groups=groups)
+    changed(conn, cloud, actor, row, verb, {"spec": to_json(new), "task_state": task})
 
 
 async def wait(cloud: Cloud, actor: Actor, ident: str, status: str, timeout: float) -> Container:

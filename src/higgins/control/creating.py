@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
-from higgins.control import images, mounts, quotas, recording, wiring
+from higgins.control import images, mounts, quotas, recording, security_groups, wiring
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.placement.choosing import Chosen, choose, place
 from higgins.control.placement.claims import take_cores
@@ -21,7 +21,7 @@ from higgins.model.container import ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from higgins.model.resources import Container
 from higgins.store.database import touch_host
-from higgins.store.schema import container, idempotency, registry, security_group, workload
+from higgins.store.schema import container, idempotency, registry, workload
 
 _GREEK = (
     *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
@@ -70,8 +70,8 @@ async def create(
         images.check_image(draft.spec.image)
         check_image_driver(draft.spec.image_driver)
         check_name(conn, cloud, actor, name)
-        check_groups(conn, actor, draft.spec)
-        asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, draft.spec))
+        grouped = with_groups(conn, cloud, actor, draft.spec)
+        asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, grouped))
         resolved = mounts.resolve(conn, cloud, actor, asked)
         spec = resolved.spec
         nets = wiring.resolve(conn, cloud, actor, draft.nets)
@@ -206,16 +206,10 @@ def with_class(settings: Settings, project_id: str, spec: ContainerSpec) -> Cont
     return spec
 
 
-def check_groups(conn: Connection, actor: Actor, spec: ContainerSpec) -> None:
-    for name in spec.security_groups:
-        if name == "default":
-            continue
-        query = sa.select(security_group.c.id).where(
-            security_group.c.project_id == actor.project_id,
-            sa.or_(security_group.c.name == name, security_group.c.uuid == name),
-        )
-        if conn.execute(query).first() is None:
-            raise NotFound("security_group", name)
+def with_groups(conn: Connection, cloud: Cloud, actor: Actor, spec: ContainerSpec) -> ContainerSpec:
+    """The spec with the uuids of the security groups that it names. Raises NotFound."""
+    found = security_groups.resolve(conn, cloud, actor.project_id, spec.security_groups)
+    return structs.replace(spec, security_groups=found) if found else spec
 
 
 def insert_workload(

@@ -170,6 +170,32 @@ class NetworkInfo(Struct, kw_only=True):
     is_default: bool
 
 
+class SecurityGroupRule(Struct, frozen=True, kw_only=True):
+    """Traffic that a security group lets in, under Neutron's names; what is None does not matter.
+
+    Of ICMP ``port_range_min`` is the type and ``port_range_max`` the code. ``remote_group_id`` stands for whoever is in
+    that group.
+    """
+
+    id: str
+    protocol: str | None = None
+    port_range_min: int | None = None
+    port_range_max: int | None = None
+    remote_ip_prefix: str | None = None
+    remote_group_id: str | None = None
+
+
+class SecurityGroup(Struct, kw_only=True):
+    """A security group of a project, with all that it lets in."""
+
+    uuid: str
+    name: str
+    project_id: str
+    rules: tuple[SecurityGroupRule, ...]
+    created_at: datetime
+    updated_at: datetime | None = None
+
+
 class ChangeEvent(Struct, kw_only=True):
     """A container changed its status. ``id`` grows."""
 
