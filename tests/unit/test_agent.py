@@ -102,6 +102,28 @@ async def test_a_container_is_made_wired_started_and_told_in_one_observation(hos
     assert len(host.control.batches) == 1
 
 
+async def test_the_engine_is_not_asked_about_a_workload_that_it_cannot_hold_yet(host: Host) -> None:
+    host.control.put(assignment())
+    host.start()
+    await host.settled()
+    host.runtime.calls.clear()
+    new = replace(assignment(replace(member(), uuid=OTHER)), uuid=OTHER)
+    host.control.put(new)
+    await host.settled(OTHER)
+    assert host.runtime.calls[0] != "list" and "list" in host.runtime.calls[1:]
+
+
+async def test_what_was_reported_before_is_looked_at_before_anything_is_done(host: Host) -> None:
+    host.control.put(assignment())
+    host.start()
+    await host.settled()
+    host.runtime.calls.clear()
+    reported = replace(member(), uuid=OTHER, known=Known(incarnation=1, state="running"))
+    host.control.put(replace(assignment(reported), uuid=OTHER))
+    await host.settled(OTHER)
+    assert host.runtime.calls[0] == "list"
+
+
 async def test_stop_start_and_delete_leave_nothing(host: Host) -> None:
     host.control.put(assignment())
     host.start()

@@ -22,7 +22,7 @@ from higgins.agent.steps import Step
 from higgins.control.link import Assignment, Known, Observation
 from higgins.model.container import Healthcheck
 from higgins.model.errors import EngineUnavailable, HigginsError
-from higgins.runtimes.base import Runtime
+from higgins.runtimes.base import Holdings, Runtime
 
 LOG = logging.getLogger(__name__)
 
@@ -61,11 +61,13 @@ def _plain(assignment: Assignment | None) -> Assignment | None:
 class Worker:
     """The worker of one workload. ``assignment`` None: the workload should not be on this host."""
 
-    def __init__(self, bench: Bench, workload: str, assignment: Assignment | None) -> None:
+    def __init__(self, bench: Bench, workload: str, assignment: Assignment | None, *, unmade: bool = False) -> None:
+        """``unmade``: the engine holds nothing of it, as is known without asking."""
         self.workload = workload
         self.assignment = assignment
         self.finished = False
         self._bench = bench
+        self._unmade = unmade
         self._memory = memory.Memory()
         self._volumes: frozenset[str] = frozenset(assignment.volumes) if assignment else frozenset()
         self._told: Observation | None = None
@@ -176,7 +178,7 @@ class Worker:
         bench.figures.passes.inc()
         if assignment is not None:
             memory.meet(self._memory, assignment)
-        seen = await bench.observer.look(self.workload, self._volumes, bench.shared(self.workload, self._volumes))
+        seen = await self._look(assignment)
         if assignment is not None and seen.nothing and (spare := bench.spares.take(assignment)) is not None:
             seen = replace(seen, sandbox=spare)
         if seen.sandbox is not None:
@@ -188,6 +190,14 @@ class Worker:
             self._tell(assignment, todo)
             self._mind_health(assignment, todo)
         return todo
+
+    async def _look(self, assignment: Assignment | None) -> Seen:
+        """The workload as it is now. The engine is not asked about what it cannot hold yet."""
+        shared = self._bench.shared(self.workload, self._volumes)
+        unmade, self._unmade = self._unmade, False
+        if unmade and assignment is not None and not assignment.deleting:
+            return self._bench.observer.seen(self.workload, Holdings((), ()), self._volumes, shared)
+        return await self._bench.observer.look(self.workload, self._volumes, shared)
 
     # telling
 
@@ -248,7 +258,8 @@ class Worker:
             tasks = {asyncio.ensure_future(self._step(step, generation)): step for step in stage}
             changed = asyncio.ensure_future(self._changed.wait())
             try:
-                await self._await(tasks, changed)
+                with self._bench.figures.stage_seconds.time():
+                    await self._await(tasks, changed)
             finally:
                 for task in (*tasks, changed):
                     task.cancel()
