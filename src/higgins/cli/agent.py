@@ -111,7 +111,7 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
         agent = Agent(
             link,
             runtime,
-            open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table),
+            open_cni(data / "network", table=conf.network.table),
             open_local(data),
             data=data,
             report=machine.report(conf, engine, offered),

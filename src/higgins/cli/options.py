@@ -133,7 +133,6 @@ NETWORK: list[cfg.Opt] = [
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),
     cfg.IntOpt("mtu", default=_SETTINGS.network_mtu, min=576, help="MTU of containers' interfaces."),
     cfg.StrOpt("table", default="higgins", help="The name of the nftables tables that are Higgins' own."),
-    cfg.StrOpt("cni_plugins", default="/usr/lib/cni", help="Directory of the CNI plugins."),
 ]
 
 RUNTIMES: list[cfg.Opt] = [

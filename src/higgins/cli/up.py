@@ -49,7 +49,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         engine = await introduce(runtime, place)
         LOG.info(sentence)
         offered = await classes.working(runtime, conf.runtimes.classes)
-        network = open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
+        network = open_cni(data / "network", table=conf.network.table)
         agent = Agent(
             LocalLink(cloud),
             runtime,
