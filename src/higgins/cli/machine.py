@@ -66,7 +66,6 @@ def local_network(conf: cfg.ConfigOpts, data: Path, tunnels: str) -> Network:
     """The network that is Higgins' own; ``tunnels`` as ``tunnel_address`` has it."""
     return open_cni(
         data / "network",
-        plugins=Path(conf.network.cni_plugins),
         table=conf.network.table,
         tunnel_address=tunnels,
         tunnel_port=conf.network.tunnel_port,

@@ -155,7 +155,6 @@ NETWORK: list[cfg.Opt] = [
         help="How many rules a security group may have; -1 is no limit.",
     ),
     cfg.StrOpt("table", default="higgins", help="The name of the nftables tables that are Higgins' own."),
-    cfg.StrOpt("cni_plugins", default="/usr/lib/cni", help="Directory of the CNI plugins."),
 ]
 
 RUNTIMES: list[cfg.Opt] = [

@@ -38,16 +38,14 @@ class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
 _capsule = msgspec.json.Decoder(CapsuleSpec)
 
 
-def revision_of(conn: Connection, host_id: int) -> int | None:
-    return conn.execute(sa.select(host.c.revision).where(host.c.id == host_id)).scalar_one_or_none()
-
-
-def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
-    """Everything that the host holds, at its revision. Raises NotFound."""
+def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Assignments | None:
+    """Everything that the host holds, at its revision; None where that is ``since``. Raises NotFound."""
     found = conn.execute(sa.select(host.c.revision, host.c.name).where(host.c.id == host_id)).one_or_none()
     if found is None:
         raise NotFound("host", str(host_id))
     revision, host_name = found
+    if revision == since:  # not where it is lower: the database may have been restored
+        return None
     workloads = conn.execute(sa.select(workload).where(workload.c.host_id == host_id).order_by(workload.c.id)).all()
     mine = sa.select(workload.c.id).where(workload.c.host_id == host_id)
     members = _grouped(
