@@ -19,6 +19,7 @@ from tests.api.screen import PATIENCE, Screen
 from tests.engines.registry import Registry, open_registry
 from tests.system.client import OpenStack
 from tests.system.cloud import HigginsUp
+from tests.system.rest import Rest
 from tests.system.scene import Row, Scene, installed, table
 
 __all__ = ["open_registry"]
@@ -347,7 +348,7 @@ def _remove_floating_ip(scene: Scene, *_: Any) -> None:
 # images
 
 
-class _Index(http.server.BaseHTTPRequestHandler):
+class Index(http.server.BaseHTTPRequestHandler):
     """What an engine searches: the old index of a registry, which today's registries have no more."""
 
     def do_GET(self) -> None:
@@ -365,7 +366,7 @@ class _Index(http.server.BaseHTTPRequestHandler):
 
 @drives("appcontainer image search")
 def _image_search(scene: Scene, *_: Any) -> None:
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Index) as index:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Index) as index:
         threading.Thread(target=index.serve_forever, daemon=True).start()
         rows = scene.json("appcontainer image search", f"127.0.0.1:{index.server_port}/found")
         index.shutdown()
@@ -453,13 +454,12 @@ def _service_enable(scene: Scene, *_: Any) -> None:
 
 
 @contextlib.contextmanager
-def _lost_host(scene: Scene) -> Iterator[str]:
-    """A host that was there once and holds nothing, as the database knows it."""
-    name = f"lost-{scene.mark}"
-    database = sqlite3.connect(scene.cloud.data / "higgins.db", timeout=60)
+def lost_host(cloud: HigginsUp, rest: Rest, like: str, name: str) -> Iterator[str]:
+    """A host that was there once and holds nothing, as the database knows it; else ``like`` another."""
+    database = sqlite3.connect(cloud.data / "higgins.db", timeout=60)
     database.row_factory = sqlite3.Row
     with contextlib.closing(database), database:
-        row = dict(database.execute("SELECT * FROM host WHERE name = ?", (scene.host,)).fetchone())
+        row = dict(database.execute("SELECT * FROM host WHERE name = ?", (like,)).fetchone())
         row |= {"name": name, "uuid": str(uuids.uuid4()), "address": None, "containers": 0, "tenant": None}
         del row["id"]
         places = ", ".join(f":{column}" for column in row)
@@ -467,8 +467,11 @@ def _lost_host(scene: Scene) -> Iterator[str]:
     try:
         yield name
     finally:
-        if _service(scene, name) is not None:
-            scene.openstack("service", "delete", name, "zun-compute")
+        rest.ask("DELETE", f"/services?host={name}&binary=zun-compute")
+
+
+def _lost_host(scene: Scene) -> contextlib.AbstractContextManager[str]:
+    return lost_host(scene.cloud, scene.rest, scene.host, f"lost-{scene.mark}")
 
 
 @drives("appcontainer service forcedown")
@@ -583,12 +586,12 @@ def _registry_delete(scene: Scene, *_: Any) -> None:
 # capsules
 
 
-def _template(scene: Scene, stem: str) -> dict[str, Any]:
+def capsule_template(name: str) -> dict[str, Any]:
     container = {"image": "busybox", "command": ["sleep", "1000"], "resources": {"requests": {"memory": 32}}}
     return {
         "capsuleVersion": "beta",
         "kind": "capsule",
-        "metadata": {"name": f"{stem}-{scene.mark}", "labels": {"app": "web"}},
+        "metadata": {"name": name, "labels": {"app": "web"}},
         "spec": {"containers": [container]},
     }
 
@@ -596,7 +599,7 @@ def _template(scene: Scene, stem: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _capsule(scene: Scene) -> Iterator[str]:
     """The name of a capsule."""
-    made = scene.rest.call("POST", "/capsules", {"template": _template(scene, "capsule")})
+    made = scene.rest.call("POST", "/capsules", {"template": capsule_template(f"capsule-{scene.mark}")})
     try:
         yield str(made["name"])
     finally:
@@ -617,7 +620,7 @@ def _gone(scene: Scene, capsule: str) -> None:
 @drives("capsule create")
 def _capsule_create(scene: Scene, folder: Path, *_: Any) -> None:
     file = folder / "capsule.yaml"
-    file.write_text(json.dumps(_template(scene, "new")))  # JSON is YAML
+    file.write_text(json.dumps(capsule_template(f"new-{scene.mark}")))  # JSON is YAML
     made = scene.json("capsule create", "--file", str(file))
     scene.until(lambda: _capsule_status(scene, made["uuid"]) == "Running")
     _gone(scene, made["uuid"])
