@@ -292,14 +292,18 @@ def _network(scene: Scene) -> Iterator[str]:
 
 
 def _addresses(scene: Scene) -> int:
-    return len(scene.openstack.show(scene.name)["addresses"].split(", "))
+    return len([address for address in scene.openstack.show(scene.name)["addresses"].split(", ") if address])
+
+
+def _links(scene: Scene) -> set[str]:
+    return set(scene.inside("ls", "/sys/class/net").split())
 
 
 @drives("appcontainer network attach")
 def _network_attach(scene: Scene, *_: Any) -> None:
     with _network(scene) as network:
         scene.do("appcontainer network attach", "--network", network, scene.name)
-        scene.until(lambda: _addresses(scene) == 2 and "eth1" in scene.inside("ls", "/sys/class/net"))
+        scene.until(lambda: _addresses(scene) == 2 and "eth1" in _links(scene))
         scene.openstack("network", "detach", "--network", network, scene.name)
 
 
@@ -307,9 +311,13 @@ def _network_attach(scene: Scene, *_: Any) -> None:
 def _network_detach(scene: Scene, *_: Any) -> None:
     with _network(scene) as network:
         scene.openstack("network", "attach", "--network", network, scene.name)
-        scene.until(lambda: "eth1" in scene.inside("ls", "/sys/class/net"))
+        scene.until(lambda: "eth1" in _links(scene))
         scene.do("appcontainer network detach", "--network", network, scene.name)
-        scene.until(lambda: _addresses(scene) == 1 and "eth1" not in scene.inside("ls", "/sys/class/net"))
+        scene.until(lambda: _addresses(scene) == 1 and "eth1" not in _links(scene))
+    scene.do("appcontainer network detach", "--network", "default", scene.name)  # even the last one
+    scene.until(lambda: _addresses(scene) == 0 and _links(scene) == {"lo"})
+    scene.openstack("network", "attach", "--network", "default", scene.name)
+    scene.until(lambda: _addresses(scene) == 1 and "default" in scene.inside("ip", "route"))
 
 
 @drives("appcontainer network list")
