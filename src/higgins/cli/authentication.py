@@ -24,7 +24,7 @@ def _missing(error: ModuleNotFoundError) -> NoKeystone:
 def open_auth(conf: cfg.ConfigOpts, data: Path) -> Iterator[Auth]:
     """The strategy of ``[DEFAULT] auth``. Raises NoKeystone."""
     if conf.auth == "http_basic":
-        yield HttpBasic(credentials.first_user(data))
+        yield HttpBasic(credentials.first_user(data), secret=credentials.secret_key(data))
         return
     try:
         from higgins.api.auth_keystone import open_keystone  # only who has Keystone has its libraries

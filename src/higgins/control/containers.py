@@ -501,14 +501,12 @@ async def network_detach(
         gone = [one for one in ports if port == one.uuid or network in (one.network_uuid, one.network_name)]
         if not gone:
             raise NotFound("port" if port else "network", port or network or "")
-        if len(gone) == len(ports):
-            raise Invalid("network: a container keeps at least one network.")
         wiring.tell_neighbours(conn, cloud, row.workload_id)
         conn.execute(sa.delete(ports_table).where(ports_table.c.id.in_([one.id for one in gone])))
-        if ports[0] in gone:
+        left = [one for one in ports if one not in gone]
+        if left and ports[0] in gone:
             # It led out, and the next one does so now: as another port, since its host plugs a port only once.
-            first = next(one.id for one in ports if one not in gone)
-            conn.execute(sa.update(ports_table).where(ports_table.c.id == first).values(uuid=str(uuids.uuid4())))
+            conn.execute(sa.update(ports_table).where(ports_table.c.id == left[0].id).values(uuid=str(uuids.uuid4())))
         _addresses_changed(conn, cloud, actor, row, "network_detach", TaskState.NETWORK_DETACHING)
 
     await cloud.store.write(work)
