@@ -116,8 +116,8 @@ class Listeners:
     def _await(self, words: bytes) -> None:
         heard = dict.fromkeys(self._sockets, b"")
         with selectors.DefaultSelector() as selector:
-            for one in self._sockets:
-                selector.register(one, selectors.EVENT_READ)
+            for follower in self._sockets:
+                selector.register(follower, selectors.EVENT_READ)
             while heard:
                 ready = selector.select(PATIENCE)
                 if not ready:
@@ -136,12 +136,11 @@ def listeners(plane: ControlPlane) -> Iterator[Listeners]:
     """Clients that wait: of two projects, since one may not have so many streams open."""
     targets = [Target(plane, "latest"), Target(plane.another("other"), "latest")]
     with contextlib.ExitStack() as stack:
-        sockets = []
+        sockets: list[socket.socket] = []
         for number in range(WAITING):
             target = targets[number % len(targets)]
-            one = stack.enter_context(socket.create_connection(target.address))
-            one.sendall(target.request("GET", "/v1/events?all_projects=true"))
-            sockets.append(one)
+            sockets.append(stack.enter_context(socket.create_connection(target.address)))
+            sockets[-1].sendall(target.request("GET", "/v1/events?all_projects=true"))
         waiting = Listeners(sockets)
         waiting.opened()
         yield waiting

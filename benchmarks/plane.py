@@ -200,7 +200,9 @@ def _insert(conn: Connection, numbers: range) -> None:
             for number, name, its_uuid, made in names
         ],
     )  # fmt: skip
-    found = sa.select(workload.c.uuid, workload.c.id).where(workload.c.uuid.in_([its_uuid for _, _, its_uuid, _ in names]))
+    found = sa.select(workload.c.uuid, workload.c.id).where(
+        workload.c.uuid.in_([its_uuid for _, _, its_uuid, _ in names])
+    )
     ids = dict(conn.execute(found).all())
     conn.execute(
         sa.insert(container),

@@ -48,8 +48,7 @@ class Target:
         openrc = served.openrc()
         secret = b64encode(f"{openrc['OS_USERNAME']}:{openrc['OS_PASSWORD']}".encode()).decode()
         self._head = (
-            f"Host: {served.listen}\r\nAuthorization: Basic {secret}\r\n"
-            f"OpenStack-API-Version: container {version}\r\n"
+            f"Host: {served.listen}\r\nAuthorization: Basic {secret}\r\nOpenStack-API-Version: container {version}\r\n"
         )
 
     def request(self, method: str, path: str, body: object = None) -> bytes:
@@ -140,7 +139,7 @@ def _length(head: bytes) -> int:
 
 
 def drive(target: Target, following: Callable[[], bytes | None], *, at_once: int) -> Load:
-    """Send what ``following`` gives over ``at_once`` connections, until it gives None. Each answer must be a success."""
+    """Send what ``following`` gives over ``at_once`` connections until it gives None. All answers must be successes."""
     load = Load()
     with selectors.DefaultSelector() as selector:
         lanes = [_Lane(target.address) for _ in range(at_once)]
