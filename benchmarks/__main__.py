@@ -1,17 +1,17 @@
-"""``python -m benchmarks startup|create|api``: measure, and print a table in Markdown."""
+"""``python -m benchmarks startup|create|api|scale``: measure, and print a table in Markdown."""
 
 import argparse
 import os
 import sys
 
-from benchmarks import api, create, startup
+from benchmarks import api, create, scale, startup
 from benchmarks.table import Table
 
 
 def main() -> int:
     """Run the measurement that was named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Higgins; a table in Markdown.")
-    parser.add_argument("what", choices=["startup", "create", "api"])
+    parser.add_argument("what", choices=["startup", "create", "api", "scale"])
     parser.add_argument("--count", type=int, default=20, help="how often, for startup and create (default: 20)")
     parser.add_argument("--seconds", type=float, default=0.7, help="how long each rate is measured for (default: 0.7)")
     parser.add_argument(
@@ -28,6 +28,8 @@ def main() -> int:
         tables = [startup.measure(min(options.count, 5))]
     elif options.what == "create":
         tables = create.measure(options.count)
+    elif options.what == "scale":
+        tables = [scale.measure(options.seconds)]
     else:
         tables = api.measure(options.seconds, options.databases, options.sizes)
     for table in tables:

@@ -42,24 +42,24 @@ def _sizes(kind: str, plane: ControlPlane, seconds: float, sizes: Sequence[int])
     for size in sizes:
         plane.fill(have, size)
         have = size
-        for what, request in _requests(target, size).items():
+        for what, request in requests(target, size).items():
             for at_once in AT_ONCE:
                 load = repeated(target, request, at_once=at_once, seconds=seconds)
-                rows.setdefault(f"{what}, {at_once} at once", []).append(cell(load))
+                rows.setdefault(f"{what}, {at_once} at once", []).append(measured(load))
         for at_once in AT_ONCE:
-            with plane.undone():
-                load = each(target, [_create(target, number) for number in range(CREATES)], at_once=at_once)
-            rows.setdefault(f"create accepted, {at_once} at once", []).append(cell(load))
+            load = creates(plane, target, at_once=at_once)
+            rows.setdefault(f"create accepted, {at_once} at once", []).append(measured(load))
     head = (f"{kind}: requests a second (p50, p99 in ms)", *(f"of {size}" for size in sizes))
     return Table(f"API on {kind}", head, [(what, *cells) for what, cells in rows.items()])
 
 
-def cell(load: Load) -> str:
+def measured(load: Load) -> str:
     """The rate, and in milliseconds what half and all but one of a hundred requests took at most."""
     return f"{load.rate:.0f} ({load.p50 * 1000:.1f}, {load.p99 * 1000:.1f})"
 
 
-def _requests(target: Target, size: int) -> dict[str, bytes]:
+def requests(target: Target, size: int) -> dict[str, bytes]:
+    """What is asked where there are so many containers."""
     middle = size // 2
     lists = {
         "page of 100": "?limit=100",
@@ -73,6 +73,14 @@ def _requests(target: Target, size: int) -> dict[str, bytes]:
     return found
 
 
+def creates(plane: ControlPlane, target: Target, *, at_once: int) -> Load:
+    """Creates that are placed, wired and written down; they are taken away again."""
+    few = [_create(target, number) for number in range(CREATES, CREATES + 2 * at_once)]
+    with plane.undone():
+        each(target, few, at_once=at_once)  # they pay for caches that all later ones find
+        return each(target, [_create(target, number) for number in range(CREATES)], at_once=at_once)
+
+
 def _create(target: Target, number: int) -> bytes:
     body = {"name": f"new-{number}", "image": "busybox", "command": ["sleep", "1000"], "cpu": 0.1, "memory": "8"}
     return target.request("POST", "/v1/containers", body)
@@ -82,14 +90,12 @@ def _waiting(plane: ControlPlane, seconds: float) -> tuple[str, ...]:
     """How long a change takes to all who wait, and what they cost the others."""
     target = Target(plane)
     show = target.request("GET", f"/v1/containers/{uuid_of(5)}")
-    creates = [_create(target, number) for number in range(CREATES)]
     alone = repeated(target, show, at_once=8, seconds=seconds).rate
-    with plane.undone():
-        accepted = each(target, creates, at_once=8).rate
+    accepted = creates(plane, target, at_once=8).rate
     with listeners(plane) as waiting, plane.undone():
         times = [waiting.change(target, _create(target, CREATES + number)) for number in range(CHANGES)]
         meanwhile = repeated(target, show, at_once=8, seconds=seconds).rate
-        among = each(target, creates, at_once=8).rate
+        among = creates(plane, target, at_once=8).rate
     return (
         f"{p50(times) * 1000:.0f} ms", f"{max(times) * 1000:.0f} ms", f"{meanwhile:.0f}", f"{alone:.0f}",
         f"{among:.0f}", f"{accepted:.0f}",

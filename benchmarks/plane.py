@@ -5,7 +5,6 @@ ends: so containers are placed, wired and written down, and no engine takes part
 """
 
 import contextlib
-import os
 import shutil
 import socket
 import subprocess
@@ -114,12 +113,6 @@ class ControlPlane:
         with (self._data / "users").open("a") as users:
             users.write(user_line(project, project, project, "admin"))
         return found
-
-    def seconds_of_cpu(self) -> float:
-        """What the process has used of the cores so far."""
-        assert self.process is not None
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def fill(self, first: int, last: int) -> None:
         """Containers with these numbers (the last one not), in the project of the administrator."""
