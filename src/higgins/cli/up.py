@@ -15,7 +15,7 @@ from higgins.cli import credentials, machine
 from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
-from higgins.cli.processes import log_to_stderr, told_to_end
+from higgins.cli.processes import log_to_stderr, settled, told_to_end
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import WrongSecret
@@ -69,6 +69,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         work = asyncio.create_task(agent.run())
         # One that failed for once, say on a full disk, begins again: containers and the API are not ended for it.
         await stack.enter_async_context(background(lambda: housekeeping.run(cloud)))
+        settled()
         print(f"Higgins serves {endpoint}", flush=True)
         ended = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, work}, return_when=asyncio.FIRST_COMPLETED)

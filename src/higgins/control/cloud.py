@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from cryptography.fernet import Fernet
 from msgspec import Struct, field
 
+from higgins.control.feed import Feed
 from higgins.control.link import HostStreams
 from higgins.control.placement.fleet import FleetCache
 from higgins.control.terminals import OpenTerminals
@@ -80,12 +81,13 @@ class Cloud:
         self.secrets = Fernet(secret)
         self.consoles = OpenTerminals()
         self.fleet = FleetCache()
+        self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
+        self.feed = Feed(store, self.now)
         self._hosts: dict[str, HostStreams] = {}
         #: Finds the way to a host that is not in this process, by its name; None where there is no such host.
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None
         #: Who keeps the limits of projects, where the database does not.
         self.limits: Limits | None = None
-        self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
 
     def connect(self, host: str, streams: HostStreams) -> None:
         """From now on ``host`` is reached through ``streams``."""

@@ -29,7 +29,7 @@ from higgins.control.placement.claims import give_cores, release, take_cores
 from higgins.control.placement.filters import SLACK
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
-from higgins.control.rows import addresses_of, container_of, known_of, spec_decoder, to_json
+from higgins.control.rows import COLUMNS, addresses_of, container_of, known_of, plain_of, spec_decoder, to_json
 from higgins.control.wiring import NetRequest
 from higgins.model.container import ALLOWED, MOST_GROUPS, ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import Conflict, Invalid, InvalidState, NotFound
@@ -43,6 +43,8 @@ __all__ = [
     "network_detach", "network_list", "pause", "reboot", "rebuild", "remove_security_group", "rename", "start", "stop",
     "unpause", "update", "wait",
 ]  # fmt: skip
+
+_PLAIN = sa.select(*COLUMNS).where(container.c.role == "plain")
 
 
 async def get(cloud: Cloud, actor: Actor, ident: str) -> Container:
@@ -61,10 +63,10 @@ async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Container]:
     def work(conn: Connection) -> list[Container]:
         project = None if query.all_projects and actor.is_admin else actor.project_id
         conditions, order = page(container, query, SORT_KEYS, conn, "container", project=project)
-        conditions += [container.c.role == "plain", *filter_conditions(query)]
-        rows = conn.execute(sa.select(container).where(*conditions).order_by(*order).limit(query.limit)).all()
+        conditions += filter_conditions(query)
+        rows = conn.execute(_PLAIN.where(*conditions).order_by(*order).limit(query.limit)).all()
         now = cloud.now()
-        return [container_of(row, row.uuid, now) for row in rows]
+        return [plain_of(row, now) for row in rows]
 
     return await cloud.store.read(work)
 

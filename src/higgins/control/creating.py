@@ -64,7 +64,7 @@ async def create(
                 if there is None:
                     raise Conflict("The container made with this Idempotency-Key is deleted already.")
                 return container_of(there, before, cloud.now())
-        quotas.hold(conn, actor.project_id)
+        held = quotas.hold(conn, actor.project_id)
         uuid = str(uuids.uuid4())
         name = draft.name or generated_name()
         images.check_image(draft.spec.image)
@@ -77,8 +77,9 @@ async def create(
         nets = wiring.resolve(conn, cloud, actor, draft.nets)
         new = sum(row["size"] for row in resolved.rows)
         quotas.charge(
-            conn, cloud, actor.project_id, containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk + new
-        )
+            conn, cloud, actor.project_id,
+            containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk + new, held=held,
+        )  # fmt: skip
         unplaced = mounts.unplaced(conn, resolved.used, resolved.rows)
         need = need_of(
             conn, actor.project_id, [spec],
@@ -104,7 +105,7 @@ async def create(
             "addresses": to_json(addresses),
             "created_at": cloud.now(),
         }
-        conn.execute(sa.insert(container).values(row))
+        conn.execute(sa.insert(container), row)
         recording.record_action(conn, cloud, actor, uuid, "create", generation=1)
         if chosen is None:
             recording.finish_actions(conn, cloud, [uuid], 1, reason)
@@ -227,25 +228,26 @@ def insert_workload(
 ) -> int:
     """Write the workload's row and take its cores; its number."""
     result = conn.execute(
-        sa.insert(workload).values(
-            uuid=uuid,
-            kind=kind,
-            name=name,
-            project_id=actor.project_id,
-            user_id=actor.user_id,
-            host_id=host.id if host else None,
-            group_name=need.group,
-            generation=1,
-            observed=0,
-            deleting=False,
-            cpu=need.cpu,
-            memory=need.memory,
-            disk=need.disk,
-            spec=spec,
-            status=Status.CREATING if host else Status.ERROR,
-            status_reason=reason or None,
-            created_at=cloud.now(),
-        )
+        sa.insert(workload),
+        {
+            "uuid": uuid,
+            "kind": kind,
+            "name": name,
+            "project_id": actor.project_id,
+            "user_id": actor.user_id,
+            "host_id": host.id if host else None,
+            "group_name": need.group,
+            "generation": 1,
+            "observed": 0,
+            "deleting": False,
+            "cpu": need.cpu,
+            "memory": need.memory,
+            "disk": need.disk,
+            "spec": spec,
+            "status": Status.CREATING if host else Status.ERROR,
+            "status_reason": reason or None,
+            "created_at": cloud.now(),
+        },
     )
     number = int(result.inserted_primary_key[0])  # type: ignore[index]
     if host is not None:
