@@ -83,7 +83,7 @@ async def test_what_is_put_in_comes_out(runtime: Runtime, box: str, place: str) 
         (entry("sub", tarfile.DIRTYPE, mode=0o750), b""),
         (entry("sub/run", mode=0o755), b"#!/bin/sh\necho ran\n"),
         (entry("link", tarfile.SYMTYPE, "sub/run"), b""),
-        (entry("hard", tarfile.LNKTYPE, "sub/run"), b""),
+        (entry("hard", tarfile.LNKTYPE, "sub/run", mode=0o755), b""),
     )
     await runtime.put_archive(box, place, pieces(data))
     assert await sh(runtime, box, f"{place}/link") == "ran\n"

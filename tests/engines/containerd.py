@@ -1,6 +1,7 @@
 """A private containerd, which serves CRI."""
 
 import asyncio
+import contextlib
 import io
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from higgins.runtimes.cri import open_cri
 from tests.engines import Daemon, need, wait_until
 from tests.engines.gvisor import gvisor
 from tests.engines.images import BUSYBOX, archive
+from tests.engines.releases import path_with, programs_of
 
 PAUSE = "localhost/pause:latest"
 CNI_PLUGINS = Path("/usr/lib/cni")
@@ -86,8 +88,10 @@ class ContainerdEngine:
         "`search`": "501: CRI has no such call",
     }
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, programs: Path | None = None) -> None:
+        """``programs`` is a directory of those of another release, see ``releases``."""
         self.root = root
+        self._environment = path_with(programs)
         self.endpoint = f"unix://{root}/containerd.sock"
         self.options = ["--runtime", "cri", "--cri-endpoint", self.endpoint]
         self._ctr = ["ctr", "--address", f"{root}/containerd.sock", "--namespace", "k8s.io"]
@@ -98,14 +102,17 @@ class ContainerdEngine:
         if shutil.which("runsc") is not None:
             text += GVISOR.format(root=root, program=gvisor(root))
         config.write_text(text)
-        self._daemon = Daemon(["containerd", "--config", str(config)], root / "containerd.log")
+        self._daemon = Daemon(["containerd", "--config", str(config)], root / "containerd.log", self._environment)
 
     async def open(self) -> Runtime:
         return open_cri(self.endpoint, logs=self.root / "logs")
 
     def command(self, *arguments: str, stdin: bytes = b"") -> str:
         """What containerd's own client prints, in the namespace of CRI."""
-        return subprocess.run([*self._ctr, *arguments], check=True, capture_output=True, input=stdin).stdout.decode()
+        ran = subprocess.run(
+            [*self._ctr, *arguments], check=True, capture_output=True, input=stdin, env=self._environment
+        )
+        return ran.stdout.decode()
 
     def _serves_cri(self) -> bool:
         """Not only that the service is there: for a moment after the start it is, and refuses everything."""
@@ -144,21 +151,43 @@ class ContainerdEngine:
         return self._daemon.log()
 
 
-@pytest.fixture(scope="session")
-def containerd_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
-    """One for the whole session, with busybox and the pause image loaded."""
-    need("containerd", "ctr", "runc", "catatonit")
+@contextlib.contextmanager
+def running_containerd(busybox: Path, programs: Path | None = None) -> Iterator[ContainerdEngine]:
+    """An engine with busybox and the pause image loaded, which ends with all it runs."""
+    need("runc", "catatonit")
     if not (CNI_PLUGINS / "loopback").exists():
         pytest.skip("the CNI plugins are not installed")
     # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
     root = Path(tempfile.mkdtemp(prefix="cd"))
-    engine = ContainerdEngine(root)
+    engine = ContainerdEngine(root, programs)
     engine.start()
     try:
-        for image in (busybox_archive.read_bytes(), pause_archive()):
+        for image in (busybox.read_bytes(), pause_archive()):
             engine.command("images", "import", "-", stdin=image)
         yield engine
         engine.close()
     finally:
         engine.kill()
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def containerd_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
+    """One for the whole session."""
+    need("containerd", "ctr")
+    with running_containerd(busybox_archive) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def containerd_trixie(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
+    """As ``containerd_engine``, of Debian 13."""
+    with running_containerd(busybox_archive, programs_of("trixie")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def containerd_sid(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
+    """As ``containerd_engine``, of Debian's newest."""
+    with running_containerd(busybox_archive, programs_of("sid")) as engine:
+        yield engine

@@ -50,7 +50,7 @@ class Handler(Struct, frozen=True):
 
 
 class Handlers(Struct, frozen=True):
-    """Those of the engine. ``pause_image`` is what sandboxes run."""
+    """Those of the engine. ``pause_image`` is what sandboxes run, empty where that is not told with them."""
 
     default: str
     named: dict[str, Handler]
@@ -65,9 +65,7 @@ def handlers(status: cri.StatusResponse) -> Handlers:
         name: Handler(str(table.get("runtimeType") or ""), dict(table.get("options") or {}))
         for name, table in (engine.get("runtimes") or {}).items()
     }
-    # containerd 2 has the image of sandboxes among those that it keeps.
-    pause = settings.get("sandboxImage") or (settings.get("pinnedImages") or {}).get("sandbox") or ""
-    return Handlers(str(engine.get("defaultRuntimeName") or "runc"), named, str(pause))
+    return Handlers(str(engine.get("defaultRuntimeName") or "runc"), named, str(settings.get("sandboxImage") or ""))
 
 
 def options(handler: Handler) -> tuple[str, bytes]:

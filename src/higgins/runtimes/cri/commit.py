@@ -45,7 +45,7 @@ def digest_of(blob: bytes) -> str:
 async def commit(client: Client, container: cri.Container, name: str) -> str:
     """Make the image ``name`` of the container's file system as it is now; the image's id."""
     check_name(name)
-    check_free(name, (await client.handlers()).pause_image)
+    check_free(name, await client.pause_image())
     containerd = await client.containerd()
     record = await containerd.container(container.id)
     manifest, image = await _image_of(containerd, container.image_ref)

@@ -78,7 +78,7 @@ class CriRuntime:
         return EngineInfo(version.runtime_name, version.runtime_version, state.runtime_classes(status))
 
     async def probe(self, runtime: str) -> None:
-        await probing.probe(self, runtime, (await self._client.handlers()).pause_image)
+        await probing.probe(self, runtime, await self._client.pause_image())
 
     # images
 
@@ -181,7 +181,7 @@ class CriRuntime:
                 await self._make_removable(container)
                 with suppress(ContainerGone):
                     request = cri.RemoveContainerRequest(container_id=container.id)
-                    await self._client.ask(self._client.runtime.RemoveContainer, request, timeout=None)
+                    await self._client.remove(self._client.runtime.RemoveContainer, request, container.id)
                 self._oom.pop(container.id, None)
                 logs.remove(self._log(container))
 
