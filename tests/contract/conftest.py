@@ -9,7 +9,14 @@ import pytest
 from higgins.runtimes.base import Runtime
 from tests.contract.workloads import SHARED, Workloads
 from tests.engines import Engine
-from tests.engines.containerd import ContainerdEngine, containerd_engine, containerd_sid, containerd_trixie
+from tests.engines.containerd import (
+    ContainerdEngine,
+    containerd_engine,
+    containerd_sid,
+    containerd_trixie,
+    containerd_users,
+    plain_cri,
+)
 from tests.engines.docker import DockerEngine, docker_engine, docker_sid, docker_store, docker_trixie
 from tests.engines.images import busybox_archive
 from tests.engines.podman import podman_engine
@@ -20,10 +27,12 @@ __all__ = [
     "containerd_engine",
     "containerd_sid",
     "containerd_trixie",
+    "containerd_users",
     "docker_engine",
     "docker_sid",
     "docker_store",
     "docker_trixie",
+    "plain_cri",
     "podman_engine",
     "registry",
 ]
@@ -33,6 +42,8 @@ ENGINES = {
     "containerd": "containerd_engine",
     "containerd-trixie": "containerd_trixie",
     "containerd-sid": "containerd_sid",
+    "containerd-users": "containerd_users",
+    "plain-cri": "plain_cri",
     "docker": "docker_engine",
     "docker-trixie": "docker_trixie",
     "docker-sid": "docker_sid",

@@ -130,6 +130,7 @@ async def test_what_is_no_tar_is_refused(runtime: Runtime, box: str, place: str)
     assert await sh(runtime, box, f"ls {place}") == ""
 
 
+@pytest.mark.needs("files of stopped containers")
 async def test_files_go_in_and_out_of_a_container_that_does_not_run(runtime: Runtime, workloads: Workloads) -> None:
     uuid = await workloads.create("cat", "/etc/word")
     await runtime.put_archive(uuid, "/etc", pieces(tar_of((entry("word"), b"early"))))

@@ -50,11 +50,15 @@ class Handler(Struct, frozen=True):
 
 
 class Handlers(Struct, frozen=True):
-    """Those of the engine. ``pause_image`` is what sandboxes run, empty where that is not told with them."""
+    """Those of the engine. ``pause_image`` is what sandboxes run, empty where that is not told with them.
+
+    ``user_namespaces`` are the names of those that can give sandboxes one; the empty name is the default's.
+    """
 
     default: str
     named: dict[str, Handler]
     pause_image: str
+    user_namespaces: frozenset[str] = frozenset()
 
 
 def handlers(status: cri.StatusResponse) -> Handlers:
@@ -65,7 +69,9 @@ def handlers(status: cri.StatusResponse) -> Handlers:
         name: Handler(str(table.get("runtimeType") or ""), dict(table.get("options") or {}))
         for name, table in (engine.get("runtimes") or {}).items()
     }
-    return Handlers(str(engine.get("defaultRuntimeName") or "runc"), named, str(settings.get("sandboxImage") or ""))
+    able = frozenset(one.name for one in status.runtime_handlers if one.features.user_namespaces)
+    default = str(engine.get("defaultRuntimeName") or "runc")
+    return Handlers(default, named, str(settings.get("sandboxImage") or ""), able)
 
 
 def options(handler: Handler) -> tuple[str, bytes]:

@@ -44,6 +44,7 @@ from higgins.runtimes.cri import (
     state,
     streams,
     usage,
+    users,
 )
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.images import Images
@@ -58,11 +59,14 @@ class CriRuntime:
 
     name = "cri"
 
-    def __init__(self, client: Client, *, logs: Path, log_bytes: int, cgroup_parent: str) -> None:
+    def __init__(
+        self, client: Client, *, logs: Path, log_bytes: int, cgroup_parent: str, ids: users.Ids | None = None
+    ) -> None:
         self._client = client
         self._images = Images(client)
         self._logs, self._log_bytes = logs, log_bytes
-        self._sandboxes = Sandboxes(client, logs=logs, cgroup_parent=cgroup_parent)
+        self._ids = ids
+        self._sandboxes = Sandboxes(client, logs=logs, cgroup_parent=cgroup_parent, ids=ids)
         self._oom: dict[str, bool] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -75,6 +79,8 @@ class CriRuntime:
         status = await self._client.engine_status()
         if problem := state.unfit(status):
             raise EngineError(problem)
+        if self._ids is not None and "" not in (await self._client.handlers()).user_namespaces:
+            raise EngineError("user_ids is set, and the container engine, its runtime or the kernel has no use for it.")
         return EngineInfo(version.runtime_name, version.runtime_version, state.runtime_classes(status))
 
     async def probe(self, runtime: str) -> None:
@@ -281,7 +287,8 @@ class CriRuntime:
         sandbox, sandbox_config = await self._sandboxes.ready(spec.sandbox)
         if await self._images.find(image) is None:
             raise ImageNotFound(f"Image {spec.image} is not on the host.")
-        wanted = config.container_config(spec, attempt=attempt)
+        first_id = users.of(sandbox_config.annotations)
+        wanted = config.container_config(spec, attempt=attempt, first_id=first_id)
         wanted.image.image = image
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=wanted, sandbox_config=sandbox_config)
         await classes.wanted(self._client, spec.runtime)  # raises for one that the engine has not
