@@ -289,7 +289,8 @@ class Agent:
         while True:
             self._compare_now.clear()
             if self._told:
-                await self._compare_all()
+                with self.figures.compare_seconds.time():
+                    await self._compare_all()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._compare_every):
                     await self._compare_now.wait()

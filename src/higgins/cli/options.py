@@ -164,6 +164,12 @@ RUNTIMES: list[cfg.Opt] = [
         help="Runtime classes of this host, each with what the engine calls it: gvisor:runsc,kata:kata-qemu. "
         "Each is tried once at the start, and those that work are offered.",
     ),
+    cfg.StrOpt(
+        "user_ids",
+        default="",
+        help="User ids of this host for containers on containerd, first:count (1000000:65536000): every sandbox has a "
+        "user namespace with 65536 of them. None if empty.",
+    ),
     cfg.ListOpt("hypervisor", default=[], help="Those of the classes that keep containers apart by a hypervisor."),
     cfg.BoolOpt("hypervisor_only", default=False, help="Whether all containers must run in one of these."),
     cfg.ListOpt("hypervisor_only_projects", default=[], help="Projects whose containers must run in one of these."),
