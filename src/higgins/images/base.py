@@ -1,22 +1,19 @@
-"""What an image driver gives, and how an image may be refused.
+"""What an image is once it was checked, and how one may be refused.
 
-A driver finds an image for a tenant and brings its bytes; what is done with them is the same for all of them::
+Images that do not come from a registry come as archives, and an archive is something that an enemy may have written. It
+is taken apart once (``archive``); what is kept and passed on from then on are its parts, each by its digest::
 
     found = await glance.resolve("web", token, project_id)          # as the tenant, by name or id
-    path = await shelf.fetch(found, lambda file: glance.save(found, token, file))
-    await runtime.load(path)                                        # the engine has it as found.engine_name
+    parts = await shelf.take_in(found, lambda file: glance.save(found, token, file))
+    await runtime.load(shelf.files(parts), found.engine_name)
 """
 
+import hashlib
 from pathlib import Path
-from typing import Protocol
 
 from msgspec import Struct
 
 from higgins.model.errors import ImagePullFailed
-
-#: The registry part of the names that loaded images have on an engine. The domain is reserved (RFC 2606), so that no
-#: engine ever asks a registry for one.
-DOMAIN = "glance.invalid"
 
 
 class ImageRefused(ImagePullFailed):
@@ -29,26 +26,27 @@ class ImageRefused(ImagePullFailed):
         super().__init__(f"The image is refused: {why}.")
 
 
-class FoundImage(Struct, frozen=True, kw_only=True):
-    """An image that a tenant may use. ``algorithm`` and ``digest`` (hex) are of its bytes, ``size`` is in bytes."""
+class Layer(Struct, frozen=True):
+    """A layer. ``digest`` (sha256:…) and ``size`` in bytes are of the plain tar, however it came."""
 
-    id: str
-    name: str
-    size: int
-    algorithm: str
     digest: str
+    size: int
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    """An image that was checked: its configuration, byte by byte, and its layers from the lowest up."""
+
+    config: bytes
+    layers: tuple[Layer, ...]
 
     @property
-    def engine_name(self) -> str:
-        """What it is called on an engine: other bytes have another name, whatever the image's owner calls them."""
-        return f"{DOMAIN}/{self.id}:{self.digest[:32]}"
+    def id(self) -> str:
+        """The digest of the configuration, which names the layers: what engines know an image by."""
+        return f"sha256:{hashlib.sha256(self.config).hexdigest()}"
 
 
-class ImageSource(Protocol):
-    """A service that has images. ``token`` is the tenant's own, so that it decides who may use what."""
+class ImageFiles(Struct, frozen=True, kw_only=True):
+    """An image on this machine, as an engine loads it: where each of its layers, a plain tar, lies."""
 
-    async def resolve(self, reference: str, token: str, project_id: str) -> FoundImage:
-        """Find an image by id or name. Raises ImageNotFound, Conflict (a name that several bear), ImageRefused."""
-
-    async def save(self, found: FoundImage, token: str, target: Path) -> None:
-        """Write its bytes into a file. Raises ImageRefused where they are not those that were promised."""
+    parts: Parts
+    paths: tuple[Path, ...]

@@ -11,8 +11,9 @@ from typing import Any
 
 import aiohttp
 
-from higgins.images.base import FoundImage, ImageRefused
+from higgins.images.base import ImageRefused
 from higgins.model.errors import Conflict, ImageNotFound, Unauthorized
+from higgins.model.images import FoundImage
 from higgins.openstack.errors import ServiceUnavailable
 
 LOG = logging.getLogger(__name__)
