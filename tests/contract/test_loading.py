@@ -9,8 +9,8 @@ from uuid import uuid4
 import pytest
 
 from higgins.images.archive import take_apart
-from higgins.images.base import ImageFiles, ImageRefused
-from higgins.model.errors import EngineError, ImageNotFound, ImagePullFailed
+from higgins.images.base import ImageFiles
+from higgins.model.errors import EngineError, ImageNotFound, ImagePullFailed, ImageRefused
 from higgins.runtimes.base import Runtime
 from tests.contract.workloads import Workloads, output
 from tests.engines import Engine
@@ -52,6 +52,20 @@ async def test_an_archive_is_loaded_under_our_name_and_runs(
         await forget(runtime, called)
     with pytest.raises(ImageNotFound):
         await runtime.pull(called, policy="never")
+
+
+async def test_what_is_saved_is_the_image_that_it_was(
+    runtime: Runtime, engine: Engine, busybox_archive: Path, tmp_path: Path
+) -> None:
+    with (tmp_path / "saved").open("wb") as file:
+        async with runtime.save(engine.image) as pieces:
+            async for piece in pieces:
+                file.write(piece)
+    saved = checked((tmp_path / "saved").read_bytes(), tmp_path)
+    assert saved.parts.layers == checked(busybox_archive.read_bytes(), tmp_path).parts.layers
+    with pytest.raises(ImageNotFound):
+        async with runtime.save("nothing-of-that-name:1"):
+            pass
 
 
 async def test_of_two_images_that_share_a_layer_both_run(

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from higgins.images.archive import Bounds, take_apart
-from higgins.images.base import ImageFiles, ImageRefused, Parts
+from higgins.images.base import ImageFiles, Parts
 from higgins.images.packing import packed
+from higgins.model.errors import ImageRefused
 
 
 def tar_of(members: Iterable[tuple[str, bytes | str]]) -> bytes:

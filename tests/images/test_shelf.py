@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from higgins.images.base import ImageRefused, Layer
+from higgins.images.base import Layer
 from higgins.images.shelf import Shelf
+from higgins.model.errors import ImageRefused
 from higgins.model.images import FoundImage
 from tests.images.test_archive import digest, parts, tar_of
 

@@ -9,10 +9,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from higgins.images.base import ImageRefused
 from higgins.images.glance import Glance
 from higgins.images.shelf import Shelf
-from higgins.model.errors import Conflict, ImageNotFound, Unauthorized
+from higgins.model.errors import Conflict, ImageNotFound, ImageRefused, Unauthorized
 from higgins.openstack.errors import ServiceUnavailable
 from higgins.runtimes.docker import open_docker
 from tests.engines.docker import DockerEngine

@@ -42,8 +42,12 @@ class OpenStack:
 
     def call(self, *arguments: str) -> Outcome:
         """``openstack appcontainer`` with these arguments, whatever comes of it."""
+        return self.any("appcontainer", *arguments)
+
+    def any(self, *arguments: str) -> Outcome:
+        """``openstack`` with these arguments."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(["appcontainer", *arguments]) + "\n")
+        self._process.stdin.write(json.dumps(arguments) + "\n")
         self._process.stdin.flush()
         return Outcome(**json.loads(self._process.stdout.readline()))
 
@@ -105,4 +109,4 @@ class OpenStack:
 
 
 #: First words of commands of two or three words.
-_NOUNS = {"action", "host", "service", "availability", "zone"}
+_NOUNS = {"action", "host", "service", "availability", "zone", "image"}

@@ -22,7 +22,8 @@ from typing import IO, Any, cast
 
 from msgspec import Struct
 
-from higgins.images.base import ImageRefused, Layer, Parts
+from higgins.images.base import Layer, Parts
+from higgins.model.errors import ImageRefused
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NAMED_BY_DIGEST = re.compile(r"(?:blobs/sha256/)?([0-9a-f]{64})(?:\.json)?")

@@ -9,6 +9,8 @@ from pathlib import Path
 from higgins.images.base import ImageFiles
 
 _CHUNK = 2**20
+#: What a tar ends with.
+END = bytes(2 * tarfile.BLOCKSIZE)
 
 
 async def packed(image: ImageFiles, name: str) -> AsyncIterator[bytes]:
@@ -16,14 +18,14 @@ async def packed(image: ImageFiles, name: str) -> AsyncIterator[bytes]:
     config = f"{image.parts.id.removeprefix('sha256:')}.json"
     names = [f"{layer.digest.removeprefix('sha256:')}/layer.tar" for layer in image.parts.layers]
     manifest = json.dumps([{"Config": config, "RepoTags": [name], "Layers": names}]).encode()
-    yield _member(config, image.parts.config)
+    yield member(config, image.parts.config)
     for inside, path in dict(zip(names, image.paths, strict=True)).items():
         size = path.stat().st_size
-        yield _head(inside, size)
+        yield head(inside, size)
         async for piece in chunks(path):
             yield piece
-        yield _padding(size)
-    yield _member("manifest.json", manifest) + bytes(2 * tarfile.BLOCKSIZE)
+        yield padding(size)
+    yield member("manifest.json", manifest) + END
 
 
 async def chunks(path: Path) -> AsyncIterator[bytes]:
@@ -33,15 +35,17 @@ async def chunks(path: Path) -> AsyncIterator[bytes]:
             yield piece
 
 
-def _head(name: str, size: int) -> bytes:
+def head(name: str, size: int) -> bytes:
+    """What stands before the content of a file in a tar; ``padding`` stands behind it."""
     entry = tarfile.TarInfo(name)
     entry.size = size
     return entry.tobuf(tarfile.GNU_FORMAT)
 
 
-def _padding(size: int) -> bytes:
+def padding(size: int) -> bytes:
     return bytes(-size % tarfile.BLOCKSIZE)
 
 
-def _member(name: str, data: bytes) -> bytes:
-    return _head(name, len(data)) + data + _padding(len(data))
+def member(name: str, data: bytes) -> bytes:
+    """A whole file in a tar."""
+    return head(name, len(data)) + data + padding(len(data))

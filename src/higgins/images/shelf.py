@@ -9,14 +9,15 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
 import msgspec
 
 from higgins.images.archive import BOUNDS, Bounds, take_apart
-from higgins.images.base import ImageFiles, ImageRefused, Layer, Parts
+from higgins.images.base import ImageFiles, Layer, Parts
+from higgins.model.errors import ImageRefused
 from higgins.model.images import FoundImage
 
 _parts = msgspec.json.Decoder(Parts)
@@ -74,21 +75,39 @@ class Shelf:
 
         Raises what ``save`` raises, and ImageRefused.
         """
-        key = self._record(found).name
-        async with self._lock(key):
+        record = self._record(found)
+        async with self._lock(record.name):
             if (parts := self.known(found)) is not None:
                 return parts
-            raw, new = self._images / f"{key}.new-raw", self._images / f"{key}.new"
+            raw = record.with_name(f"{record.name}.new-raw")
             try:
                 await save(raw)
                 parts = await asyncio.to_thread(take_apart, raw, self.place, self._bounds)
-                new.write_bytes(msgspec.json.encode(parts))
-                new.replace(self._record(found))
             finally:
                 raw.unlink(missing_ok=True)
-                new.unlink(missing_ok=True)
+            self.record(found, parts)
         self._evict(parts)
         return parts
+
+    def record(self, found: FoundImage, parts: Parts) -> None:
+        """Write down what an image consists of."""
+        record = self._record(found)
+        new = record.with_name(f"{record.name}.new")
+        new.write_bytes(msgspec.json.encode(parts))
+        new.replace(record)
+
+    def touch(self, found: FoundImage) -> None:
+        """The image was used now, if it is known here."""
+        with suppress(FileNotFoundError):
+            os.utime(self._record(found))
+
+    def used_at(self, tag: str) -> float:
+        """When the image whose engine name ends in ``tag`` was used last, as the clock of files; 0 if not known."""
+        repository, _, digest = tag.rpartition(":")
+        try:
+            return (self._images / f"{repository}-{digest}.json").stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
     async def bring(self, layer: Layer, save: Callable[[Path], Awaitable[None]]) -> None:
         """Have a layer here; ``save`` brings it where it is not. Raises ImageRefused where it brings something else."""

@@ -247,6 +247,9 @@ class Runtime(Protocol):
         it, as it does where a layer is not what its digest says.
         """
 
+    def save(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An image on the host as an archive of ``docker save``, as it is read. Raises ``ImageNotFound``."""
+
     async def images(self) -> list[Image]: ...
     async def remove_image(self, name: str) -> None: ...
     async def search(self, term: str) -> list[dict[str, object]]: ...

@@ -6,13 +6,13 @@ from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ContainerGone, EngineError
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd, message
 from higgins.runtimes.cri.content import (
     LAYER,
     MANIFEST,
     digest_of,
+    image_of,
     lease_of,
     name_image,
     seen,
@@ -39,7 +39,7 @@ async def commit(client: Client, container: cri.Container, name: str) -> str:
     check_free(name, (await client.handlers()).pause_image)
     containerd = await client.containerd()
     record = await containerd.container(container.id)
-    manifest, image = await _image_of(containerd, container.image_ref)
+    manifest, image = await image_of(containerd, container.image_ref)
     async with lease_of(containerd) as lease:
         layer = await _layer(containerd, record, lease)
         config = json.dumps(with_layer(image, layer.digest, datetime.now(UTC))).encode()
@@ -54,24 +54,6 @@ async def commit(client: Client, container: cri.Container, name: str) -> str:
         await name_image(containerd, canonical(name), blob)
     await seen(client, canonical(name), digest_of(config))
     return digest_of(config)
-
-
-async def _image_of(containerd: Containerd, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Manifest and configuration of an image on this host. Of several platforms', the one that is here whole.
-
-    CRI keeps each image under its id as well, which goes on meaning it when a tag has moved.
-    """
-    found = await containerd.ask("images.v1.Images/Get", message["ImageName"](name=name), "OneImage")
-    pending = [str(found.image.target.digest)]
-    while pending:
-        try:
-            document: dict[str, Any] = json.loads(await containerd.read(pending.pop(0)))
-            if "layers" in document:
-                return document, json.loads(await containerd.read(document["config"]["digest"]))
-        except ContainerGone:
-            continue  # another platform's
-        pending.extend(one["digest"] for one in document.get("manifests", ()))
-    raise EngineError(f"The image {name} of the container is not on its host any more.")
 
 
 async def _layer(containerd: Containerd, record: Any, lease: str) -> Any:

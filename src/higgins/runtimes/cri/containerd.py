@@ -217,14 +217,22 @@ class Containerd:
 
     async def read(self, digest: str) -> bytes:
         """A blob, whole: for manifests and configurations, which are small."""
+        return b"".join([piece async for piece in self.pieces(digest, timeout=_QUICK)])
+
+    async def pieces(self, digest: str, *, timeout: float = _SLOW) -> AsyncIterator[bytes]:
+        """A blob as it is read."""
         call = self._channel.unary_stream(
             "/containerd.services.content.v1.Content/Read",
             request_serializer=message["ReadContent"].SerializeToString,
             response_deserializer=message["ContentPart"].FromString,
         )
-        with translated(digest):
-            stream = call(message["ReadContent"](digest=digest), timeout=_QUICK, metadata=_NAMESPACE)
-            return b"".join([part.data async for part in stream])
+        stream = call(message["ReadContent"](digest=digest), timeout=timeout, metadata=_NAMESPACE)
+        try:
+            with translated(digest):
+                async for part in stream:
+                    yield part.data
+        finally:
+            stream.cancel()
 
     async def write(self, parts: Iterator[Any] | AsyncIterator[Any], lease: str) -> None:
         """Send these ``WriteContent`` messages."""

@@ -15,11 +15,13 @@ from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
 
+from higgins.images import packing
 from higgins.images.base import ImageFiles
 from higgins.images.packing import chunks
-from higgins.model.errors import ContainerGone, EngineError
+from higgins.model.errors import ContainerGone, EngineError, ImageNotFound
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd, entries, message
+from higgins.runtimes.pulls import canonical
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -55,6 +57,50 @@ async def load(client: Client, image: ImageFiles, name: str) -> None:
         )
         await name_image(containerd, name, blob)
     await seen(client, name, image.parts.id)
+
+
+async def image_of(containerd: Containerd, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Manifest and configuration of an image on this host. Of several platforms', the one that is here whole.
+
+    CRI keeps each image under its id as well, which goes on meaning it when a tag has moved.
+    """
+    found = await containerd.ask("images.v1.Images/Get", message["ImageName"](name=name), "OneImage")
+    pending = [str(found.image.target.digest)]
+    while pending:
+        try:
+            document: dict[str, Any] = json.loads(await containerd.read(pending.pop(0)))
+            if "layers" in document:
+                return document, json.loads(await containerd.read(document["config"]["digest"]))
+        except ContainerGone:
+            continue  # another platform's
+        pending.extend(one["digest"] for one in document.get("manifests", ()))
+    raise EngineError(f"The image {name} is not on this host any more.")
+
+
+@asynccontextmanager
+async def save(client: Client, name: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    """An image as an archive of docker save, layers as they are stored: plain, or compressed by gzip."""
+    containerd = await client.containerd()
+    try:
+        manifest, _ = await image_of(containerd, canonical(name))
+    except ContainerGone as error:
+        raise ImageNotFound(f"Image {name} is not on this host.") from error
+    yield _archive(containerd, manifest, name)
+
+
+async def _archive(containerd: Containerd, manifest: dict[str, Any], name: str) -> AsyncIterator[bytes]:
+    config = await containerd.read(manifest["config"]["digest"])
+    named = {f"{one['digest'].removeprefix('sha256:')}/layer.tar": one for one in manifest["layers"]}
+    files = [f"{one['digest'].removeprefix('sha256:')}/layer.tar" for one in manifest["layers"]]
+    config_name = f"{digest_of(config).removeprefix('sha256:')}.json"
+    yield packing.member(config_name, config)
+    for file, layer in named.items():
+        yield packing.head(file, layer["size"])
+        async for piece in containerd.pieces(layer["digest"]):
+            yield piece
+        yield packing.padding(layer["size"])
+    listed = json.dumps([{"Config": config_name, "RepoTags": [name], "Layers": files}]).encode()
+    yield packing.member("manifest.json", listed) + packing.END
 
 
 async def store_manifest(containerd: Containerd, manifest: dict[str, Any], lease: str) -> bytes:

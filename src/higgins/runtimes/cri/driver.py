@@ -37,6 +37,7 @@ from higgins.runtimes.cri import (
     classes,
     commit,
     config,
+    content,
     events,
     execs,
     logs,
@@ -88,6 +89,9 @@ class CriRuntime:
 
     async def load(self, image: ImageFiles, name: str) -> Image:
         return await self._images.load(image, name)
+
+    def save(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return content.save(self._client, name)
 
     async def images(self) -> list[Image]:
         return await self._images.all()

@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,9 @@ class DockerRuntime:
 
     async def load(self, image: ImageFiles, name: str) -> Image:
         return await self._images.load(image, name)
+
+    def save(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return self._images.save(name)
 
     async def images(self) -> list[Image]:
         return await self._images.all()

@@ -7,7 +7,7 @@ import platform
 import re
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,14 @@ class Images:
         except EngineError as error:
             raise ImagePullFailed(f"The container engine cannot load the image {name}. {error}") from error
         return await self.inspect(name)
+
+    @asynccontextmanager
+    async def save(self, name: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        name = full_name(name)
+        missing = ImageNotFound(f"The image {name} is not on this host.")
+        await self.inspect(name)  # an engine may begin an archive of what it has not
+        async with self._client.open("GET", f"images/{name}/get", missing=missing) as answer:
+            yield self._client.chunks(answer)
 
     async def _import(self, archive: bytes | AsyncIterator[bytes]) -> None:
         async with self._client.open("POST", "images/load", params={"quiet": "1"}, body=archive) as answer:
