@@ -10,7 +10,7 @@ from higgins.api.containers import guarded
 from higgins.api.drafts import limits
 from higgins.api.schemas.capsules import read_template
 from higgins.api.views import capsules as views
-from higgins.control import capsules, images
+from higgins.control import capsules, delivery
 from higgins.control.capsules import CapsuleDraft
 from higgins.control.cloud import Settings
 from higgins.model.container import ContainerSpec, Mount, RestartPolicy
@@ -93,7 +93,7 @@ async def find(call: Call) -> Any:
 
 
 async def _pinned(call: Call, specs: tuple[ContainerSpec, ...]) -> tuple[ContainerSpec, ...]:
-    return tuple([await images.pinned(call.cloud, call.actor, call.token, spec) for spec in specs])
+    return tuple([await delivery.pinned(call.cloud, call.actor, call.token, spec) for spec in specs])
 
 
 async def create(call: Call) -> Any:

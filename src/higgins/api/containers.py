@@ -9,7 +9,7 @@ from higgins.api.call import Call, Located, Told
 from higgins.api.schemas.containers import FILTERS
 from higgins.api.views import common
 from higgins.api.views import containers as views
-from higgins.control import containers, images
+from higgins.control import containers, delivery
 from higgins.model.container import Status
 from higgins.model.errors import SchemaInvalid, TooLarge
 from higgins.model.resources import Container
@@ -47,7 +47,7 @@ async def create(call: Call) -> Any:
     draft = drafts.container(call)
     if call.query.get("dry_run"):
         return Told(await containers.dry_run(call.cloud, call.actor, draft), 200)
-    draft = structs.replace(draft, spec=await images.pinned(call.cloud, call.actor, call.token, draft.spec))
+    draft = structs.replace(draft, spec=await delivery.pinned(call.cloud, call.actor, call.token, draft.spec))
     key, body_hash = idempotency.of(call)
     made = await containers.create(
         call.cloud, call.actor, draft, run=call.query["run"], idempotency_key=key, body_hash=body_hash

@@ -12,7 +12,7 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import images, mounts, quotas, recording, wiring
+from higgins.control import delivery, mounts, quotas, recording, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
@@ -257,7 +257,7 @@ async def rebuild(
     before = (await get(cloud, actor, ident)).spec
     chosen = structs.replace(before, image=image or before.image, image_driver=image_driver or before.image_driver)
     if chosen != before or image is not None or chosen.image_pull_policy == "always":
-        chosen = await images.pinned(cloud, actor, token, chosen)
+        chosen = await delivery.pinned(cloud, actor, token, chosen)
 
     def values(row: Row[Any]) -> dict[str, Any]:
         spec = structs.replace(

@@ -12,15 +12,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 
 import sqlalchemy as sa
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
+from higgins.control import images
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.rows import spec_decoder
 from higgins.control.snapshots import Snapshots
 from higgins.images.base import ImageService, Parts
 from higgins.images.packing import chunks
 from higgins.images.shelf import Shelf
+from higgins.model.container import ContainerSpec
 from higgins.model.errors import ImagePullFailed, ImageRefused, Invalid, NotFound, Unauthorized
 from higgins.model.images import FoundImage
 from higgins.openstack.errors import ServiceUnavailable
@@ -158,6 +160,21 @@ def of(cloud: Cloud) -> Depot:
     if cloud.depot is None:
         raise Invalid("image_driver: glance is not set up in this cloud; leave it out, or ask for docker.")
     return cloud.depot
+
+
+async def pinned(cloud: Cloud, actor: Actor, token: str, spec: ContainerSpec) -> ContainerSpec:
+    """The spec with what its image is now, where that is one of the cloud's image service, found with ``token``.
+
+    No transaction is open meanwhile: another service is waited for. Raises Invalid, ImageNotFound (404 …), Conflict,
+    ImageRefused, Unauthorized, ServiceUnavailable.
+    """
+    images.check_image(spec.image)
+    if spec.image_driver != "glance":
+        return structs.replace(spec, found=None)
+    depot = of(cloud)
+    if spec.registry_id is not None:
+        raise Invalid("registry: an image of the image service comes from no registry.")
+    return structs.replace(spec, found=await depot.find(cloud, actor, token, spec.image))
 
 
 async def contents(cloud: Cloud, host: int, uuid: str, timeout: float) -> Parts | None:

@@ -9,15 +9,12 @@ import uuid as uuids
 from typing import Any
 
 import sqlalchemy as sa
-from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import delivery
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
-from higgins.model.container import ContainerSpec
 from higgins.model.errors import HostUnavailable, Invalid, NotFound
 from higgins.model.images import DOMAIN as GLANCE
 from higgins.model.resources import Image
@@ -37,21 +34,6 @@ def check_image(name: str) -> None:
         bare = bare.removeprefix(prefix)
     if bare.startswith(_RESERVED):
         raise Invalid(f"image: {name} is a name that Higgins keeps for itself.")
-
-
-async def pinned(cloud: Cloud, actor: Actor, token: str, spec: ContainerSpec) -> ContainerSpec:
-    """The spec with what its image is now, where that is one of the cloud's image service, found with ``token``.
-
-    No transaction is open meanwhile: another service is waited for. Raises Invalid, ImageNotFound (404 …), Conflict,
-    ImageRefused, Unauthorized, ServiceUnavailable.
-    """
-    check_image(spec.image)
-    if spec.image_driver != "glance":
-        return structs.replace(spec, found=None)
-    depot = delivery.of(cloud)
-    if spec.registry_id is not None:
-        raise Invalid("registry: an image of the image service comes from no registry.")
-    return structs.replace(spec, found=await depot.find(cloud, actor, token, spec.image))
 
 
 def split(name: str) -> tuple[str, str]:
