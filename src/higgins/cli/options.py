@@ -64,6 +64,13 @@ DEFAULT: list[cfg.Opt] = [
         default="",
         help="Cores of this host that containers may have to themselves: 2-7,10. Others keep to the rest.",
     ),
+    cfg.IntOpt(
+        "image_cache",
+        default=10,
+        min=0,
+        help="GiB of images of Glance that are kept for another time: by the control plane, by each host, and by its "
+        "engine.",
+    ),
     cfg.IntOpt("reserved_memory", default=512, min=0, help="Memory in MiB that containers of this host never get."),
 ]
 
@@ -100,6 +107,12 @@ CONTAINERS: list[cfg.Opt] = [
     cfg.StrOpt(
         "unique_names", default="", choices=["", "project", "global"], help="Where names of containers must differ."
     ),
+    cfg.StrOpt(
+        "image_driver",
+        default=_SETTINGS.image_driver,
+        choices=["docker", "glance"],
+        help="Where the image of a container comes from that does not say so: a registry, or Glance.",
+    ),
     cfg.FloatOpt("disk_allocation_ratio", default=_SETTINGS.disk_allocation_ratio, help="GiB claimed per GiB."),
     cfg.BoolOpt("spread", default=True, help="Fill the emptiest host first; otherwise the fullest."),
     cfg.BoolOpt("spread_zones", default=False, help="Fill the emptiest availability zone first."),
@@ -126,6 +139,12 @@ CONTAINERS: list[cfg.Opt] = [
     cfg.FloatOpt("execute_timeout", default=_SETTINGS.execute_timeout, help="Seconds an exec may take."),
     cfg.FloatOpt("console_ttl", default=_SETTINGS.console_ttl, help="Seconds within which a terminal's URL is used."),
     cfg.FloatOpt("host_lease", default=_SETTINGS.host_lease, help="Seconds of silence after which a host is down."),
+]
+
+GLANCE: list[cfg.Opt] = [
+    cfg.BoolOpt("enabled", default=False, help="Whether containers may have images of Glance; [keystone_authtoken]."),
+    cfg.StrOpt("endpoint", default="", help="The URL of Glance, if not the one of Keystone's catalogue."),
+    cfg.IntOpt("maximum_size", default=20, min=1, help="The most GiB that the layers of one image may unpack to."),
 ]
 
 NETWORK: list[cfg.Opt] = [
@@ -181,6 +200,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "policy": POLICY,
     "quota": QUOTA_DRIVER + QUOTA,
     "containers": CONTAINERS,
+    "glance": GLANCE,
     "network": NETWORK,
     "runtimes": RUNTIMES,
 }

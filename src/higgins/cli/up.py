@@ -59,6 +59,8 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             report=machine.report(conf, engine, offered, tunnels),
             classes=offered,
             spares=conf.spare_sandboxes,
+            shelf=cloud.depot.shelf if cloud.depot is not None else None,
+            image_cache=conf.image_cache * 2**30,
         )
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))
         if conf.agent_listen:

@@ -279,6 +279,8 @@ def _member(row: Row[Any], auths: dict[str, RegistryAuth], committed: dict[tuple
     spec = spec_decoder.decode(row.spec)
     known = known_decoder.decode(row.known) if row.known else Known()
     order = _order.decode(row.orders) if row.orders else None
+    if spec.found is not None:
+        spec = structs.replace(spec, image=spec.found.engine_name)
     auth = auths.get(spec.registry_id) if spec.registry_id else None
     if auth is not None and not spec.image.startswith(f"{auth.domain}/"):
         spec = structs.replace(spec, image=f"{auth.domain}/{spec.image}")

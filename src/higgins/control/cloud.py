@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from cryptography.fernet import Fernet
 from msgspec import Struct, field
@@ -13,6 +14,9 @@ from higgins.control.terminals import OpenTerminals
 from higgins.model.errors import HigginsError, HostUnavailable
 from higgins.model.limits import Limits
 from higgins.store.database import Store
+
+if TYPE_CHECKING:
+    from higgins.control.delivery import Depot
 
 
 class Actor(Struct, frozen=True, kw_only=True):
@@ -59,6 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     hypervisor_classes: tuple[str, ...] = ()
     hypervisor_only: bool = False
     hypervisor_only_projects: tuple[str, ...] = ()
+    image_driver: str = "docker"  # of containers that name none
 
 
 class WrongSecret(HigginsError):
@@ -88,6 +93,8 @@ class Cloud:
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None
         #: Who keeps the limits of projects, where the database does not.
         self.limits: Limits | None = None
+        #: Where images of the cloud's image service are, if it has one.
+        self.depot: Depot | None = None
 
     def connect(self, host: str, streams: HostStreams) -> None:
         """From now on ``host`` is reached through ``streams``."""

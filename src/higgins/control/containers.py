@@ -12,11 +12,10 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import images, mounts, quotas, recording, security_groups, wiring
+from higgins.control import delivery, mounts, quotas, recording, security_groups, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
-    check_image_driver,
     check_name,
     create,
     dry_run,
@@ -252,17 +251,22 @@ async def rebuild(
     *,
     image: str | None = None,
     image_driver: str | None = None,
+    token: str = "",
 ) -> None:
-    """Make it anew from its image, or from another. The old one goes once the new image is there."""
+    """Make it anew from its image, or from another. The old one goes once the new image is there.
+
+    One of the image service stays what it was when it was asked for, unless it is asked for again with ``token``: by
+    name, or because its policy is always to have it as it is now.
+    """
+    before = (await get(cloud, actor, ident)).spec
+    chosen = structs.replace(before, image=image or before.image, image_driver=image_driver or before.image_driver)
+    if chosen != before or image is not None or chosen.image_pull_policy == "always":
+        chosen = await delivery.pinned(cloud, actor, token, chosen)
 
     def values(row: Row[Any]) -> dict[str, Any]:
-        spec = spec_decoder.decode(row.spec)
-        if image is not None:
-            images.check_image(image)
-            spec = structs.replace(spec, image=image)
-        if image_driver is not None:
-            check_image_driver(image_driver)
-            spec = structs.replace(spec, image_driver=image_driver)
+        spec = structs.replace(
+            spec_decoder.decode(row.spec), image=chosen.image, image_driver=chosen.image_driver, found=chosen.found
+        )
         return {
             "spec": to_json(spec),
             "image": spec.image,

@@ -18,7 +18,7 @@ from higgins.control.placement.needs import Need, need_of
 from higgins.control.rows import addresses_of, container_of, to_json
 from higgins.control.wiring import NetRequest
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
-from higgins.model.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+from higgins.model.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from higgins.model.resources import Container
 from higgins.store.database import touch_host
 from higgins.store.schema import container, idempotency, registry, workload
@@ -68,7 +68,6 @@ async def create(
         uuid = str(uuids.uuid4())
         name = draft.name or generated_name()
         images.check_image(draft.spec.image)
-        check_image_driver(draft.spec.image_driver)
         check_name(conn, cloud, actor, name)
         grouped = with_groups(conn, cloud, actor, draft.spec)
         asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, grouped))
@@ -166,12 +165,6 @@ def check_name(conn: Connection, cloud: Cloud, actor: Actor, name: str) -> None:
         query = query.where(container.c.project_id == actor.project_id)
     if conn.execute(query).first() is not None:
         raise AlreadyExists("container", name)
-
-
-def check_image_driver(name: str) -> None:
-    """Raises Invalid for a way of getting images that this cloud does not have."""
-    if name != "docker":
-        raise Invalid(f"image_driver: {name} is not set up in this cloud; leave it out, or ask for docker.")
 
 
 def with_registry(conn: Connection, actor: Actor, spec: ContainerSpec) -> ContainerSpec:

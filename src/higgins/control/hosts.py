@@ -2,6 +2,8 @@
 
 import asyncio
 import uuid as uuids
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -10,12 +12,13 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import assignments as assigning
-from higgins.control import observing
+from higgins.control import delivery, observing
 from higgins.control.cloud import Cloud
 from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
 from higgins.control.rows import host_of, to_json
+from higgins.images.base import Parts
 from higgins.model.container import Status
 from higgins.model.errors import Conflict, NotFound
 from higgins.model.resources import Host
@@ -48,6 +51,12 @@ class LocalLink:
 
     async def volumes_deleted(self, host: int, uuids: list[str]) -> None:
         await volumes_deleted(self._cloud, host, uuids)
+
+    async def image(self, host: int, container: str, timeout: float) -> Parts | None:
+        return await delivery.contents(self._cloud, host, container, timeout)
+
+    def layer(self, host: int, container: str, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return delivery.layer(self._cloud, host, container, digest)
 
 
 def reported(cloud: Cloud, report: HostReport) -> dict[str, Any]:

@@ -273,6 +273,8 @@ action = Table(
     Column("finish_time", Moment),
     Column("result", Words(16)),
     Column("message", LongText),
+    # Of what a process of the control plane does itself: when it was last at it. Null for what hosts do.
+    Column("alive_at", Moment, index=True),
     Index(None, "container_uuid", "request_id"),
 )
 
@@ -337,6 +339,16 @@ image = Table(
     *_times(),
     UniqueConstraint("host", "reference"),
     Index(None, "repo", "tag"),
+)
+
+#: The trust by which Higgins reads images in a user's name, when the token that they were asked for with is over.
+image_trust = Table(
+    "image_trust",
+    metadata,
+    Column("project_id", Words(255), primary_key=True),
+    Column("user_id", Words(255), primary_key=True),
+    Column("trust", Words(64), nullable=False),
+    Column("created_at", Moment, nullable=False),
 )
 
 console = Table(

@@ -136,7 +136,7 @@ def need_of(
         group=company.group,
         policy=company.policy,
         companions=_companions(conn, project_id, company.group, workload_id),
-        image_hosts=_image_hosts(conn, project_id, first.image),
+        image_hosts=_image_hosts(conn, project_id, first.image) if first.found is None else frozenset(),
     )
 
 
