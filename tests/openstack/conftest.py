@@ -16,6 +16,7 @@ with warnings.catch_warnings():
 
 from tests.engines.docker import DockerEngine, docker_engine
 from tests.engines.images import busybox_archive
+from tests.openstack import SERVICES
 from tests.openstack import cloud as openstack_cloud
 from tests.system.client import OpenStack
 from tests.system.cloud import HigginsUp
@@ -53,7 +54,8 @@ def higgins(docker_engine: DockerEngine) -> Iterator[HigginsInCloud]:
     with tempfile.TemporaryDirectory(prefix="higgins-openstack") as directory:
         up = HigginsInCloud(Path(directory), ["--runtime", "docker", "--docker-url", docker_engine.url])
         settings = register(up.url).stdout
-        up.configuration.write_text(f"{settings}token_cache_time = 2\n")
+        more = "[DEFAULT]\nvolume = cinder\n" if "cinder" in SERVICES else ""
+        up.configuration.write_text(f"{settings}token_cache_time = 2\n{more}")
         up.start()
         yield up
         if up.process is not None:

@@ -19,11 +19,11 @@ from higgins.agent.streams import LocalStreams
 from higgins.cli import machine
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.processes import log_to_stderr, told_to_end
+from higgins.cli.storage import open_volumes
 from higgins.control.background import background
 from higgins.model.addresses import BadAddress, split_address
 from higgins.model.errors import EngineError
 from higgins.networks.cni import open_cni
-from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
 
@@ -108,13 +108,14 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
         address = stream_address(conf, URL(membership.url), served)
         link = RemoteLink(mine, address)
         stack.push_async_callback(link.close)
+        held = open_volumes(conf, data)
         agent = Agent(
             link,
             runtime,
             open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table),
-            open_local(data),
+            held.volumes,
             data=data,
-            report=machine.report(conf, engine, offered),
+            report=machine.report(conf, engine, offered, held.connector),
             classes=offered,
             spares=conf.spare_sandboxes,
         )

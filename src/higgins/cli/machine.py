@@ -4,8 +4,9 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from oslo_config import cfg
 
@@ -35,8 +36,12 @@ def host_name(conf: cfg.ConfigOpts) -> str:
     return str(conf.host or socket.gethostname())
 
 
-def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str]) -> HostReport:
+def report(
+    conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str], connector: Mapping[str, Any]
+) -> HostReport:
     """The machine, its engine and its runtime classes, as the scheduler and the hosts API want to know them.
+
+    ``connector`` is what Cinder has to know of it.
 
     Raises NoSuchCores.
     """
@@ -60,5 +65,6 @@ def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str]) -> 
             cores=own,
             shared_cores=shared,
             version=__version__,
+            connector=dict(connector),
         ),
     )

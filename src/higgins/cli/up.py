@@ -16,6 +16,7 @@ from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.processes import log_to_stderr, told_to_end
+from higgins.cli.storage import keep_volumes, open_volumes
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import WrongSecret
@@ -23,7 +24,6 @@ from higgins.control.hosts import LocalLink
 from higgins.model.addresses import BadAddress
 from higgins.model.errors import EngineError
 from higgins.networks.cni import open_cni
-from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
 
@@ -50,19 +50,21 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         LOG.info(sentence)
         offered = await classes.working(runtime, conf.runtimes.classes)
         network = open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
+        held = open_volumes(conf, data)
         agent = Agent(
             LocalLink(cloud),
             runtime,
             network,
-            open_local(data),
+            held.volumes,
             data=data,
-            report=machine.report(conf, engine, offered),
+            report=machine.report(conf, engine, offered, held.connector),
             classes=offered,
             spares=conf.spare_sandboxes,
         )
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))
         if conf.agent_listen:
             await serve_agents(stack, conf, cloud)
+        await stack.enter_async_context(keep_volumes(conf, cloud))
         endpoint = await serve_tenants(stack, conf, cloud, (agent.figures.registry,))
         credentials.tell_endpoint(data, endpoint)
         stop = told_to_end()
