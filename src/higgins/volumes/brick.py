@@ -30,8 +30,16 @@ class BrickSettings(Struct, frozen=True, kw_only=True):
 class Brick:
     """os-brick on this host. Made with ``open_brick``."""
 
-    def __init__(self, settings: BrickSettings, library: Any, failures: tuple[type[Exception], ...]) -> None:
+    def __init__(
+        self,
+        settings: BrickSettings,
+        library: Any,
+        failures: tuple[type[Exception], ...],
+        unknown: type[Exception],
+    ) -> None:
+        """``library`` raises one of ``failures``, of which ``unknown`` is that it has no such kind of connection."""
         self._settings = settings
+        self._unknown = unknown
         self._library = library
         self._failures = failures
 
@@ -57,6 +65,8 @@ class Brick:
         """The device is gone from this host. One that is gone already is no error. Raises ``EngineError``."""
         try:
             self._connector(connection).disconnect_volume(_data(connection), device)
+        except self._unknown:
+            return  # then it never was connected
         except self._failures as error:
             raise EngineError(f"The host cannot let go of the volume: {_words(error)}.") from error
 
@@ -95,7 +105,7 @@ def open_brick(settings: BrickSettings) -> Brick:
     lockutils.set_defaults(str(settings.locks))
     cfg.CONF.set_override("lock_path", str(settings.locks), group="os_brick")
     failures = (exception.BrickException, processutils.ProcessExecutionError, OSError, ValueError, KeyError, TypeError)
-    return Brick(settings, connector, failures)
+    return Brick(settings, connector, failures, exception.InvalidConnectorProtocol)
 
 
 def _data(connection: dict[str, Any]) -> dict[str, Any]:
