@@ -55,7 +55,8 @@ async def join(cloud: Cloud, name: str) -> Host:
 
 
 async def create(cloud: Cloud, actor: Actor, *mounts: Mount, **spec: object) -> Container:
-    return await containers.create(cloud, actor, draft(memory=64, cpu=0.1, mounts=mounts, **spec), run=True)
+    asked = draft(None, memory=64, cpu=0.1, mounts=mounts, **spec)
+    return await containers.create(cloud, actor, asked, run=True)
 
 
 def named(source: str, **more: object) -> Mount:

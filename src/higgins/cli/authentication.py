@@ -16,7 +16,7 @@ class NoKeystone(Exception):
     """Keystone is asked for, and something that it needs is missing; the sentence is for the operator."""
 
 
-def missing_package(error: ModuleNotFoundError) -> NoKeystone:
+def _missing(error: ModuleNotFoundError) -> NoKeystone:
     return NoKeystone(f"the Python package of {error.name} is missing: install higgins[openstack]")
 
 
@@ -29,7 +29,7 @@ def open_auth(conf: cfg.ConfigOpts, data: Path) -> Iterator[Auth]:
     try:
         from higgins.api.auth_keystone import open_keystone  # only who has Keystone has its libraries
     except ModuleNotFoundError as missing:
-        raise missing_package(missing) from missing
+        raise _missing(missing) from missing
     try:
         auth = open_keystone(conf)
     except ValueError as error:
@@ -49,7 +49,7 @@ def keep_limits(conf: cfg.ConfigOpts, cloud: Cloud) -> Iterator[None]:
     try:
         from higgins.openstack.limits import open_limits
     except ModuleNotFoundError as missing:
-        raise missing_package(missing) from missing
+        raise _missing(missing) from missing
     cloud.limits = limits = open_limits(conf, RESOURCES)
     try:
         yield

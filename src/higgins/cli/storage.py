@@ -8,7 +8,7 @@ from typing import Any
 from msgspec import Struct
 from oslo_config import cfg
 
-from higgins.cli.authentication import NoKeystone, missing_package
+from higgins.cli.authentication import NoKeystone
 from higgins.cli.machine import host_name
 from higgins.control.background import background
 from higgins.control.cloud import Cloud
@@ -55,7 +55,7 @@ async def keep_volumes(conf: cfg.ConfigOpts, cloud: Cloud) -> AsyncIterator[None
         from higgins.openstack.cinder import Cinder
         from higgins.openstack.sessions import open_sessions
     except ModuleNotFoundError as missing:
-        raise missing_package(missing) from missing
+        raise NoKeystone(f"the Python package of {missing.name} is missing: install higgins[openstack]") from missing
     cloud.storage = Cinder(open_sessions(conf), volume_type=conf.cinder.volume_type)
     async with background(keeper(cloud, cloud.storage).run):
         yield

@@ -91,8 +91,8 @@ def open_brick(settings: BrickSettings) -> Brick:
         if backend.get_backend_type() is None:
             backend.init_backend(backend.BackendType.THREADING)
         from os_brick import exception, privileged  # type: ignore[import-untyped]
-        from os_brick.initiator import connector
-        from oslo_concurrency import lockutils, processutils  # type: ignore[import-untyped]
+        from os_brick.initiator import connector  # type: ignore[import-untyped]
+        from oslo_concurrency import lockutils, processutils
         from oslo_config import cfg
     except ModuleNotFoundError as error:
         raise EngineError(f"The Python package of {error.name} is missing: install higgins[openstack-host].") from error
