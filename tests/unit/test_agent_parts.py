@@ -18,7 +18,7 @@ from higgins.agent.observe import Table, naive
 from higgins.agent.outbox import Outbox
 from higgins.control.link import Observation
 from higgins.model.errors import HostUnavailable, Invalid
-from higgins.networks.base import Plugged, PortFilter
+from higgins.networks.base import Neighbour, Plugged, PortFilter
 from tests.unit.fakes import FakeNetwork, FakeVolumes, assignment
 
 
@@ -103,6 +103,10 @@ async def test_filters_are_applied_once_for_all_who_wait_and_only_when_they_chan
     filters.want([])
     await filters.hold()
     assert (network.filters, network.applied) == ([], 2)
+    far = Neighbour(network="n", tunnel=1, project_id="demo", address="10.0.0.6", mac="02:00:00:00:00:06", host="h")
+    filters.want([], (far,))
+    await filters.hold()
+    assert (network.neighbours, network.applied) == ([far], 3)
 
 
 async def test_what_was_not_heard_is_sent_again_unless_something_newer_was_seen() -> None:

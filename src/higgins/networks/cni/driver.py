@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from higgins.model.errors import EngineError
-from higgins.networks.base import Network, Plugged, PortFilter, PortWire
+from higgins.networks.base import Neighbour, Network, Plugged, PortFilter, PortWire
 from higgins.networks.cni import links, plumbing, wires
 from higgins.networks.cni.rules import no_ruleset, ruleset
+from higgins.networks.cni.tunnels import Tunnels
 from higgins.programs import end_of, last_words, run
 
 #: A wire may have been left half done at both of its ends.
@@ -27,21 +30,31 @@ _BRIDGE_CALLS = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _PASSAGES = (("-i", f"{wires.BRIDGE_PREFIX}+"), ("-o", f"{wires.BRIDGE_PREFIX}+"))
 
 
-def open_cni(state: Path, *, table: str = "higgins", reach_host: bool = True) -> Network:
+def open_cni(
+    state: Path,
+    *,
+    table: str = "higgins",
+    reach_host: bool = True,
+    tunnel_address: str = "",
+    tunnel_port: int = 4789,
+) -> Network:
     """The network of one machine: bridges and veths, filters by nftables.
 
     ``state`` is a directory of the driver's own, for the last ruleset; ``table`` the name of our nftables tables.
-    Without ``reach_host`` a container opens no connection to the host. Needs root, ``nft``, and br_netfilter in the
-    kernel or as a module.
+    Without ``reach_host`` a container opens no connection to the host. With a ``tunnel_address`` (IPv4, of this host)
+    networks span hosts, and ports have an MTU that fits. Needs root, ``nft`` (``ip`` and ``bridge`` for tunnels), and
+    br_netfilter in the kernel or as a module.
     """
-    return _Cni(state, table, reach_host)
+    return _Cni(state, table, reach_host, Tunnels(tunnel_address, tunnel_port), tunnel_port)
 
 
 class _Cni:
-    def __init__(self, state: Path, table: str, reach_host: bool) -> None:
+    def __init__(self, state: Path, table: str, reach_host: bool, tunnels: Tunnels, tunnel_port: int) -> None:
         self._saved = state / "ruleset.nft"
         self._table = table
         self._reach_host = reach_host
+        self._tunnels = tunnels
+        self._tunnel_port = tunnel_port
         self._bridges: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._making = asyncio.Lock()
         self._filtering = asyncio.Lock()
@@ -53,10 +66,12 @@ class _Cni:
         await self._restore_filters()
         await self._pass_foreign_policy()
         await self._remove_unused_bridges()
+        await self._tunnels.remove_unwanted()
 
     async def plug(self, netns: str, workload: str, ports: list[PortWire]) -> None:
         with _namespace(netns, workload) as (held, inode):
-            for port in ports:
+            for asked in ports:
+                port = replace(asked, mtu=self._tunnels.mtu(asked.mtu))
                 wires.place_of(port)  # raises before anything is changed
                 alias = wires.port_alias(workload, port.uuid, inode)
                 async with self._bridges[wires.bridge_name(port.network)]:
@@ -75,11 +90,14 @@ class _Cni:
         owners = (_owner(link) for name, link in there.items() if wires.is_port_name(name))
         return [owner for owner in owners if owner is not None]
 
-    async def apply(self, filters: list[PortFilter]) -> None:
-        text = ruleset(filters, table=self._table, reach_host=self._reach_host)
+    async def apply(self, filters: list[PortFilter], neighbours: list[Neighbour]) -> None:
+        text = ruleset(
+            filters, neighbours, table=self._table, reach_host=self._reach_host, tunnel_port=self._tunnel_port
+        )
         async with self._filtering:
             if text != self._applied:
                 await self._load(text)
+        await self._tunnels.apply(neighbours)
 
     async def teardown(self) -> None:
         there = await links.links()
@@ -108,6 +126,7 @@ class _Cni:
             if bridge not in names:
                 async with self._making:
                     await asyncio.to_thread(plumbing.make_bridge, port)
+                await self._tunnels.lead_from(port.network)
             for _ in range(_TRIES):
                 if await links.alone(lambda: plumbing.wire(port, namespace, alias)):
                     return
@@ -122,7 +141,7 @@ class _Cni:
         for bridge in _unused(await links.links()):
             async with self._bridges[bridge]:
                 if bridge in _unused(await links.links()):
-                    await links.delete([bridge])
+                    await links.delete([bridge, wires.tunnel_of(bridge)])
 
     # filters
 
@@ -233,7 +252,7 @@ def _is_our_bridge(link: links.Link) -> bool:
 
 
 def _unused(there: dict[str, links.Link]) -> list[str]:
-    used = {link.master for link in there.values()}
+    used = {link.master for link in there.values() if not wires.is_tunnel_name(link.name)}
     return [name for name, link in there.items() if _is_our_bridge(link) and name not in used]
 
 

@@ -16,10 +16,12 @@ from higgins.networks.base import Plugged, PortWire
 
 BRIDGE_PREFIX = "hg"
 PORT_PREFIX = "hp"
+TUNNEL_PREFIX = "hx"
 UNFINISHED_PREFIX = "hw"
 _ALIAS = "higgins"
 _BRIDGE_NAME = re.compile(rf"{BRIDGE_PREFIX}[0-9a-f]{{12}}")
 _PORT_NAME = re.compile(rf"{PORT_PREFIX}[0-9a-f]{{12}}")
+_TUNNEL_NAME = re.compile(rf"{TUNNEL_PREFIX}[0-9a-f]{{12}}")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
@@ -51,6 +53,17 @@ def port_name(port: str) -> str:
     return PORT_PREFIX + checked_uuid(port).hex[:12]
 
 
+@lru_cache(maxsize=16384)
+def tunnel_name(network: str) -> str:
+    """The interface in a network's bridge that leads to other hosts."""
+    return TUNNEL_PREFIX + checked_uuid(network).hex[:12]
+
+
+def tunnel_of(bridge: str) -> str:
+    """The name of the tunnel that a bridge would have."""
+    return TUNNEL_PREFIX + bridge.removeprefix(BRIDGE_PREFIX)
+
+
 def unfinished_name(port: str) -> str:
     """The same while the port is being wired: what bears it is nothing yet, and no filter knows it."""
     return f"{UNFINISHED_PREFIX}{checked_uuid(port).hex[:12]}"
@@ -62,6 +75,10 @@ def is_bridge_name(name: str) -> bool:
 
 def is_port_name(name: str) -> bool:
     return _PORT_NAME.fullmatch(name) is not None
+
+
+def is_tunnel_name(name: str) -> bool:
+    return _TUNNEL_NAME.fullmatch(name) is not None
 
 
 def bridge_mac(network: str) -> str:
