@@ -22,22 +22,26 @@ def draft(template: dict[str, Any], settings: Settings, *, may_pull: bool) -> Ca
     spec, metadata = template["spec"], template["metadata"]
     volumes = {volume["name"]: volume["cinder"] for volume in spec.get("volumes") or ()}
     restart = spec.get("restartPolicy") or template.get("restartPolicy") or "Always"
-    zone = template.get("availabilityZone")
+    shared: dict[str, Any] = {
+        "availability_zone": template.get("availabilityZone"),
+        "security_groups": tuple(dict.fromkeys(spec.get("securityGroups") or ())),
+    }
     return CapsuleDraft(
         name=metadata.get("name"),
         labels=metadata.get("labels") or {},
         annotations=metadata.get("annotations") or {},
         restart_policy=RestartPolicy(_RESTART[restart]),
-        containers=tuple(_member(item, volumes, zone, settings, may_pull=may_pull) for item in spec["containers"]),
+        containers=tuple(_member(item, volumes, shared, settings, may_pull=may_pull) for item in spec["containers"]),
         init_containers=tuple(
-            _member(item, volumes, zone, settings, may_pull=may_pull) for item in spec["initContainers"]
+            _member(item, volumes, shared, settings, may_pull=may_pull) for item in spec["initContainers"]
         ),
     )
 
 
 def _member(
-    item: dict[str, Any], volumes: dict[str, Any], zone: str | None, settings: Settings, *, may_pull: bool
+    item: dict[str, Any], volumes: dict[str, Any], shared: dict[str, Any], settings: Settings, *, may_pull: bool
 ) -> ContainerSpec:
+    """``shared`` is what all members of the capsule have in common."""
     requests = (item.get("resources") or {}).get("requests") or {}
     told: dict[str, Any] = {}
     if may_pull and item.get("imagePullPolicy"):
@@ -54,7 +58,7 @@ def _member(
             f"{port['containerPort']}/{port.get('protocol', 'TCP').lower()}" for port in item.get("ports") or ()
         ),
         mounts=tuple(_mount(mount, volumes[mount["name"]]) for mount in item.get("volumeMounts") or ()),
-        availability_zone=zone,
+        **shared,
         **told,
     )
 

@@ -154,7 +154,7 @@ class Pipeline:
         route, path = self.matcher.match(request.method, request.rel_url.raw_path)
         request[ROUTE] = route.path
         version = microversion.negotiate(request.headers.getall(microversion.HEADER, ()))
-        if not route.since <= version <= route.until:
+        if not route.serves(version):
             raise CallNotInVersion(f"The API {route.method} {route.path} is not supported in version {version}.")
         request[VERSION] = version
         if route.rule is not None:

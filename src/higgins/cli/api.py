@@ -15,7 +15,7 @@ from higgins.api.call import ApiSettings
 from higgins.cli import credentials
 from higgins.cli.authentication import NoKeystone, keep_limits, open_auth
 from higgins.cli.options import database_url, settings_of
-from higgins.cli.processes import log_to_stderr, told_to_end
+from higgins.cli.processes import log_to_stderr, settled, told_to_end
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import Cloud, WrongSecret
@@ -50,6 +50,7 @@ async def _api(conf: cfg.ConfigOpts) -> None:
         credentials.tell_endpoint(data, endpoint)
         await stack.enter_async_context(background(lambda: housekeeping.run(cloud)))
         ended = told_to_end()
+        settled()
         print(f"Higgins serves {endpoint}", flush=True)
         await ended.wait()
         LOG.info("Ending; containers run on.")

@@ -132,8 +132,29 @@ NETWORK: list[cfg.Opt] = [
     cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),
     cfg.IntOpt("mtu", default=_SETTINGS.network_mtu, min=576, help="MTU of containers' interfaces."),
+    cfg.BoolOpt(
+        "overlay", default=False, help="Whether a project's network spans hosts, by VXLAN tunnels between them."
+    ),
+    cfg.StrOpt(
+        "tunnel_address",
+        default="",
+        help="IPv4 address of this host that tunnels of other hosts come to; if nothing is said, the one that the "
+        "control plane sees.",
+    ),
+    cfg.PortOpt("tunnel_port", default=4789, help="UDP port of the tunnels, the same on all hosts."),
+    cfg.IntOpt(
+        "security_groups",
+        default=_SETTINGS.security_groups,
+        min=-1,
+        help="How many security groups a project may have; -1 is no limit.",
+    ),
+    cfg.IntOpt(
+        "security_group_rules",
+        default=_SETTINGS.security_group_rules,
+        min=-1,
+        help="How many rules a security group may have; -1 is no limit.",
+    ),
     cfg.StrOpt("table", default="higgins", help="The name of the nftables tables that are Higgins' own."),
-    cfg.StrOpt("cni_plugins", default="/usr/lib/cni", help="Directory of the CNI plugins."),
 ]
 
 RUNTIMES: list[cfg.Opt] = [
@@ -142,6 +163,12 @@ RUNTIMES: list[cfg.Opt] = [
         default={},
         help="Runtime classes of this host, each with what the engine calls it: gvisor:runsc,kata:kata-qemu. "
         "Each is tried once at the start, and those that work are offered.",
+    ),
+    cfg.StrOpt(
+        "user_ids",
+        default="",
+        help="User ids of this host for containers on containerd, first:count (1000000:65536000): every sandbox has a "
+        "user namespace with 65536 of them. None if empty.",
     ),
     cfg.ListOpt("hypervisor", default=[], help="Those of the classes that keep containers apart by a hypervisor."),
     cfg.BoolOpt("hypervisor_only", default=False, help="Whether all containers must run in one of these."),
@@ -179,6 +206,9 @@ def settings_of(conf: cfg.ConfigOpts) -> Settings:
         network_pool=conf.network.pool,
         network_prefix=conf.network.prefix,
         network_mtu=conf.network.mtu,
+        overlay=conf.network.overlay,
+        security_groups=conf.network.security_groups,
+        security_group_rules=conf.network.security_group_rules,
         hypervisor_classes=tuple(conf.runtimes.hypervisor),
         hypervisor_only=conf.runtimes.hypervisor_only,
         hypervisor_only_projects=tuple(conf.runtimes.hypervisor_only_projects),

@@ -15,14 +15,13 @@ from higgins.cli import credentials, machine
 from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
-from higgins.cli.processes import log_to_stderr, told_to_end
+from higgins.cli.processes import log_to_stderr, settled, told_to_end
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import WrongSecret
 from higgins.control.hosts import LocalLink
 from higgins.model.addresses import BadAddress
 from higgins.model.errors import EngineError
-from higgins.networks.cni import open_cni
 from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
@@ -49,14 +48,15 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         engine = await introduce(runtime, place)
         LOG.info(sentence)
         offered = await classes.working(runtime, conf.runtimes.classes)
-        network = open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
+        tunnels = machine.tunnel_address(conf)
+        network = machine.local_network(conf, data, tunnels)
         agent = Agent(
             LocalLink(cloud),
             runtime,
             network,
             open_local(data),
             data=data,
-            report=machine.report(conf, engine, offered),
+            report=machine.report(conf, engine, offered, tunnels),
             classes=offered,
             spares=conf.spare_sandboxes,
         )
@@ -69,6 +69,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         work = asyncio.create_task(agent.run())
         # One that failed for once, say on a full disk, begins again: containers and the API are not ended for it.
         await stack.enter_async_context(background(lambda: housekeeping.run(cloud)))
+        settled()
         print(f"Higgins serves {endpoint}", flush=True)
         ended = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, work}, return_when=asyncio.FIRST_COMPLETED)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from cryptography.fernet import Fernet
 from msgspec import Struct, field
 
+from higgins.control.feed import Feed
 from higgins.control.link import HostStreams
 from higgins.control.placement.fleet import FleetCache
 from higgins.control.terminals import OpenTerminals
@@ -42,6 +43,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     network_pool: str = "10.192.0.0/10"
     network_prefix: int = 20
     network_mtu: int = 1500
+    overlay: bool = False  # networks span hosts
+    security_groups: int = 100  # of a project, and below the rules of one group; -1 is no limit
+    security_group_rules: int = 100
     unique_names: str = ""  # "" | project | global
     host_lease: float = 60
     console_ttl: float = 60
@@ -77,12 +81,13 @@ class Cloud:
         self.secrets = Fernet(secret)
         self.consoles = OpenTerminals()
         self.fleet = FleetCache()
+        self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
+        self.feed = Feed(store, self.now)
         self._hosts: dict[str, HostStreams] = {}
         #: Finds the way to a host that is not in this process, by its name; None where there is no such host.
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None
         #: Who keeps the limits of projects, where the database does not.
         self.limits: Limits | None = None
-        self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
 
     def connect(self, host: str, streams: HostStreams) -> None:
         """From now on ``host`` is reached through ``streams``."""

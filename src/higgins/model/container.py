@@ -40,6 +40,8 @@ class TaskState(StrEnum):
     REBUILDING = "container_rebuilding"
     NETWORK_ATTACHING = "network_attaching"
     NETWORK_DETACHING = "network_detaching"
+    GROUP_ADDING = "sg_adding"
+    GROUP_REMOVING = "sg_removing"
 
 
 class Goal(StrEnum):
@@ -115,6 +117,9 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     availability_zone: str | None = None
 
 
+#: Security groups that a container may be in.
+MOST_GROUPS = 64
+
 #: Statuses from which the owner may ask for an action; any other status answers 409 (Zun's table, with delete
 #: allowed always: an owner can get rid of a container in any state).
 ALLOWED: dict[str, frozenset[Status]] = {
@@ -151,6 +156,8 @@ ALLOWED: dict[str, frozenset[Status]] = {
     "commit": frozenset({Status.RUNNING, Status.STOPPED, Status.PAUSED}),
     "network_attach": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.PAUSED}),
     "network_detach": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.PAUSED}),
+    "add_security_group": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.PAUSED}),
+    "remove_security_group": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.PAUSED}),
     # An owner who runs `delete` without --stop on a running container is told to stop it first, as in Zun.
     "delete": frozenset(set(Status) - {Status.RUNNING, Status.PAUSED, Status.RESTARTING}),
     "delete_stop": frozenset(Status),

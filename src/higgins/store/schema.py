@@ -188,8 +188,16 @@ container = Table(
     Column("known", LongText),
     Column("addresses", LongText, nullable=False, default="{}"),
     *_times(),
+    # For what is looked up by its name. With more columns than the lists' own, or SQLite takes one of those for it.
+    Index(None, "name", "project_id", "role"),
+    # For lists of a project, and of all projects, in the order of their making.
     Index(None, "project_id", "role", "id"),
-    Index(None, "project_id", "name"),
+    Index(None, "role", "id"),
+    # For lists of a project that are sorted or filtered by something else, and go on after a marker.
+    Index(None, "project_id", "role", "name", "id"),
+    Index(None, "project_id", "role", "image", "id"),
+    Index(None, "project_id", "role", "status", "id"),
+    Index(None, "project_id", "role", "created_at", "id"),
     Index(None, "role", "status"),
 )
 

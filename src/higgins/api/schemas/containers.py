@@ -22,6 +22,7 @@ from higgins.api.schemas.kinds import (
     Whole,
     Word,
 )
+from higgins.model.container import MOST_GROUPS
 
 ARGUMENT = Text(0, 32768)
 ENVIRONMENT = MapOf(Text(0, 32768), Text(1, 255, r"[^=]+", "names of variables without '=' are wanted"))
@@ -120,7 +121,7 @@ HEALTHCHECK = Object(
     Field("retries", Optional(Whole(1, 1000))),
     Field("timeout", Optional(Number(1, 86400)), doc="Seconds."),
 )
-SECURITY_GROUPS = ListOf(Text(1, 255), 64)
+SECURITY_GROUPS = ListOf(Text(1, 255), MOST_GROUPS)
 HINTS = MapOf(Text(0, 255), high=64)
 
 CREATE: Fields = (

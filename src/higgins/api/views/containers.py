@@ -54,12 +54,14 @@ def container(item: Container, guarded: Collection[str] = ()) -> View:
         "created_at": time(item.created_at),
         "updated_at": time(item.updated_at),
     }
-    if guarded:
-        if "host" in guarded:
-            view["host"] = item.host
-        for name in ("image_pull_policy", "privileged", "runtime"):
-            if name in guarded:
-                view[name] = getattr(spec, name)
+    if "host" in guarded:
+        view["host"] = item.host
+    if "image_pull_policy" in guarded:
+        view["image_pull_policy"] = spec.image_pull_policy
+    if "privileged" in guarded:
+        view["privileged"] = spec.privileged
+    if "runtime" in guarded:
+        view["runtime"] = spec.runtime
     return view
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import ContainerGone, EngineError
+from higgins.model.errors import ContainerGone, EngineError, NotImplementedHere
+from higgins.runtimes.cri import users
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd, entries, message
 from higgins.runtimes.cri.images import check_name
@@ -45,8 +46,10 @@ def digest_of(blob: bytes) -> str:
 async def commit(client: Client, container: cri.Container, name: str) -> str:
     """Make the image ``name`` of the container's file system as it is now; the image's id."""
     check_name(name)
-    check_free(name, (await client.handlers()).pause_image)
+    check_free(name, await client.pause_image())
     containerd = await client.containerd()
+    if users.of(container.annotations) is not None:
+        raise NotImplementedHere("No image can be made of a container in a user namespace on this host.")
     record = await containerd.container(container.id)
     manifest, image = await _image_of(containerd, container.image_ref)
     async with _lease(containerd) as lease:
