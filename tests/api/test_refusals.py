@@ -63,6 +63,7 @@ async def test_a_call_is_not_acceptable_outside_its_versions(api: Caller) -> Non
     for route in ROUTES:
         outside = [Version(1, route.since.minor - 1)] if route.since > MINIMUM else []
         outside += [Version(1, route.until.minor + 1)] if route.until < MAXIMUM else []
+        outside += route.gap or ()
         for version in outside:
             answer = await api.by("admin").at(str(version)).call(route.method, concrete(route))
             assert (answer.status, answer.code, answer.error["title"]) == (406, "container.", "Not Acceptable")
@@ -135,7 +136,7 @@ async def test_all_projects_is_yes_or_no(api: Caller) -> None:
 #: What is looked for by each variable part of a path.
 NOUNS = {
     "container": "container", "capsule": "container", "image": "image", "network": "network", "host": "compute-node",
-    "registry": "registry", "volume": "volume",
+    "registry": "registry", "volume": "volume", "security_group": "security-group",
 }  # fmt: skip
 #: What these need before anything is looked for.
 BODIES: dict[str, dict[str, Any]] = {
@@ -144,6 +145,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "network_attach": {"network": "n"}, "network_detach": {"network": "n"}, "rename": {"name": "other"},
     "add_security_group": {"name": "n"}, "remove_security_group": {"name": "n"}, "resize_container": {"cpu": 1},
     "{container}": {"cpu": 1}, "{registry}": {"registry": {"name": "other"}},
+    "{security_group}": {"name": "other"}, "rules": {"protocol": "icmp"},
 }  # fmt: skip
 
 
