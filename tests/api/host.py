@@ -143,6 +143,10 @@ class FakeHost:
     async def commit(self, uuid: str, name: str) -> str:
         return f"sha256:{name}"
 
+    @asynccontextmanager
+    async def save(self, image: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield self._archive(breaks=False)
+
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image:
         return Image("sha256:1", (image,), 42)
 

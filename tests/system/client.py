@@ -113,4 +113,4 @@ class OpenStack:
 
 
 #: First words of commands of two or three words.
-_NOUNS = {"action", "host", "service", "availability", "zone"}
+_NOUNS = {"action", "host", "service", "availability", "zone", "image"}

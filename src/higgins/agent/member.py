@@ -193,7 +193,9 @@ def _make(assignment: Assignment, member: Member, way: Course, *, start: bool, p
         way.known = replace(way.known, state="error", reason=NO_VOLUME, step="")
         way.steps = []
         return way
-    way.then(Stage.PREPARE, PullImage(uuid=member.uuid, image=member.spec.image, policy=policy, auth=member.auth))
+    spec = member.spec
+    pull = PullImage(uuid=member.uuid, image=spec.image, policy=policy, auth=member.auth, found=spec.found)
+    way.then(Stage.PREPARE, pull)
     way.then(Stage.MAKE, creation(assignment, member))
     if start:
         order = pending(member, way.known)

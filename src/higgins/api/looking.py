@@ -141,6 +141,7 @@ async def commit(call: Call) -> Any:
         call.path["container"],
         call.query["repository"],
         call.query["tag"] or "latest",
+        call.token,
     )
     return {"uuid": uuid}
 

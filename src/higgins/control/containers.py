@@ -12,11 +12,10 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import images, mounts, quotas, recording, security_groups, wiring
+from higgins.control import attachments, delivery, mounts, quotas, recording, security_groups, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
-    check_image_driver,
     check_name,
     create,
     dry_run,
@@ -89,6 +88,7 @@ def changed(
     )
     conn.execute(sa.update(container).where(container.c.id == row.id).values(**values, updated_at=now))
     recording.record_action(conn, cloud, actor, row.uuid, name, generation=generation)
+    attachments.retry(conn, cloud, row.spec)
     if row.host_id is not None:
         touch_host(conn, row.host_id)
     if values.get("status", row.status) != row.status:
@@ -129,7 +129,7 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
     need = need_of(
         conn, row.project_id, [spec],
         cpu=spec.cpu, memory=spec.memory, disk=spec.disk + mounts.unplaced(conn, mounted, []),
-        volumes=mounts.hosts_of(conn, [spec]),
+        volumes=mounts.hosts_of(conn, [spec]), attaches=bool(attachments.of_workload(conn, row.workload_id)),
         workload_id=row.workload_id,
     )  # fmt: skip
     chosen, reason = place(conn, cloud, need)
@@ -141,7 +141,7 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
         .values(host_id=chosen.id, status=Status.CREATING, status_reason=None)
     )
     take_cores(conn, chosen.id, row.workload_id, chosen.cores)
-    mounts.place(conn, mounted, chosen.id)
+    mounts.place(conn, cloud, mounted, chosen.id)
     owner = Actor(user_id=row.user_id, project_id=row.project_id)
     kept = conn.execute(sa.select(workload.c.spec).where(workload.c.id == row.workload_id)).scalar_one()
     nets = wiring.resolve(conn, cloud, owner, wiring.wanted_decoder.decode(kept).nets)
@@ -252,17 +252,22 @@ async def rebuild(
     *,
     image: str | None = None,
     image_driver: str | None = None,
+    token: str = "",
 ) -> None:
-    """Make it anew from its image, or from another. The old one goes once the new image is there."""
+    """Make it anew from its image, or from another. The old one goes once the new image is there.
+
+    One of the image service stays what it was when it was asked for, unless it is asked for again with ``token``: by
+    name, or because its policy is always to have it as it is now.
+    """
+    before = (await get(cloud, actor, ident)).spec
+    chosen = structs.replace(before, image=image or before.image, image_driver=image_driver or before.image_driver)
+    if chosen != before or image is not None or chosen.image_pull_policy == "always":
+        chosen = await delivery.pinned(cloud, actor, token, chosen)
 
     def values(row: Row[Any]) -> dict[str, Any]:
-        spec = spec_decoder.decode(row.spec)
-        if image is not None:
-            images.check_image(image)
-            spec = structs.replace(spec, image=image)
-        if image_driver is not None:
-            check_image_driver(image_driver)
-            spec = structs.replace(spec, image_driver=image_driver)
+        spec = structs.replace(
+            spec_decoder.decode(row.spec), image=chosen.image, image_driver=chosen.image_driver, found=chosen.found
+        )
         return {
             "spec": to_json(spec),
             "image": spec.image,
@@ -358,7 +363,7 @@ def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
     for host_id in (row.host_id, row.next_host_id):
         if host_id is not None:
             let_go(conn, row, host_id)
-    mounts.drop(conn, workload_id)
+    mounts.drop(conn, cloud, workload_id)
     wiring.tell_neighbours(conn, cloud, workload_id)
     conn.execute(sa.delete(ports_table).where(ports_table.c.workload_id == workload_id))
     for member in members:

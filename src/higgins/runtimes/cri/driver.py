@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from cri_api.v1 import api_pb2 as cri
 
+from higgins.images.base import ImageFiles
 from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, NotImplementedHere, SandboxGone
 from higgins.runtimes import probing
 from higgins.runtimes.base import (
@@ -37,6 +38,7 @@ from higgins.runtimes.cri import (
     classes,
     commit,
     config,
+    content,
     events,
     execs,
     logs,
@@ -91,6 +93,12 @@ class CriRuntime:
 
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
         return await self._images.pull(image, policy, auth)
+
+    async def load(self, image: ImageFiles, name: str) -> Image:
+        return await self._images.load(image, name)
+
+    def save(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return content.save(self._client, name)
 
     async def images(self) -> list[Image]:
         return await self._images.all()
