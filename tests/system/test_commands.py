@@ -397,7 +397,7 @@ def _image_search(scene: Scene, *_: Any) -> None:
         rows = scene.json("appcontainer image search", f"127.0.0.1:{index.server_port}/found")
         index.shutdown()
     assert [row["Name"].rpartition("/")[2] for row in rows] == ["found"]
-    assert "no image service" in scene.refused("appcontainer image search", "--image-driver", "glance", "found")
+    assert "glance is not set up" in scene.refused("appcontainer image search", "--image-driver", "glance", "found")
 
 
 def _pulled(scene: Scene, request: pytest.FixtureRequest) -> str:
