@@ -482,6 +482,8 @@ async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest
         row = _target(conn, actor, ident, "network_attach")
         if row.host_id is None:
             raise InvalidState(row.uuid, "network_attach", row.status)
+        if net.v6_fixed_ip is not None:
+            raise Invalid("fixed_ip: the local networks have IPv4 subnets only.")
         owner = Actor(user_id=actor.user_id, project_id=row.project_id)
         ((chosen, wanted),) = wiring.resolve(conn, cloud, owner, (net,))
         ports = wiring.ports_of(conn, row.workload_id)

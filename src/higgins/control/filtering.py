@@ -42,6 +42,8 @@ def groups_of(conn: Connection, workloads: Sequence[Row[Any]], members: Grouped,
     A rule about a group is about those in it that are on this host: networks end at the host, and nobody comes from
     elsewhere under a container's address.
     """
+    if not workloads:
+        return Groups({}, {})
     projects = {row.project_id for row in workloads}
     rows = conn.execute(sa.select(security_group).where(security_group.c.project_id.in_(projects))).all()
     stored = {row.uuid: rules_decoder.decode(row.rules) for row in rows}
@@ -77,9 +79,9 @@ def _rules(rule: SecurityGroupRule, addresses: Mapping[str, Sequence[str]]) -> l
 
 
 def port_filter(port: Row[Any], specs: Sequence[ContainerSpec], groups: Groups) -> PortFilter:
-    """Open to the own project for whoever is in ``default``; by the rules of all its groups for everybody."""
+    """Open to the own project for whoever is in ``default``; by the rules of its groups, and where it is exposed."""
     mine = groups.of(port.project_id, (group for spec in specs for group in spec.security_groups))
-    rules = [rule for group in sorted(mine) for rule in groups.rules.get(group, ())]
+    rules: list[Rule] = []
     for exposed in (one for spec in specs for one in spec.exposed_ports):
         number, _, protocol = exposed.partition("/")
         rules.append(Rule(protocol=protocol or "tcp", port_min=int(number), port_max=int(number)))
@@ -91,4 +93,5 @@ def port_filter(port: Row[Any], specs: Sequence[ContainerSpec], groups: Groups) 
         project_id=port.project_id,
         project_open=groups.default(port.project_id) in mine,
         rules=tuple(rules),
+        groups=tuple(groups.rules[group] for group in sorted(mine) if groups.rules.get(group)),
     )
