@@ -1,7 +1,7 @@
 # Short names for the programs in scripts/; each of those runs on its own as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop logs clean test test-engines test-openstack lint format bench docs differences
+.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster lint format bench docs differences
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -30,6 +30,10 @@ test-openstack: ## Bring up real OpenStack services, run the tests that need the
 test-engines: ## Run the contract suite on all engines, Podman too; HIGGINS_ENGINES="podman" chooses
 	@scripts/setup-test
 	@scripts/test-engines
+
+demo-cluster: ## Show a cloud of three hosts on this machine: a network across them, a drain
+	@scripts/setup-test
+	@scripts/demo-cluster
 
 lint: ## Check style, types, layers and documents; change nothing
 	@scripts/lint

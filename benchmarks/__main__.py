@@ -13,7 +13,9 @@ def main() -> int:
     """Run the measurement that was named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Higgins; a table in Markdown.")
     parser.add_argument("what", choices=["startup", "create", "api"])
-    parser.add_argument("--count", type=int, default=20, help="how often, for startup and create (default: 20)")
+    parser.add_argument(
+        "--count", type=int, default=30, help="how often, for startup (5 at most) and create (default: 30)"
+    )
     parser.add_argument("--seconds", type=float, default=3, help="how long each rate is measured for (default: 3)")
     parser.add_argument("--containers", type=int, default=1000, help="the longest list, for api (default: 1000)")
     options = parser.parse_args()

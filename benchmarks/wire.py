@@ -29,7 +29,7 @@ class Target:
         openrc = cloud.openrc()
         secret = b64encode(f"{openrc['OS_USERNAME']}:{openrc['OS_PASSWORD']}".encode()).decode()
         self._head = (
-            f"Host: {cloud.listen}\r\nAuthorization: Basic {secret}\r\nOpenStack-API-Version: container 1.40\r\n"
+            f"Host: {cloud.listen}\r\nAuthorization: Basic {secret}\r\nOpenStack-API-Version: container 1.41\r\n"
         )
 
     def request(self, method: str, path: str, body: object = None) -> bytes:

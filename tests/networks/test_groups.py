@@ -48,7 +48,8 @@ class Place:
         """Filter as the host is told now."""
         told = await hosts.assignments(self.cloud, self.number, -1, 1)
         assert told is not None
-        await self.site.network.apply([one for workload in told.workloads for one in workload.filters])
+        filters = [one for workload in told.workloads for one in workload.filters]
+        await self.site.network.apply(filters, list(told.neighbours))
 
 
 @pytest.fixture

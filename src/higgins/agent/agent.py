@@ -22,7 +22,7 @@ from higgins.agent.outbox import Outbox
 from higgins.agent.spares import Spares
 from higgins.agent.steps import DeleteVolume, DetachVolume, Step
 from higgins.agent.worker import Bench, Worker
-from higgins.control.link import Assignment, Assignments, ControlLink, HostReport, Observation
+from higgins.control.link import Assignment, Assignments, ControlLink, HostReport, Known, Observation
 from higgins.model.errors import EngineUnavailable, HigginsError, NotFound
 from higgins.networks.base import Network
 from higgins.runtimes.base import Runtime
@@ -52,6 +52,15 @@ def utc_now() -> datetime:
 def host_name_servers(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
     """The name servers of this host that its containers can reach too."""
     return name_servers(path.read_text()) if path.exists() else ()
+
+
+def _never_reported(assignment: Assignment) -> bool:
+    """Whether no host has ever told anything of the workload.
+
+    Where it is new to a host whose engine was compared, and so holds nothing that is not assigned but what a worker is
+    removing, its engine holds nothing of it. Were it wrong, each step would find what it is about to make.
+    """
+    return all(member.known == Known() for member in assignment.members)
 
 
 class Agent:
@@ -87,6 +96,7 @@ class Agent:
         self._filters = Filters(network)
         self._table = Table(network, volumes)
         self._spares = Spares(runtime, spares)
+        self.figures.spares.set_function(lambda: self._spares.ready)
         self._observer = Observer(runtime, self._table, self._files, self._spares)
         self._outbox = Outbox(self._send)
         self._effects = Effects(
@@ -220,7 +230,7 @@ class Agent:
         for uuid, assignment in self._assigned.items():
             for volume in assignment.volumes:
                 self._users.setdefault(volume, set()).add(uuid)
-        self._filters.want(self._assigned.values())
+        self._filters.want(self._assigned.values(), answer.neighbours)
         for uuid, worker in self._workers.items():  # first what is elsewhere now, or nowhere: it gives its cores back
             if uuid not in self._assigned:
                 worker.assign(None)
@@ -228,15 +238,15 @@ class Agent:
             if uuid in self._workers:
                 self._workers[uuid].assign(assignment)
             elif self._told:
-                self._employ(uuid, assignment)
+                self._employ(uuid, assignment, unmade=self._compared and _never_reported(assignment))
         if not self._told:
             self._told = True
             self._compare_now.set()
         if self._dead:
             self._sweep_now.set()
 
-    def _employ(self, uuid: str, assignment: Assignment | None) -> None:
-        worker = Worker(self._bench, uuid, assignment)
+    def _employ(self, uuid: str, assignment: Assignment | None, *, unmade: bool = False) -> None:
+        worker = Worker(self._bench, uuid, assignment, unmade=unmade)
         self._workers[uuid] = worker
         self._spawn(self._work(worker))
 

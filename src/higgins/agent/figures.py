@@ -1,6 +1,6 @@
 """Figures of the agent, for Prometheus: passes of its workers, and how its steps go."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class Figures:
@@ -11,6 +11,12 @@ class Figures:
         self.passes = Counter("higgins_reconcile_passes", "Looks at one workload", registry=self.registry)
         self.step_seconds = Histogram(
             "higgins_step_seconds", "Seconds that a step took", ["step"], registry=self.registry
+        )
+        self.stage_seconds = Histogram(
+            "higgins_stage_seconds", "Seconds that steps side by side took together", registry=self.registry
+        )
+        self.spares = Gauge(
+            "higgins_spare_sandboxes", "Sandboxes made ahead that nobody has taken", registry=self.registry
         )
         self.step_failures = Counter(
             "higgins_step_failures", "Steps that failed, by what failed", ["step", "error"], registry=self.registry

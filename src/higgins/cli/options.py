@@ -132,6 +132,16 @@ NETWORK: list[cfg.Opt] = [
     cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),
     cfg.IntOpt("mtu", default=_SETTINGS.network_mtu, min=576, help="MTU of containers' interfaces."),
+    cfg.BoolOpt(
+        "overlay", default=False, help="Whether a project's network spans hosts, by VXLAN tunnels between them."
+    ),
+    cfg.StrOpt(
+        "tunnel_address",
+        default="",
+        help="IPv4 address of this host that tunnels of other hosts come to; if nothing is said, the one that the "
+        "control plane sees.",
+    ),
+    cfg.PortOpt("tunnel_port", default=4789, help="UDP port of the tunnels, the same on all hosts."),
     cfg.IntOpt(
         "security_groups",
         default=_SETTINGS.security_groups,
@@ -145,7 +155,6 @@ NETWORK: list[cfg.Opt] = [
         help="How many rules the security groups of a project may have together; -1 is no limit.",
     ),
     cfg.StrOpt("table", default="higgins", help="The name of the nftables tables that are Higgins' own."),
-    cfg.StrOpt("cni_plugins", default="/usr/lib/cni", help="Directory of the CNI plugins."),
 ]
 
 RUNTIMES: list[cfg.Opt] = [
@@ -191,6 +200,7 @@ def settings_of(conf: cfg.ConfigOpts) -> Settings:
         network_pool=conf.network.pool,
         network_prefix=conf.network.prefix,
         network_mtu=conf.network.mtu,
+        overlay=conf.network.overlay,
         security_groups=conf.network.security_groups,
         security_group_rules=conf.network.security_group_rules,
         hypervisor_classes=tuple(conf.runtimes.hypervisor),

@@ -22,7 +22,6 @@ from higgins.control.cloud import WrongSecret
 from higgins.control.hosts import LocalLink
 from higgins.model.addresses import BadAddress
 from higgins.model.errors import EngineError
-from higgins.networks.cni import open_cni
 from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
@@ -49,14 +48,15 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         engine = await introduce(runtime, place)
         LOG.info(sentence)
         offered = await classes.working(runtime, conf.runtimes.classes)
-        network = open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
+        tunnels = machine.tunnel_address(conf)
+        network = machine.local_network(conf, data, tunnels)
         agent = Agent(
             LocalLink(cloud),
             runtime,
             network,
             open_local(data),
             data=data,
-            report=machine.report(conf, engine, offered),
+            report=machine.report(conf, engine, offered, tunnels),
             classes=offered,
             spares=conf.spare_sandboxes,
         )

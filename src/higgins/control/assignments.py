@@ -19,7 +19,7 @@ from higgins.control.rows import known_decoder, known_of, spec_decoder
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
 from higgins.model.errors import NotFound
 from higgins.model.resources import HostInfo
-from higgins.networks.base import PortWire
+from higgins.networks.base import Neighbour, PortWire
 from higgins.runtimes.base import RegistryAuth
 from higgins.store.schema import container, core, host, network, port, registry, volume, workload
 from higgins.volumes.base import VolumeWire
@@ -38,16 +38,14 @@ class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
 _capsule = msgspec.json.Decoder(CapsuleSpec)
 
 
-def revision_of(conn: Connection, host_id: int) -> int | None:
-    return conn.execute(sa.select(host.c.revision).where(host.c.id == host_id)).scalar_one_or_none()
-
-
-def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
-    """Everything that the host holds, at its revision. Raises NotFound."""
+def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Assignments | None:
+    """Everything that the host holds, at its revision; None where that is ``since``. Raises NotFound."""
     found = conn.execute(sa.select(host.c.revision, host.c.name).where(host.c.id == host_id)).one_or_none()
     if found is None:
         raise NotFound("host", str(host_id))
     revision, host_name = found
+    if revision == since:  # not where it is lower: the database may have been restored
+        return None
     workloads = conn.execute(sa.select(workload).where(workload.c.host_id == host_id).order_by(workload.c.id)).all()
     mine = sa.select(workload.c.id).where(workload.c.host_id == host_id)
     members = _grouped(
@@ -67,7 +65,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
     )
     volumes = _volumes(conn, cloud, members)
     names = _names(conn, host_id)
-    groups = groups_of(conn, workloads, members, ports)
+    groups = groups_of(conn, workloads, members, ports, overlay=cloud.settings.overlay)
     auths = _auths(conn, cloud, members)
     cores = _cores(conn, host_id)
     committed = images.committed(conn, host_name)
@@ -91,6 +89,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
         dead_volumes=tuple(
             conn.execute(sa.select(volume.c.uuid).where(volume.c.host_id == host_id, volume.c.deleting)).scalars()
         ),
+        neighbours=_neighbours(conn, host_id) if cloud.settings.overlay else (),
     )
 
 
@@ -139,6 +138,45 @@ def _names(conn: Connection, host_id: int) -> dict[int, dict[str, tuple[str, ...
     for row in rows:
         result[row.network_id][row.address] = (row.name,) if row.name else ()
     return result
+
+
+def _neighbours(conn: Connection, host_id: int) -> tuple[Neighbour, ...]:
+    """The ports on other hosts of the networks that the host has a port on.
+
+    A network's own number is that of its tunnel. A host that does not say where tunnels reach it has no neighbours.
+    """
+    here = (
+        sa.select(port.c.network_id)
+        .join(workload, workload.c.id == port.c.workload_id)
+        .where(workload.c.host_id == host_id)
+    )
+    rows = conn.execute(
+        sa.select(
+            port.c.network_id, port.c.address, port.c.mac, workload.c.host_id, network.c.uuid, network.c.project_id
+        )
+        .join(workload, workload.c.id == port.c.workload_id)
+        .join(network, network.c.id == port.c.network_id)
+        .where(port.c.network_id.in_(here), workload.c.host_id.is_not(None), workload.c.host_id != host_id)
+        .order_by(port.c.id)
+    ).all()
+    if not rows:
+        return ()
+    hosts = sa.select(host.c.id, host.c.info).where(host.c.id.in_({row.host_id for row in rows} | {host_id}))
+    ends = {row.id: msgspec.json.decode(row.info, type=HostInfo).tunnel_address for row in conn.execute(hosts)}
+    if not ends.get(host_id):
+        return ()
+    return tuple(
+        Neighbour(
+            network=row.uuid,
+            tunnel=row.network_id,
+            project_id=row.project_id,
+            address=row.address,
+            mac=row.mac,
+            host=ends[row.host_id],
+        )
+        for row in rows
+        if ends.get(row.host_id)
+    )
 
 
 def _auths(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, RegistryAuth]:

@@ -133,6 +133,7 @@ async def create(
         recording.record_action(conn, cloud, actor, uuid, "create", generation=1)
         if chosen is not None:
             touch_host(conn, chosen.id)
+            wiring.tell_neighbours(conn, cloud, workload_id)
         if idempotency_key is not None:
             remember(conn, cloud, actor, idempotency_key, body_hash, uuid)
         made = conn.execute(sa.select(workload).where(workload.c.id == workload_id)).one()

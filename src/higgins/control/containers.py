@@ -144,6 +144,7 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
     kept = conn.execute(sa.select(workload.c.spec).where(workload.c.id == row.workload_id)).scalar_one()
     nets = wiring.resolve(conn, cloud, owner, wiring.wanted_decoder.decode(kept).nets)
     addresses = insert_ports(conn, nets, row.workload_id)
+    wiring.tell_neighbours(conn, cloud, row.workload_id)
     touch_host(conn, chosen.id)
     return {"host": chosen.name, "addresses": to_json(addresses), "status": Status.CREATING}
 
@@ -356,6 +357,7 @@ def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
         if host_id is not None:
             let_go(conn, row, host_id)
     mounts.drop(conn, workload_id)
+    wiring.tell_neighbours(conn, cloud, workload_id)
     conn.execute(sa.delete(ports_table).where(ports_table.c.workload_id == workload_id))
     for member in members:
         recording.record_event(
@@ -465,14 +467,7 @@ async def rename(cloud: Cloud, actor: Actor, ident: str, name: str) -> Container
 def _call(conn: Connection, row: Row[Any], name: str) -> None:
     """Its neighbours shall find it by its new name: their hosts are told, too."""
     conn.execute(sa.update(workload).where(workload.c.id == row.workload_id).values(name=name))
-    mine = sa.select(ports_table.c.network_id).where(ports_table.c.workload_id == row.workload_id)
-    hosts = (
-        sa.select(workload.c.host_id)
-        .join(ports_table, ports_table.c.workload_id == workload.c.id)
-        .where(ports_table.c.network_id.in_(mine), workload.c.host_id.is_not(None), workload.c.host_id != row.host_id)
-    )
-    for number in sorted(set(conn.execute(hosts).scalars())):
-        touch_host(conn, number)
+    wiring.touch_neighbours(conn, row.workload_id)
 
 
 async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest) -> None:
@@ -491,6 +486,7 @@ async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest
             raise Conflict(f"Container {row.uuid} is on network {chosen.name} already.")
         position = max((one.position for one in ports), default=-1) + 1
         wiring.make_port(conn, chosen, row.workload_id, position, wanted)
+        wiring.tell_neighbours(conn, cloud, row.workload_id)
         _addresses_changed(conn, cloud, actor, row, "network_attach", TaskState.NETWORK_ATTACHING)
 
     await cloud.store.write(work)
@@ -509,6 +505,7 @@ async def network_detach(
             raise NotFound("port" if port else "network", port or network or "")
         if len(gone) == len(ports):
             raise Invalid("network: a container keeps at least one network.")
+        wiring.tell_neighbours(conn, cloud, row.workload_id)
         conn.execute(sa.delete(ports_table).where(ports_table.c.id.in_([one.id for one in gone])))
         if ports[0] in gone:
             # It led out, and the next one does so now: as another port, since its host plugs a port only once.
@@ -594,6 +591,7 @@ def _regroup(
 ) -> None:
     new = structs.replace(spec, security_groups=groups)
     changed(conn, cloud, actor, row, verb, {"spec": to_json(new), "task_state": task})
+    wiring.tell_neighbours(conn, cloud, row.workload_id)  # their rules may be about the group
 
 
 async def wait(cloud: Cloud, actor: Actor, ident: str, status: str, timeout: float) -> Container:

@@ -110,6 +110,7 @@ async def create(
             recording.finish_actions(conn, cloud, [uuid], 1, reason)
         else:
             touch_host(conn, chosen.id)
+            wiring.tell_neighbours(conn, cloud, workload_id)
         recording.record_event(
             conn, cloud, project_id=actor.project_id, uuid=uuid, name=name, status=row["status"], reason=reason or None
         )

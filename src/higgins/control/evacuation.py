@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import containers, mounts, quotas, recording
+from higgins.control import containers, mounts, quotas, recording, wiring
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.link import Known
@@ -334,3 +334,4 @@ def arrive(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
         )
     for number in (old, new):
         touch_host(conn, number)
+    wiring.tell_neighbours(conn, cloud, row.id)

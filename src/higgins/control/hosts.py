@@ -27,6 +27,9 @@ BINARY = "zun-compute"
 
 SORT_KEYS = frozenset({"id", "uuid", "hostname", "name", "created_at"})
 
+#: The part of a host's lease after which its next question renews it.
+_WORN = 1 / 12
+
 
 class LocalLink:
     """The control plane as an agent in the same process reaches it: the verbs of ``ControlLink``."""
@@ -109,19 +112,21 @@ def ask_again(conn: Connection, host_id: int) -> None:
 
 async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) -> Assignments | None:
     """All that a host holds once its revision is not ``since``; None after ``timeout`` seconds. Renews its lease."""
-    await seen(cloud, host_id)
+    if since < 0 or await cloud.store.read(lambda conn: _lease_is_worn(conn, cloud, host_id)):
+        await seen(cloud, host_id)
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
     with cloud.store.wakeups.listen(f"host:{host_id}") as listener:
         while True:
-            revision = await cloud.store.read(lambda conn: assigning.revision_of(conn, host_id))
-            if revision is None:
-                raise NotFound("host", str(host_id))
-            if revision != since:  # a lower one too: the database may have been restored
-                break
-            if not await listener.wait(until - loop.time()):
-                return None
-    return await cloud.store.read(lambda conn: assigning.assignments(conn, cloud, host_id))
+            told = await cloud.store.read(lambda conn: assigning.assignments(conn, cloud, host_id, since))
+            if told is not None or not await listener.wait(until - loop.time()):
+                return told
+
+
+def _lease_is_worn(conn: Connection, cloud: Cloud, host_id: int) -> bool:
+    """Whether it is time to write that a host is alive: it asks anew after each change, which may be often."""
+    seen_at = conn.execute(sa.select(host.c.seen_at).where(host.c.id == host_id)).scalar_one_or_none()
+    return seen_at is None or cloud.now() - seen_at > timedelta(seconds=cloud.settings.host_lease * _WORN)
 
 
 async def volumes_deleted(cloud: Cloud, host_id: int, uuids: list[str]) -> None:

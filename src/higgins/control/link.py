@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
 from higgins.model.resources import HostInfo
-from higgins.networks.base import PortFilter, PortWire
+from higgins.networks.base import Neighbour, PortFilter, PortWire
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
 from higgins.volumes.base import VolumeWire
 
@@ -96,11 +96,15 @@ class Assignment(Struct, frozen=True, kw_only=True):
 
 
 class Assignments(Struct, frozen=True):
-    """All that a host holds at ``revision``. ``dead_volumes`` are kept by nobody any more: delete their data."""
+    """All that a host holds at ``revision``. ``dead_volumes`` are kept by nobody any more: delete their data.
+
+    ``neighbours`` are the ports that its networks have on other hosts, where networks span hosts.
+    """
 
     revision: int
     workloads: tuple[Assignment, ...]
     dead_volumes: tuple[str, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 class Observation(Struct, frozen=True, kw_only=True):

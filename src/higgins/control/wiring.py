@@ -17,8 +17,8 @@ from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Actor, Cloud
 from higgins.model.errors import Conflict, Invalid, NotFound
-from higgins.store.schema import network, port
-from higgins.store.transactions import attempt
+from higgins.store.schema import network, port, workload
+from higgins.store.transactions import attempt, touch_host
 
 
 class NetRequest(Struct, frozen=True, kw_only=True):
@@ -152,6 +152,25 @@ def _free(conn: Connection, net: Row[Any]) -> str:
         if 2 <= index < size - 1 and str(subnet[index]) not in used:
             return str(subnet[index])
     raise Conflict(f"Network {net.name} has no free address left.")
+
+
+def tell_neighbours(conn: Connection, cloud: Cloud, workload_id: int) -> None:
+    """Where networks span hosts: those that reach this workload's ports learn where they are, or are no more."""
+    if cloud.settings.overlay:
+        touch_neighbours(conn, workload_id)
+
+
+def touch_neighbours(conn: Connection, workload_id: int) -> None:
+    """What was told of this workload to the hosts of its neighbours, the containers on its networks, changed."""
+    mine = sa.select(port.c.network_id).where(port.c.workload_id == workload_id)
+    hosts = (
+        sa.select(workload.c.host_id)
+        .distinct()
+        .join(port, port.c.workload_id == workload.c.id)
+        .where(port.c.network_id.in_(mine), workload.c.host_id.is_not(None))
+    )
+    for number in conn.execute(hosts).scalars():
+        touch_host(conn, number)
 
 
 def ports_of(conn: Connection, workload_id: int) -> list[Row[Any]]:

@@ -57,7 +57,7 @@ class HostInfo(Struct, frozen=True, kw_only=True):
     """What a host says of itself when it joins and whenever that changes. ``runtimes`` are runtime classes.
 
     ``cores`` are the numbers of the cores that containers may have to themselves, by NUMA node; all other containers
-    keep to ``shared_cores`` then. ``version`` is the agent's.
+    keep to ``shared_cores`` then. ``version`` is the agent's. Other hosts' tunnels reach it at ``tunnel_address``.
     """
 
     architecture: str = ""
@@ -73,6 +73,7 @@ class HostInfo(Struct, frozen=True, kw_only=True):
     cores: tuple[tuple[int, ...], ...] = ()
     shared_cores: tuple[int, ...] = ()
     version: str = ""
+    tunnel_address: str = ""
 
 
 class Host(Struct, kw_only=True):

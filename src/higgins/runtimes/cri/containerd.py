@@ -11,6 +11,7 @@ from typing import Any
 import grpc
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, field_mask_pb2, message_factory
 
+from higgins.model.errors import ContainerGone
 from higgins.runtimes.cri.errors import translated
 
 #: Seconds for a call that does nothing slow, and for the diff of a large root.
@@ -56,6 +57,7 @@ _MESSAGES: dict[str, dict[str, tuple[int, str]]] = {
     "Task": {"container_id": (1, "string"), "id": (2, "string"), "pid": (3, "uint32"), "status": (4, "int32")},
     "TaskId": {"container_id": (1, "string")},
     "Tasks": {"tasks": (1, "Task*")},
+    "OneTask": {"process": (1, "Task")},
     "ProcessId": {"container_id": (1, "string"), "exec_id": (2, "string")},
     "Exec": {
         "container_id": (1, "string"),
@@ -164,6 +166,14 @@ class Containerd:
         """The ids of all that are paused."""
         answer = await self.ask("tasks.v1.Tasks/List", message["Empty"](), "Tasks")
         return frozenset(task.container_id or task.id for task in answer.tasks if task.status in _PAUSED)
+
+    async def is_paused(self, engine_id: str) -> bool:
+        """Whether this one is. Cheaper than ``paused``, for which the engine asks the shim of every container."""
+        try:
+            answer = await self.ask("tasks.v1.Tasks/Get", message["TaskId"](container_id=engine_id), "OneTask")
+        except ContainerGone:  # it has no task
+            return False
+        return answer.process.status in _PAUSED
 
     async def pause(self, engine_id: str) -> None:
         await self.ask("tasks.v1.Tasks/Pause", message["TaskId"](container_id=engine_id), "Empty")

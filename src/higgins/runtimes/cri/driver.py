@@ -1,9 +1,10 @@
 """``Runtime`` of base.py over CRI. Each verb is short: messages come from ``config``, meanings from ``state``."""
 
 import asyncio
+import itertools
 import math
 import signal as signals
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -143,7 +144,8 @@ class CriRuntime:
                     raise EngineError(str(error)) from error
                 held = await self._of_newest_incarnation(uuid)
             await restart.start(self._client, held[-1], held[:-1], spec)
-            await self._sandboxes.remove_emptied(spec.sandbox)
+            if held[-1].metadata.attempt != config.attempt_number(spec.incarnation, 0):  # it may have moved
+                await self._sandboxes.remove_emptied(spec.sandbox)
 
     async def stop(self, uuid: str, timeout: float) -> None:
         container = await self._client.newest(uuid)
@@ -159,7 +161,7 @@ class CriRuntime:
     async def pause(self, uuid: str) -> None:
         container = await self._running(uuid, "pause")
         containerd = await self._client.containerd()
-        if container.id not in await containerd.paused():
+        if not await containerd.is_paused(container.id):
             await containerd.pause(container.id)
 
     async def unpause(self, uuid: str) -> None:
@@ -190,7 +192,7 @@ class CriRuntime:
         # Sandboxes first: a container seen without its sandbox would be taken for a leftover.
         newest = {one.metadata.name: one for one in await self._client.sandboxes(**only)}
         containers = state.newest_of_each(await self._client.containers(**only))
-        paused = await self._paused() if containers else frozenset()
+        paused = await self._paused(containers, all_of_them=sandbox is None)
         turn = asyncio.Semaphore(_AT_ONCE)
 
         async def look(container: cri.Container) -> Observed | None:
@@ -278,14 +280,20 @@ class CriRuntime:
 
     async def _make(self, spec: EngineContainer, attempt: int, image: str) -> None:
         """A container of the engine in the ready sandbox, of an image that is on the host by that name or id."""
-        sandbox, sandbox_config = await self._sandboxes.ready(spec.sandbox)
-        if await self._images.find(image) is None:
+        (sandbox, sandbox_config), found = await asyncio.gather(
+            self._sandboxes.ready(spec.sandbox), self._images.find(image)
+        )
+        if found is None:
             raise ImageNotFound(f"Image {spec.image} is not on the host.")
         wanted = config.container_config(spec, attempt=attempt)
         wanted.image.image = image
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=wanted, sandbox_config=sandbox_config)
         await classes.wanted(self._client, spec.runtime)  # raises for one that the engine has not
-        await self._client.ask(self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None)
+        made = await self._client.ask(
+            self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None
+        )
+        if spec.pids and await self._client.is_containerd():  # now, since a start has nothing beside it to wait for
+            await restart.limit_processes(await self._client.containerd(), made.container_id, spec.pids)
 
     async def _of_newest_incarnation(self, uuid: str) -> tuple[cri.Container, ...]:
         held = await self._client.containers(uuid=uuid)
@@ -300,10 +308,16 @@ class CriRuntime:
             raise EngineError(f"Cannot {action} container {uuid} while it is {state.word(container.state)}.")
         return container
 
-    async def _paused(self) -> frozenset[str]:
-        if not await self._client.is_containerd():
+    async def _paused(self, containers: Sequence[cri.Container], *, all_of_them: bool = False) -> frozenset[str]:
+        """Which of these are, by the engine's ids. ``all_of_them``: they are all that the engine holds."""
+        running = [one.id for one in containers if one.state == cri.CONTAINER_RUNNING]
+        if not running or not await self._client.is_containerd():
             return frozenset()
-        return await (await self._client.containerd()).paused()
+        containerd = await self._client.containerd()
+        if all_of_them:
+            return await containerd.paused()
+        are = await asyncio.gather(*map(containerd.is_paused, running))
+        return frozenset(itertools.compress(running, are))
 
     async def _make_removable(self, container: cri.Container) -> None:
         await self._thaw(container)
@@ -311,7 +325,7 @@ class CriRuntime:
 
     async def _thaw(self, container: cri.Container) -> None:
         """Let a paused container go on: a frozen one hears no signal, and cannot be removed."""
-        if container.state == cri.CONTAINER_RUNNING and container.id in await self._paused():
+        if await self._paused([container]):
             await (await self._client.containerd()).resume(container.id)
 
     async def _out_of_memory(self, status: cri.ContainerStatus) -> bool:

@@ -35,14 +35,17 @@ class Sandboxes:
             Path(wanted.log_directory).mkdir(mode=0o700, parents=True, exist_ok=True)
             # containerd's members are handed over to their class one by one: see ``classes``.
             handler = "" if await self._client.is_containerd() else spec.runtime or ""
-            await self._client.ask(
+            made = await self._client.ask(
                 self._client.runtime.RunPodSandbox,
                 cri.RunPodSandboxRequest(config=wanted, runtime_handler=handler),
                 "the sandbox",
                 timeout=None,
             )
-            await self.remove_emptied(spec.uuid)
-            held = await self._client.sandboxes(sandbox=spec.uuid)
+            if held:
+                await self.remove_emptied(spec.uuid)
+            now = await self._client.sandbox_status(made.pod_sandbox_id)
+            self._netns[made.pod_sandbox_id] = state.netns(now)
+            return state.sandbox(now.status, self._netns[made.pod_sandbox_id])
         return await self.observed(held[-1])
 
     async def remove(self, uuid: str) -> None:
