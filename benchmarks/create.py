@@ -132,7 +132,7 @@ def _bursts(rows: Sequence[tuple[str, ...]]) -> Table:
 
 async def _one_way(way: Way, cloud: HigginsUp, docker: BridgedEngine, count: int) -> Taken:
     taken = Taken()
-    target = Target(cloud)
+    target = Target(cloud, "1.41")
     connection = await target.connect()
     await _remove(target, connection, [await _create(target, connection, "warm")])
     before = await _figures(target, connection)
@@ -189,7 +189,7 @@ async def _remove(target: Target, connection: Connection, uuids: Sequence[str]) 
 
 async def _burst(cloud: HigginsUp, docker: BridgedEngine) -> tuple[str, str, str]:
     """All asked for at once; the seconds until the last one runs, on both sides, and their ratio."""
-    target = Target(cloud)
+    target = Target(cloud, "1.41")
     connection = await target.connect()
     await connection.send(target.request("PUT", "/v1/quotas/demo", {"containers": 4 * BURST, "cpu": -1, "memory": -1}))
     start = time.perf_counter()

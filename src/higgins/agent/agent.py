@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from higgins.agent.deliveries import Deliveries
 from higgins.agent.effects import Effects
 from higgins.agent.figures import Figures
 from higgins.agent.files import Files, name_servers
@@ -23,6 +24,7 @@ from higgins.agent.spares import Spares
 from higgins.agent.steps import DeleteVolume, DetachVolume, Step
 from higgins.agent.worker import Bench, Worker
 from higgins.control.link import Assignment, Assignments, ControlLink, HostReport, Known, Observation
+from higgins.images.shelf import Shelf
 from higgins.model.errors import EngineUnavailable, HigginsError, NotFound
 from higgins.networks.base import Network
 from higgins.runtimes.base import Runtime
@@ -40,6 +42,8 @@ LAST_RETRY = 10.0
 FAREWELL = 5.0
 #: Seconds for removing the sandboxes that nobody has taken.
 TIDY = 10.0
+#: Bytes of images that are kept for another time.
+IMAGE_CACHE = 10 * 2**30
 #: Workloads worked on at a time.
 SLOTS = 16
 
@@ -66,7 +70,8 @@ def _never_reported(assignment: Assignment) -> bool:
 class Agent:
     """Keeps one host as the control plane says. ``data`` is a directory of its own; ``dns`` name servers.
 
-    ``spares`` is how many sandboxes are made ahead.
+    ``spares`` is how many sandboxes are made ahead. ``image_cache`` is how many bytes of images of the cloud's image
+    service stay, on the ``shelf`` (one of its own, unless the control plane's is here too) and again in the engine.
     ``classes``: what the engine calls each runtime class that the host reports; None where they are its own names.
     """
 
@@ -84,6 +89,8 @@ class Agent:
         compare_every: float = COMPARE,
         slots: int = SLOTS,
         spares: int = 0,
+        shelf: Shelf | None = None,
+        image_cache: int = IMAGE_CACHE,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._link = link
@@ -108,6 +115,13 @@ class Agent:
             table=self._table,
             spares=self._spares,
             classes=classes,
+            deliveries=Deliveries(
+                link,
+                lambda: self._hosted,
+                runtime,
+                shelf or Shelf(data / "images", limit=image_cache),
+                limit=image_cache,
+            ),
         )
         self._bench = Bench(
             runtime=runtime,
@@ -289,7 +303,8 @@ class Agent:
         while True:
             self._compare_now.clear()
             if self._told:
-                await self._compare_all()
+                with self.figures.compare_seconds.time():
+                    await self._compare_all()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._compare_every):
                     await self._compare_now.wait()

@@ -1,4 +1,4 @@
-"""Figures of the agent, for Prometheus: passes of its workers, and how its steps go."""
+"""Figures of the agent, for Prometheus: its comparisons, passes of its workers, and how its steps go."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -9,6 +9,12 @@ class Figures:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.passes = Counter("higgins_reconcile_passes", "Looks at one workload", registry=self.registry)
+        self.compare_seconds = Histogram(
+            "higgins_compare_seconds",
+            "Seconds that a comparison of everything on the host took",
+            buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            registry=self.registry,
+        )
         self.step_seconds = Histogram(
             "higgins_step_seconds", "Seconds that a step took", ["step"], registry=self.registry
         )

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from msgspec import structs
+
 from higgins.api import idempotency, paging
 from higgins.api.call import Call, Located
 from higgins.api.containers import guarded
 from higgins.api.drafts import limits
 from higgins.api.schemas.capsules import read_template
 from higgins.api.views import capsules as views
-from higgins.control import capsules
+from higgins.control import capsules, delivery
 from higgins.control.capsules import CapsuleDraft
 from higgins.control.cloud import Settings
 from higgins.model.container import ContainerSpec, Mount, RestartPolicy
@@ -48,6 +50,7 @@ def _member(
         told["image_pull_policy"] = item["imagePullPolicy"]
     return ContainerSpec(
         image=item["image"],
+        image_driver=settings.image_driver,
         command=(*(item.get("command") or ()), *(item.get("args") or ())),
         environment=item.get("env") or {},
         workdir=item.get("workDir") or item.get("workingDir"),
@@ -93,9 +96,18 @@ async def find(call: Call) -> Any:
     }
 
 
+async def _pinned(call: Call, specs: tuple[ContainerSpec, ...]) -> tuple[ContainerSpec, ...]:
+    return tuple([await delivery.pinned(call.cloud, call.actor, call.token, spec) for spec in specs])
+
+
 async def create(call: Call) -> Any:
     template = read_template(call.body["template"], call.version)
     wanted = draft(template, call.cloud.settings, may_pull=call.allows("container:create:image_pull_policy"))
+    wanted = structs.replace(
+        wanted,
+        containers=await _pinned(call, wanted.containers),
+        init_containers=await _pinned(call, wanted.init_containers),
+    )
     key, body_hash = idempotency.of(call)
     made = await capsules.create(call.cloud, call.actor, wanted, idempotency_key=key, body_hash=body_hash)
     return Located(_one(call, made), f"capsules/{made.uuid}")

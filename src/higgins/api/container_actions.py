@@ -48,6 +48,7 @@ async def rebuild(call: Call) -> Any:
         call.path["container"],
         image=call.query["image"],
         image_driver=call.query["image_driver"],
+        token=call.token,
     )
 
 

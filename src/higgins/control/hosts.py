@@ -2,6 +2,8 @@
 
 import asyncio
 import uuid as uuids
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -10,12 +12,13 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import assignments as assigning
-from higgins.control import observing
+from higgins.control import attachments, delivery, observing
 from higgins.control.cloud import Cloud
 from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
 from higgins.control.rows import host_of, to_json
+from higgins.images.base import Parts
 from higgins.model.container import Status
 from higgins.model.errors import Conflict, NotFound
 from higgins.model.resources import Host
@@ -48,6 +51,12 @@ class LocalLink:
 
     async def volumes_deleted(self, host: int, uuids: list[str]) -> None:
         await volumes_deleted(self._cloud, host, uuids)
+
+    async def image(self, host: int, container: str, timeout: float) -> Parts | None:
+        return await delivery.contents(self._cloud, host, container, timeout)
+
+    def layer(self, host: int, container: str, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return delivery.layer(self._cloud, host, container, digest)
 
 
 def reported(cloud: Cloud, report: HostReport) -> dict[str, Any]:
@@ -132,10 +141,11 @@ def _lease_is_worn(conn: Connection, cloud: Cloud, host_id: int) -> bool:
 async def volumes_deleted(cloud: Cloud, host_id: int, uuids: list[str]) -> None:
     """The data of these volumes is gone from the host; so go their rows, and what they claimed of its disk."""
     gone = sa.select(volume.c.id, volume.c.size).where(
-        volume.c.uuid.in_(uuids), volume.c.host_id == host_id, volume.c.deleting
+        volume.c.uuid.in_(uuids), volume.c.host_id == host_id, volume.c.deleting, volume.c.driver == "local"
     )
 
     def work(conn: Connection) -> None:
+        attachments.let_go(conn, cloud, host_id, uuids)
         rows = conn.execute(gone.order_by(volume.c.id).with_for_update()).all()
         conn.execute(sa.delete(volume).where(volume.c.id.in_([row.id for row in rows])))
         freed = sum(row.size for row in rows)
@@ -196,6 +206,7 @@ async def delete(cloud: Cloud, name: str, binary: str) -> None:
         holds = sa.select(workload.c.id).where(here).limit(1)
         if conn.execute(holds).first() is not None:
             raise Conflict(f"Host {name} still holds containers.")
+        attachments.let_go(conn, cloud, row.id)
         conn.execute(sa.delete(volume).where(volume.c.host_id == row.id, volume.c.deleting))
         if conn.execute(sa.select(volume.c.id).where(volume.c.host_id == row.id).limit(1)).first() is not None:
             raise Conflict(f"Host {name} still holds volumes.")

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from higgins.model.images import FoundImage
+
 
 class Status(StrEnum):
     """What the container is seen to be."""
@@ -89,6 +91,7 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
 
     image: str
     image_driver: str = "docker"
+    found: FoundImage | None = None  # of the driver glance: what the image was when it was asked for
     image_pull_policy: str = "ifnotpresent"  # always | ifnotpresent | never
     command: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] | None = None

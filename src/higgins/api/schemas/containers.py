@@ -18,6 +18,7 @@ from higgins.api.schemas.kinds import (
     Number,
     Optional,
     Text,
+    Utf8,
     Whole,
     Word,
 )
@@ -216,7 +217,7 @@ TOP: Fields = (Field("ps_args", common.PS_ARGS, default=None),)
 PATH: Fields = (Field("path", Text(1, 4096), required=True),)
 PUT_ARCHIVE: Fields = (
     *PATH,
-    Field("data", Text(0, 2**31), required=True, until=Version(1, 24)),
+    Field("data", Utf8(), required=True, until=Version(1, 24)),
     Field("data", Base64(), required=True, since=Version(1, 25)),
 )
 COMMIT: Fields = (

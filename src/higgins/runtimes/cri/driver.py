@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from cri_api.v1 import api_pb2 as cri
 
+from higgins.images.base import ImageFiles
 from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, NotImplementedHere, SandboxGone
 from higgins.runtimes import probing
 from higgins.runtimes.base import (
@@ -37,6 +38,7 @@ from higgins.runtimes.cri import (
     classes,
     commit,
     config,
+    content,
     events,
     execs,
     logs,
@@ -45,6 +47,7 @@ from higgins.runtimes.cri import (
     state,
     streams,
     usage,
+    users,
 )
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.images import Images
@@ -59,11 +62,14 @@ class CriRuntime:
 
     name = "cri"
 
-    def __init__(self, client: Client, *, logs: Path, log_bytes: int, cgroup_parent: str) -> None:
+    def __init__(
+        self, client: Client, *, logs: Path, log_bytes: int, cgroup_parent: str, ids: users.Ids | None = None
+    ) -> None:
         self._client = client
         self._images = Images(client)
         self._logs, self._log_bytes = logs, log_bytes
-        self._sandboxes = Sandboxes(client, logs=logs, cgroup_parent=cgroup_parent)
+        self._ids = ids
+        self._sandboxes = Sandboxes(client, logs=logs, cgroup_parent=cgroup_parent, ids=ids)
         self._oom: dict[str, bool] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -76,15 +82,23 @@ class CriRuntime:
         status = await self._client.engine_status()
         if problem := state.unfit(status):
             raise EngineError(problem)
+        if self._ids is not None and "" not in (await self._client.handlers()).user_namespaces:
+            raise EngineError("user_ids is set, and the container engine, its runtime or the kernel has no use for it.")
         return EngineInfo(version.runtime_name, version.runtime_version, state.runtime_classes(status))
 
     async def probe(self, runtime: str) -> None:
-        await probing.probe(self, runtime, (await self._client.handlers()).pause_image)
+        await probing.probe(self, runtime, await self._client.pause_image())
 
     # images
 
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
         return await self._images.pull(image, policy, auth)
+
+    async def load(self, image: ImageFiles, name: str) -> Image:
+        return await self._images.load(image, name)
+
+    def save(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return content.save(self._client, name)
 
     async def images(self) -> list[Image]:
         return await self._images.all()
@@ -183,7 +197,7 @@ class CriRuntime:
                 await self._make_removable(container)
                 with suppress(ContainerGone):
                     request = cri.RemoveContainerRequest(container_id=container.id)
-                    await self._client.ask(self._client.runtime.RemoveContainer, request, timeout=None)
+                    await self._client.remove(self._client.runtime.RemoveContainer, request, container.id)
                 self._oom.pop(container.id, None)
                 logs.remove(self._log(container))
 
@@ -285,7 +299,8 @@ class CriRuntime:
         )
         if found is None:
             raise ImageNotFound(f"Image {spec.image} is not on the host.")
-        wanted = config.container_config(spec, attempt=attempt)
+        first_id = users.of(sandbox_config.annotations)
+        wanted = config.container_config(spec, attempt=attempt, first_id=first_id)
         wanted.image.image = image
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=wanted, sandbox_config=sandbox_config)
         await classes.wanted(self._client, spec.runtime)  # raises for one that the engine has not
