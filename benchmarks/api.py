@@ -24,21 +24,19 @@ WAITING = 100
 CHANGES = 10
 
 
-def measure(seconds: float, kinds: Sequence[str] = tuple(KINDS), sizes: Sequence[int] = SIZES) -> list[Table]:
-    """A table of each kind of database, one of the clients that wait, and one of ``higgins up``."""
-    tables, waits = [], []
+def measure(seconds: float, kinds: Sequence[str] = tuple(KINDS), sizes: Sequence[int] = SIZES) -> Iterator[Table]:
+    """A table of each kind of database as it is there, one of the clients that wait, and one of ``higgins up``."""
+    waits = []
     for kind in kinds:
         with database(kind) as url, control_plane(url) as plane:
-            tables.append(_sizes(KINDS[kind], plane, seconds, sizes))
+            yield _sizes(KINDS[kind], plane, seconds, sizes)
             waits.append((KINDS[kind], *_waiting(plane, seconds)))
     head = (
         f"{WAITING} clients wait for events", "change to all of them, p50", "longest", "show meanwhile, 8 at once",
         "show without them", "create accepted, 8 at once", "without them",
     )  # fmt: skip
-    whole = Table(
-        "The whole in one process", ("`higgins up`, SQLite, Docker asleep", "1 at once", "8 at once"), _whole()
-    )
-    return [*tables, Table("Clients that wait", head, waits), whole]
+    yield Table("Clients that wait", head, waits)
+    yield Table("The whole in one process", ("`higgins up`, SQLite, Docker asleep", "1 at once", "8 at once"), _whole())
 
 
 def _sizes(kind: str, plane: ControlPlane, seconds: float, sizes: Sequence[int]) -> Table:
