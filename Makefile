@@ -27,7 +27,7 @@ test-openstack: ## Bring up real OpenStack services, run the tests that need the
 	@scripts/setup-test
 	@scripts/test-openstack
 
-test-engines: ## Run the contract suite on all engines, Podman too; HIGGINS_ENGINES="podman" chooses
+test-engines: ## Run the contract suite on all engines, old and new; HIGGINS_ENGINES="podman" chooses
 	@scripts/setup-test
 	@scripts/test-engines
 
@@ -41,7 +41,7 @@ lint: ## Check style, types, layers and documents; change nothing
 format: ## Put all Python files into the project's style
 	@scripts/format
 
-bench: ## Measure start, create and API; BENCH="startup create api" chooses, BENCH_ARGS adds options
+bench: ## Measure start, create, API and density; BENCH="startup create api density" chooses, BENCH_ARGS adds options
 	@scripts/bench $(BENCH)
 
 docs: ## Check that the documents match the tree

@@ -1,24 +1,27 @@
-"""``python -m benchmarks startup|create|api|scale``: measure, and print a table in Markdown."""
+"""``python -m benchmarks startup|create|api|density|scale``: measure, and print a table in Markdown."""
 
 import argparse
 import os
 import sys
 from collections.abc import Iterable
 
-from benchmarks import api, create, scale, startup
+from benchmarks import api, create, density, scale, startup
 from benchmarks.table import Table
 
 
 def main() -> int:
     """Run the measurement that was named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Higgins; a table in Markdown.")
-    parser.add_argument("what", choices=["startup", "create", "api", "scale"])
-    parser.add_argument("--count", type=int, default=20, help="how often, for startup and create (default: 20)")
+    parser.add_argument("what", choices=["startup", "create", "api", "density", "scale"])
+    parser.add_argument(
+        "--count", type=int, default=30, help="how often, for startup (5 at most) and create (default: 30)"
+    )
     parser.add_argument("--seconds", type=float, default=0.7, help="how long each rate is measured for (default: 0.7)")
     parser.add_argument(
         "--databases", nargs="+", choices=list(api.KINDS), default=list(api.KINDS), help="on which, for api"
     )
     parser.add_argument("--sizes", nargs="+", type=int, default=list(api.SIZES), help="containers there are, for api")
+    parser.add_argument("--idle", type=float, default=120, help="seconds of idling, for density (default: 120)")
     options = parser.parse_args()
     if os.environ.get("HIGGINS_TEST_NAMESPACE") != "1":
         parser.error(
@@ -29,6 +32,8 @@ def main() -> int:
         tables = [startup.measure(min(options.count, 5))]
     elif options.what == "create":
         tables = create.measure(options.count)
+    elif options.what == "density":
+        tables = [density.measure(options.idle)]
     elif options.what == "scale":
         tables = [scale.measure(options.seconds)]
     else:

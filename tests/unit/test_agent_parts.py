@@ -1,5 +1,6 @@
 """The agent's smaller parts: its failpoints, its files, its filters, its outbox and its table of wires."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from higgins.agent import failpoints, outbox
+from higgins.agent import failpoints
 from higgins.agent.files import Files, hosts, name_servers
 from higgins.agent.filters import Filters
 from higgins.agent.observe import Table, naive
@@ -113,7 +114,30 @@ async def test_what_was_not_heard_is_sent_again_unless_something_newer_was_seen(
     assert await box.flush()
     assert sorted((one.workload, one.generation) for one in heard[0]) == [("a", 2), ("b", 1)]
     assert await box.flush() and len(heard) == 1
-    assert outbox.COLLECT < outbox.FIRST_RETRY
+
+
+async def test_what_is_seen_while_a_batch_is_under_way_goes_together_in_the_next() -> None:
+    heard: list[list[str]] = []
+    under_way, answered, all_heard = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def send(batch: list[Observation]) -> None:
+        heard.append([one.workload for one in batch])
+        under_way.set()
+        await answered.wait()
+        if len(heard) == 2:
+            all_heard.set()
+
+    box = Outbox(send)
+    box.put(Observation(workload="a", generation=1))
+    running = asyncio.ensure_future(box.run())
+    await under_way.wait()
+    box.put(Observation(workload="b", generation=1))
+    box.put(Observation(workload="c", generation=1))
+    answered.set()
+    async with asyncio.timeout(30):
+        await all_heard.wait()
+    running.cancel()
+    assert heard == [["a"], ["b", "c"]]
 
 
 async def test_one_observation_that_is_refused_does_not_hold_up_the_others() -> None:

@@ -5,8 +5,9 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from oslo_config import cfg
 from yarl import URL
@@ -66,17 +67,18 @@ def local_network(conf: cfg.ConfigOpts, data: Path, tunnels: str) -> Network:
     """The network that is Higgins' own; ``tunnels`` as ``tunnel_address`` has it."""
     return open_cni(
         data / "network",
-        plugins=Path(conf.network.cni_plugins),
         table=conf.network.table,
         tunnel_address=tunnels,
         tunnel_port=conf.network.tunnel_port,
     )
 
 
-def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str], tunnel_address: str) -> HostReport:
+def report(
+    conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str], connector: Mapping[str, Any], tunnel_address: str
+) -> HostReport:
     """The machine, its engine and its runtime classes, as the scheduler and the hosts API want to know them.
 
-    ``tunnel_address`` is where other hosts' tunnels reach it, empty for nowhere.
+    ``connector`` is what Cinder has to know of it; other hosts' tunnels reach it at ``tunnel_address``, if at all.
 
     Raises NoSuchCores.
     """
@@ -101,5 +103,6 @@ def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str], tun
             shared_cores=shared,
             version=__version__,
             tunnel_address=tunnel_address,
+            connector=dict(connector),
         ),
     )

@@ -10,21 +10,21 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import images
+from higgins.control import attachments, images
 from higgins.control.cloud import Cloud
-from higgins.control.link import Assignment, Assignments, Known, Member, Order
+from higgins.control.filtering import Groups, groups_of, port_filter
+from higgins.control.link import Assignment, Assignments, Known, Member, Order, Waits
 from higgins.control.placement.cores import share
 from higgins.control.rows import known_decoder, known_of, spec_decoder
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
 from higgins.model.errors import NotFound
 from higgins.model.resources import HostInfo
-from higgins.networks.base import Neighbour, PortFilter, PortWire, Rule
+from higgins.networks.base import Neighbour, PortWire
 from higgins.runtimes.base import RegistryAuth
-from higgins.store.schema import container, core, host, network, port, registry, security_group, volume, workload
+from higgins.store.schema import attachment, container, core, host, network, port, registry, volume, workload
 from higgins.volumes.base import VolumeWire
 
 _order = msgspec.json.Decoder(Order)
-_rules = msgspec.json.Decoder(list[Rule])
 
 
 class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,16 +38,14 @@ class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
 _capsule = msgspec.json.Decoder(CapsuleSpec)
 
 
-def revision_of(conn: Connection, host_id: int) -> int | None:
-    return conn.execute(sa.select(host.c.revision).where(host.c.id == host_id)).scalar_one_or_none()
-
-
-def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
-    """Everything that the host holds, at its revision. Raises NotFound."""
+def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Assignments | None:
+    """Everything that the host holds, at its revision; None where that is ``since``. Raises NotFound."""
     found = conn.execute(sa.select(host.c.revision, host.c.name).where(host.c.id == host_id)).one_or_none()
     if found is None:
         raise NotFound("host", str(host_id))
     revision, host_name = found
+    if revision == since:  # not where it is lower: the database may have been restored
+        return None
     workloads = conn.execute(sa.select(workload).where(workload.c.host_id == host_id).order_by(workload.c.id)).all()
     mine = sa.select(workload.c.id).where(workload.c.host_id == host_id)
     members = _grouped(
@@ -65,9 +63,9 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
             .order_by(port.c.workload_id, port.c.position)
         ).all()
     )
-    volumes = _volumes(conn, cloud, members)
+    volumes, lacking = _volumes(conn, cloud, members)
     names = _names(conn, host_id)
-    groups = _groups(conn, {row.project_id for row in workloads})
+    groups = groups_of(conn, workloads, members, ports)
     auths = _auths(conn, cloud, members)
     cores = _cores(conn, host_id)
     committed = images.committed(conn, host_name)
@@ -80,6 +78,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
                 members.get(row.id, []),
                 ports.get(row.id, []),
                 volumes=volumes,
+                lacking=lacking,
                 names=names,
                 groups=groups,
                 auths=auths,
@@ -102,8 +101,13 @@ def _grouped(rows: Any) -> dict[int, list[Row[Any]]]:
     return result
 
 
-def _volumes(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, VolumeWire]:
-    """The volumes of these members; a file's content only for one that its host has not made yet."""
+def _volumes(
+    conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]
+) -> tuple[dict[str, VolumeWire], dict[str, Waits]]:
+    """The volumes of these members, and those that Cinder has not attached yet.
+
+    A file's content is there only for one that its host has not made yet.
+    """
     wanted: set[str] = set()
     unmade: set[str] = set()
     for row in (row for rows in members.values() for row in rows):
@@ -114,14 +118,30 @@ def _volumes(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]])
         if known_of(row).incarnation < row.incarnation:
             unmade |= used
     if not wanted:
-        return {}
-    plain = sa.select(volume.c.uuid, volume.c.size).where(volume.c.uuid.in_(wanted))
+        return {}, {}
+    local = (volume.c.uuid.in_(wanted), volume.c.driver == "local")
+    plain = conn.execute(sa.select(volume.c.uuid, volume.c.size).where(*local)).all()
+    attached, lacking = _attached(conn, cloud, wanted) if len(plain) < len(wanted) else ({}, {})
     files = sa.select(volume.c.uuid, volume.c.content).where(volume.c.uuid.in_(unmade), volume.c.content.is_not(None))
     contents = {row.uuid: cloud.secrets.decrypt(row.content.encode()).decode() for row in conn.execute(files)}
-    return {
-        row.uuid: VolumeWire(uuid=row.uuid, size=row.size, content=contents.get(row.uuid))
-        for row in conn.execute(plain)
-    }
+    there = {row.uuid: VolumeWire(uuid=row.uuid, size=row.size, content=contents.get(row.uuid)) for row in plain}
+    return there | attached, lacking
+
+
+def _attached(conn: Connection, cloud: Cloud, wanted: set[str]) -> tuple[dict[str, VolumeWire], dict[str, Waits]]:
+    """Volumes of Cinder: how the host comes to them, or why it does not yet."""
+    mine = sa.select(volume.c.uuid, attachment).join(attachment, attachment.c.volume_id == volume.c.id)
+    wires: dict[str, VolumeWire] = {}
+    lacking: dict[str, Waits] = {}
+    for row in conn.execute(mine.where(volume.c.uuid.in_(wanted))).all():
+        if row.connection is None:
+            refused = row.state == attachments.REFUSED
+            lacking[row.uuid] = Waits(reason=(row.reason if refused else row.trouble) or "", refused=refused)
+            wires[row.uuid] = VolumeWire(uuid=row.uuid, driver="cinder")
+            continue
+        connection = msgspec.json.decode(cloud.secrets.decrypt(row.connection.encode()))
+        wires[row.uuid] = VolumeWire(uuid=row.uuid, driver="cinder", connection=connection, fresh=row.made)
+    return wires, lacking
 
 
 def _names(conn: Connection, host_id: int) -> dict[int, dict[str, tuple[str, ...]]]:
@@ -181,16 +201,6 @@ def _neighbours(conn: Connection, host_id: int) -> tuple[Neighbour, ...]:
     )
 
 
-def _groups(conn: Connection, projects: set[str]) -> dict[tuple[str, str], tuple[Rule, ...]]:
-    if not projects:
-        return {}
-    rows = conn.execute(sa.select(security_group).where(security_group.c.project_id.in_(projects))).all()
-    result: dict[tuple[str, str], tuple[Rule, ...]] = {}
-    for row in rows:
-        result[row.project_id, row.name] = result[row.project_id, row.uuid] = tuple(_rules.decode(row.rules))
-    return result
-
-
 def _auths(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, RegistryAuth]:
     wanted = {
         spec_decoder.decode(row.spec).registry_id
@@ -247,8 +257,9 @@ def _assignment(
     ports: list[Row[Any]],
     *,
     volumes: dict[str, VolumeWire],
+    lacking: dict[str, Waits],
     names: dict[int, dict[str, tuple[str, ...]]],
-    groups: dict[tuple[str, str], tuple[Rule, ...]],
+    groups: Groups,
     auths: dict[str, RegistryAuth],
     cores: Cores,
     committed: dict[tuple[str, str, str], str],
@@ -269,10 +280,16 @@ def _assignment(
         restart_policy=_capsule.decode(row.spec).restart_policy if row.kind == "capsule" else None,
         # In order: the first network that it has leads out.
         ports=tuple(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
-        filters=tuple(_filter(one, specs, groups) for one in ports),
+        filters=tuple(port_filter(one, specs, groups) for one in ports),
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
+        waits=_waits([lacking[mount.volume] for spec in specs for mount in spec.mounts if mount.volume in lacking]),
     )
+
+
+def _waits(lacking: list[Waits]) -> Waits | None:
+    """All that a workload waits for, as one: what was refused goes before what may come."""
+    return max(lacking, key=lambda one: (one.refused, bool(one.reason)), default=None)
 
 
 def _moving(member: Member) -> Member:
@@ -291,6 +308,8 @@ def _member(row: Row[Any], auths: dict[str, RegistryAuth], committed: dict[tuple
     spec = spec_decoder.decode(row.spec)
     known = known_decoder.decode(row.known) if row.known else Known()
     order = _order.decode(row.orders) if row.orders else None
+    if spec.found is not None:
+        spec = structs.replace(spec, image=spec.found.engine_name)
     auth = auths.get(spec.registry_id) if spec.registry_id else None
     if auth is not None and not spec.image.startswith(f"{auth.domain}/"):
         spec = structs.replace(spec, image=f"{auth.domain}/{spec.image}")
@@ -325,23 +344,4 @@ def _wire(cloud: Cloud, row: Row[Any], *, default_route: bool) -> PortWire:
         gateway=str(subnet[1]),
         mtu=cloud.settings.network_mtu,
         default_route=default_route,
-    )
-
-
-def _filter(row: Row[Any], specs: list[ContainerSpec], groups: dict[tuple[str, str], tuple[Rule, ...]]) -> PortFilter:
-    """Open to the own project unless security groups were named and ``default`` is not among them."""
-    named = [group for spec in specs for group in spec.security_groups]
-    rules: list[Rule] = [rule for group in named for rule in groups.get((row.project_id, group), ())]
-    for spec in specs:
-        for exposed in spec.exposed_ports:
-            number, _, protocol = exposed.partition("/")
-            rules.append(Rule(protocol=protocol or "tcp", port_min=int(number), port_max=int(number)))
-    return PortFilter(
-        uuid=row.uuid,
-        address=row.address,
-        mac=row.mac,
-        network=row.network_uuid,
-        project_id=row.project_id,
-        project_open=not named or "default" in named,
-        rules=tuple(rules),
     )

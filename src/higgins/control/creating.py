@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
-from higgins.control import images, mounts, quotas, recording, wiring
+from higgins.control import attachments, images, mounts, quotas, recording, security_groups, wiring
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.placement.choosing import Chosen, choose, place
 from higgins.control.placement.claims import take_cores
@@ -18,10 +18,10 @@ from higgins.control.placement.needs import Need, need_of
 from higgins.control.rows import addresses_of, container_of, to_json
 from higgins.control.wiring import NetRequest
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
-from higgins.model.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+from higgins.model.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from higgins.model.resources import Container
 from higgins.store.database import touch_host
-from higgins.store.schema import container, idempotency, registry, security_group, workload
+from higgins.store.schema import container, idempotency, registry, workload
 
 _GREEK = (
     *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
@@ -68,11 +68,10 @@ async def create(
         uuid = str(uuids.uuid4())
         name = draft.name or generated_name()
         images.check_image(draft.spec.image)
-        check_image_driver(draft.spec.image_driver)
         check_name(conn, cloud, actor, name)
-        check_groups(conn, actor, draft.spec)
-        asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, draft.spec))
-        resolved = mounts.resolve(conn, cloud, actor, asked)
+        grouped = with_groups(conn, cloud, actor, draft.spec)
+        asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, grouped))
+        resolved = mounts.resolve(conn, cloud, actor, asked, stored=stored)
         spec = resolved.spec
         nets = wiring.resolve(conn, cloud, actor, draft.nets)
         new = sum(row["size"] for row in resolved.rows)
@@ -84,6 +83,7 @@ async def create(
         need = need_of(
             conn, actor.project_id, [spec],
             cpu=spec.cpu, memory=spec.memory, disk=spec.disk + unplaced, volumes=resolved.hosts,
+            attaches=resolved.attaches,
         )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
         need = structs.replace(need, disk=spec.disk)  # volumes keep their part of the host when the container goes
@@ -91,9 +91,9 @@ async def create(
             conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason,
             spec=to_json(wiring.Wanted(draft.nets)),
         )  # fmt: skip
-        mounts.insert(conn, resolved.rows, workload_id, chosen.id if chosen else None)
+        mounts.insert(conn, cloud, resolved.rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
-            mounts.place(conn, resolved.used, chosen.id)
+            mounts.place(conn, cloud, resolved.used, chosen.id)
         addresses = insert_ports(conn, nets, workload_id) if chosen is not None else {}
         row = member_row(actor, workload_id, uuid=uuid, role="plain", position=0, name=name, spec=spec)
         row |= {
@@ -133,26 +133,29 @@ async def create(
             created_at=row["created_at"],
         )
 
-    return await quotas.write(cloud, work)
+    async with attachments.looked_up(cloud, actor, [draft.spec]) as stored:
+        return await quotas.write(cloud, work)
 
 
 async def dry_run(cloud: Cloud, actor: Actor, draft: Draft) -> dict[str, Any]:
     """Where a container would go now, and why not to the other hosts. Nothing is changed."""
 
     def work(conn: Connection) -> dict[str, Any]:
-        resolved = mounts.resolve(conn, cloud, actor, draft.spec)
+        resolved = mounts.resolve(conn, cloud, actor, draft.spec, stored=stored)
         spec = with_class(cloud.settings, actor.project_id, draft.spec)
         need = need_of(
             conn, actor.project_id, [spec],
             cpu=spec.cpu, memory=spec.memory,
             disk=spec.disk + mounts.unplaced(conn, resolved.used, resolved.rows), volumes=resolved.hosts,
+            attaches=resolved.attaches,
         )  # fmt: skip
         fleet = cloud.fleet.get(conn)
         choice = choose(Question(fleet=fleet, need=need, settings=cloud.settings, now=cloud.now()))
         names = choice.names()
         return {"host": names[0] if names else None, "candidates": names, "refused": choice.refused()}
 
-    return await cloud.store.read(work)
+    async with attachments.looked_up(cloud, actor, [draft.spec], trusting=False) as stored:
+        return await cloud.store.read(work)
 
 
 def check_name(conn: Connection, cloud: Cloud, actor: Actor, name: str) -> None:
@@ -166,12 +169,6 @@ def check_name(conn: Connection, cloud: Cloud, actor: Actor, name: str) -> None:
         query = query.where(container.c.project_id == actor.project_id)
     if conn.execute(query).first() is not None:
         raise AlreadyExists("container", name)
-
-
-def check_image_driver(name: str) -> None:
-    """Raises Invalid for a way of getting images that this cloud does not have."""
-    if name != "docker":
-        raise Invalid(f"image_driver: {name} is not set up in this cloud; leave it out, or ask for docker.")
 
 
 def with_registry(conn: Connection, actor: Actor, spec: ContainerSpec) -> ContainerSpec:
@@ -207,16 +204,10 @@ def with_class(settings: Settings, project_id: str, spec: ContainerSpec) -> Cont
     return spec
 
 
-def check_groups(conn: Connection, actor: Actor, spec: ContainerSpec) -> None:
-    for name in spec.security_groups:
-        if name == "default":
-            continue
-        query = sa.select(security_group.c.id).where(
-            security_group.c.project_id == actor.project_id,
-            sa.or_(security_group.c.name == name, security_group.c.uuid == name),
-        )
-        if conn.execute(query).first() is None:
-            raise NotFound("security_group", name)
+def with_groups(conn: Connection, cloud: Cloud, actor: Actor, spec: ContainerSpec) -> ContainerSpec:
+    """The spec with the uuids of the security groups that it names. Raises NotFound."""
+    found = security_groups.resolve(conn, cloud, actor.project_id, spec.security_groups)
+    return structs.replace(spec, security_groups=found) if found else spec
 
 
 def insert_workload(

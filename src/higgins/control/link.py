@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
+from higgins.images.base import Parts
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
 from higgins.model.resources import HostInfo
 from higgins.networks.base import Neighbour, PortFilter, PortWire
@@ -75,10 +76,22 @@ class Member(Struct, frozen=True, kw_only=True):
     cpuset: tuple[int, ...] = ()  # the cores that it may run on; empty: all
 
 
+class Waits(Struct, frozen=True, kw_only=True):
+    """What a workload lacks is still being got by the control plane from another service: a port, a volume.
+
+    ``reason`` is a sentence for its owner, once it takes longer than it should. ``refused``: it will not come, and
+    ``reason`` says why. While it ``holds``, images are pulled and the sandbox is made, but no container.
+    """
+
+    reason: str = ""
+    refused: bool = False
+    holds: bool = True
+
+
 class Assignment(Struct, frozen=True, kw_only=True):
     """A workload as its host shall have it. ``names`` maps the addresses of its neighbours to their names.
 
-    An empty ``hostname`` leaves the choice to the host.
+    An empty ``hostname`` leaves the choice to the host. What it ``waits`` for comes with a later assignment.
     """
 
     uuid: str
@@ -93,6 +106,7 @@ class Assignment(Struct, frozen=True, kw_only=True):
     filters: tuple[PortFilter, ...] = ()
     volumes: dict[str, VolumeWire] = field(default_factory=dict)  # by uuid
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    waits: Waits | None = None
 
 
 class Assignments(Struct, frozen=True):
@@ -133,6 +147,16 @@ class ControlLink(Protocol):
     async def volumes_deleted(self, host: int, uuids: list[str]) -> None:
         """The data of these volumes is gone."""
 
+    async def image(self, host: int, container: str, timeout: float) -> Parts | None:
+        """What the image of a container of the host consists of (of the driver glance).
+
+        None where the control plane does not have it after ``timeout`` seconds; it goes on fetching it. Raises
+        ImageNotFound, ImageRefused, and ImagePullFailed where trying again may help.
+        """
+
+    def layer(self, host: int, container: str, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A layer of that image, a plain tar, as it comes."""
+
 
 class HostStreams(Protocol):
     """What the control plane may ask of a host directly: to look into a container, and to hold images."""
@@ -154,6 +178,7 @@ class HostStreams(Protocol):
     ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]: ...
     async def put_archive(self, uuid: str, path: str, data: AsyncIterator[bytes]) -> None: ...
     async def commit(self, uuid: str, name: str) -> str: ...
+    def save(self, image: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image: ...
     async def remove_image(self, name: str) -> None: ...
     async def search(self, term: str) -> list[dict[str, Any]]: ...

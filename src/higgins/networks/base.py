@@ -12,6 +12,28 @@ from typing import Protocol
 
 from msgspec import Struct
 
+#: IP protocols and their numbers, by the names that Neutron's security group API knows.
+PROTOCOLS = {
+    "ah": 51,
+    "dccp": 33,
+    "egp": 8,
+    "esp": 50,
+    "gre": 47,
+    "icmp": 1,
+    "igmp": 2,
+    "ipip": 4,
+    "ospf": 89,
+    "pgm": 113,
+    "rsvp": 46,
+    "sctp": 132,
+    "tcp": 6,
+    "udp": 17,
+    "udplite": 136,
+    "vrrp": 112,
+}
+#: The numbers of those that have ports.
+WITH_PORTS = frozenset(PROTOCOLS[name] for name in ("tcp", "udp", "dccp", "sctp", "udplite"))
+
 
 class PortWire(Struct, frozen=True, kw_only=True):
     """A port as a host must wire it. ``name`` is the interface inside (eth0 …); ``cidr`` the network's subnet."""

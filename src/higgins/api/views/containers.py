@@ -72,7 +72,8 @@ def healthcheck(check: Healthcheck | None) -> View:
 
 
 def action(item: Action) -> View:
-    """What was asked of a container; ``message`` is Error or null, as clients read it."""
+    """What was asked of a container; ``message`` is Error or null, as clients read it, or how far it is."""
+    going_on = item.message if item.finish_time is None else None
     return {
         "action": item.action,
         "container_uuid": item.container_uuid,
@@ -81,7 +82,7 @@ def action(item: Action) -> View:
         "project_id": item.project_id,
         "start_time": iso(item.start_time),
         "finish_time": iso(item.finish_time),
-        "message": "Error" if item.result == "Error" else None,
+        "message": "Error" if item.result == "Error" else going_on,
     }
 
 

@@ -113,8 +113,9 @@ def _key(port: PortFilter | Neighbour) -> str:
 
 def _sets(ports: list[PortFilter], beyond: list[Neighbour], projects: dict[str, int]) -> list[str]:
     anything, services, echoes = [], [], []
+    cut = {rules: boxes(rules) for rules in dict.fromkeys(port.rules for port in ports)}  # ports of a group are alike
     for port in ports:
-        for protocol, found in boxes(port.rules).items():
+        for protocol, found in cut[port.rules].items():
             for remote, span in found:
                 place = f"{_key(port)} . {_addresses(remote)}"
                 if protocol is None:

@@ -93,7 +93,7 @@ class Tunnels:
         if found is not None and _is_right(found, bridge, tunnel, self._address, self._port):
             return await _entries(name)
         await links.delete([name])
-        await links.change(
+        await _configure(
             [
                 f"link add name {name} type vxlan id {int(tunnel)} local {self._address} dstport {int(self._port)}"
                 " nolearning proxy ttl 64",
@@ -123,7 +123,11 @@ async def _change(name: str, gone: Iterable[Entry], new: Iterable[Entry]) -> Non
     if not forwarding:
         return
     await run("bridge", "-batch", "-", feed="\n".join(forwarding) + "\n")
-    await links.change(neighbours)
+    await _configure(neighbours)
+
+
+async def _configure(lines: list[str]) -> None:
+    await run("ip", "-batch", "-", feed="\n".join(lines) + "\n")
 
 
 async def _found(name: str) -> dict[str, Any] | None:
