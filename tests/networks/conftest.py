@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from higgins.networks.base import Network, PortFilter, PortWire, Rule
 from higgins.networks import links
+from higgins.networks.base import Network, PortFilter, PortWire, Rule
 from higgins.networks.cni import open_cni
 from tests.networks.namespaces import Host, Namespace
 
