@@ -18,10 +18,10 @@ from higgins.agent.streams import LocalStreams
 from higgins.cli import machine
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.processes import log_to_stderr, told_to_end
+from higgins.cli.storage import open_volumes
 from higgins.control.background import background
 from higgins.model.addresses import BadAddress, split_address
 from higgins.model.errors import EngineError
-from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
 
@@ -99,13 +99,14 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
         link = RemoteLink(mine, address)
         stack.push_async_callback(link.close)
         tunnels = machine.tunnel_address(conf, URL(membership.url))
+        held = open_volumes(conf, data)
         agent = Agent(
             link,
             runtime,
             machine.local_network(conf, data, tunnels),
-            open_local(data),
+            held.volumes,
             data=data,
-            report=machine.report(conf, engine, offered, tunnels),
+            report=machine.report(conf, engine, offered, held.connector, tunnels),
             classes=offered,
             spares=conf.spare_sandboxes,
             image_cache=conf.image_cache * 2**30,

@@ -7,10 +7,10 @@ from pathlib import Path
 from oslo_config import cfg
 
 from higgins.cli.engine import NoEngine, open_engine
+from higgins.cli.storage import open_volumes
 from higgins.model.errors import EngineError
 from higgins.networks.cni import open_cni
 from higgins.runtimes.base import Runtime
-from higgins.volumes.local import open_local
 
 
 def run(conf: cfg.ConfigOpts) -> int:
@@ -30,8 +30,8 @@ async def _clean(conf: cfg.ConfigOpts) -> None:
         await runtime.close()
     data = Path(conf.data).resolve()
     await open_cni(data / "network", table=conf.network.table).teardown()
-    volumes = open_local(data)
-    for uuid in await volumes.attached():
+    volumes = open_volumes(conf, data).volumes
+    for uuid in sorted({*await volumes.attached(), *await volumes.held()}):
         await volumes.detach(uuid)
 
 

@@ -5,8 +5,9 @@ import os
 import platform
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from oslo_config import cfg
 from yarl import URL
@@ -72,10 +73,12 @@ def local_network(conf: cfg.ConfigOpts, data: Path, tunnels: str) -> Network:
     )
 
 
-def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str], tunnel_address: str) -> HostReport:
+def report(
+    conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str], connector: Mapping[str, Any], tunnel_address: str
+) -> HostReport:
     """The machine, its engine and its runtime classes, as the scheduler and the hosts API want to know them.
 
-    ``tunnel_address`` is where other hosts' tunnels reach it, empty for nowhere.
+    ``connector`` is what Cinder has to know of it; other hosts' tunnels reach it at ``tunnel_address``, if at all.
 
     Raises NoSuchCores.
     """
@@ -100,5 +103,6 @@ def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str], tun
             shared_cores=shared,
             version=__version__,
             tunnel_address=tunnel_address,
+            connector=dict(connector),
         ),
     )

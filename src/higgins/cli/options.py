@@ -57,6 +57,13 @@ DEFAULT: list[cfg.Opt] = [
     ),
     cfg.StrOpt("host", default="", help="The name of this host; the machine's own name if empty."),
     cfg.StrOpt("zone", default="nova", help="The availability zone of this host."),
+    cfg.StrOpt(
+        "volume",
+        default="local",
+        choices=["local", "cinder"],
+        help="Where new volumes are: on the disk of their container's host, or in Cinder, whose volumes are then found "
+        "by name and id as well. For hosts: whether Cinder's volumes can be attached to them.",
+    ),
     cfg.StrOpt("public_url", default="", help="The URL that clients reach the API by, if not the one they ask."),
     cfg.ListOpt("allowed_origins", default=[], help="Origins (host names) whose pages may open terminals."),
     cfg.StrOpt(
@@ -72,6 +79,19 @@ DEFAULT: list[cfg.Opt] = [
         "engine.",
     ),
     cfg.IntOpt("reserved_memory", default=512, min=0, help="Memory in MiB that containers of this host never get."),
+]
+
+CINDER: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "volume_type", default="", help="The type of volumes that are made for containers; Cinder's own default."
+    ),
+    cfg.StrOpt("my_ip", default="127.0.0.1", help="The address of this host that storage is to let in."),
+    cfg.BoolOpt("multipath", default=False, help="Whether this host reaches volumes by several ways at once."),
+    cfg.StrOpt(
+        "lock_path",
+        default="",
+        help="Directory of os-brick's locks, to be shared with Nova on the same host; one in data if empty.",
+    ),
 ]
 
 DATABASE: list[cfg.Opt] = [
@@ -196,6 +216,7 @@ RUNTIMES: list[cfg.Opt] = [
 
 GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": DEFAULT,
+    "cinder": CINDER,
     "database": DATABASE,
     "policy": POLICY,
     "quota": QUOTA_DRIVER + QUOTA,

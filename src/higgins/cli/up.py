@@ -16,13 +16,13 @@ from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.processes import log_to_stderr, settled, told_to_end
+from higgins.cli.storage import keep_volumes, open_volumes
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import WrongSecret
 from higgins.control.hosts import LocalLink
 from higgins.model.addresses import BadAddress
 from higgins.model.errors import EngineError
-from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
 
@@ -50,13 +50,14 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         offered = await classes.working(runtime, conf.runtimes.classes)
         tunnels = machine.tunnel_address(conf)
         network = machine.local_network(conf, data, tunnels)
+        held = open_volumes(conf, data)
         agent = Agent(
             LocalLink(cloud),
             runtime,
             network,
-            open_local(data),
+            held.volumes,
             data=data,
-            report=machine.report(conf, engine, offered, tunnels),
+            report=machine.report(conf, engine, offered, held.connector, tunnels),
             classes=offered,
             spares=conf.spare_sandboxes,
             shelf=cloud.depot.shelf if cloud.depot is not None else None,
@@ -65,6 +66,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))
         if conf.agent_listen:
             await serve_agents(stack, conf, cloud)
+        await stack.enter_async_context(keep_volumes(conf, cloud))
         endpoint = await serve_tenants(stack, conf, cloud, (agent.figures.registry,))
         credentials.tell_endpoint(data, endpoint)
         stop = told_to_end()

@@ -10,10 +10,10 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import images
+from higgins.control import attachments, images
 from higgins.control.cloud import Cloud
 from higgins.control.filtering import Groups, groups_of, port_filter
-from higgins.control.link import Assignment, Assignments, Known, Member, Order
+from higgins.control.link import Assignment, Assignments, Known, Member, Order, Waits
 from higgins.control.placement.cores import share
 from higgins.control.rows import known_decoder, known_of, spec_decoder
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
@@ -21,7 +21,7 @@ from higgins.model.errors import NotFound
 from higgins.model.resources import HostInfo
 from higgins.networks.base import Neighbour, PortWire
 from higgins.runtimes.base import RegistryAuth
-from higgins.store.schema import container, core, host, network, port, registry, volume, workload
+from higgins.store.schema import attachment, container, core, host, network, port, registry, volume, workload
 from higgins.volumes.base import VolumeWire
 
 _order = msgspec.json.Decoder(Order)
@@ -63,7 +63,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Ass
             .order_by(port.c.workload_id, port.c.position)
         ).all()
     )
-    volumes = _volumes(conn, cloud, members)
+    volumes, lacking = _volumes(conn, cloud, members)
     names = _names(conn, host_id)
     groups = groups_of(conn, workloads, members, ports)
     auths = _auths(conn, cloud, members)
@@ -78,6 +78,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Ass
                 members.get(row.id, []),
                 ports.get(row.id, []),
                 volumes=volumes,
+                lacking=lacking,
                 names=names,
                 groups=groups,
                 auths=auths,
@@ -100,8 +101,13 @@ def _grouped(rows: Any) -> dict[int, list[Row[Any]]]:
     return result
 
 
-def _volumes(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, VolumeWire]:
-    """The volumes of these members; a file's content only for one that its host has not made yet."""
+def _volumes(
+    conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]
+) -> tuple[dict[str, VolumeWire], dict[str, Waits]]:
+    """The volumes of these members, and those that Cinder has not attached yet.
+
+    A file's content is there only for one that its host has not made yet.
+    """
     wanted: set[str] = set()
     unmade: set[str] = set()
     for row in (row for rows in members.values() for row in rows):
@@ -112,14 +118,30 @@ def _volumes(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]])
         if known_of(row).incarnation < row.incarnation:
             unmade |= used
     if not wanted:
-        return {}
-    plain = sa.select(volume.c.uuid, volume.c.size).where(volume.c.uuid.in_(wanted))
+        return {}, {}
+    local = (volume.c.uuid.in_(wanted), volume.c.driver == "local")
+    plain = conn.execute(sa.select(volume.c.uuid, volume.c.size).where(*local)).all()
+    attached, lacking = _attached(conn, cloud, wanted) if len(plain) < len(wanted) else ({}, {})
     files = sa.select(volume.c.uuid, volume.c.content).where(volume.c.uuid.in_(unmade), volume.c.content.is_not(None))
     contents = {row.uuid: cloud.secrets.decrypt(row.content.encode()).decode() for row in conn.execute(files)}
-    return {
-        row.uuid: VolumeWire(uuid=row.uuid, size=row.size, content=contents.get(row.uuid))
-        for row in conn.execute(plain)
-    }
+    there = {row.uuid: VolumeWire(uuid=row.uuid, size=row.size, content=contents.get(row.uuid)) for row in plain}
+    return there | attached, lacking
+
+
+def _attached(conn: Connection, cloud: Cloud, wanted: set[str]) -> tuple[dict[str, VolumeWire], dict[str, Waits]]:
+    """Volumes of Cinder: how the host comes to them, or why it does not yet."""
+    mine = sa.select(volume.c.uuid, attachment).join(attachment, attachment.c.volume_id == volume.c.id)
+    wires: dict[str, VolumeWire] = {}
+    lacking: dict[str, Waits] = {}
+    for row in conn.execute(mine.where(volume.c.uuid.in_(wanted))).all():
+        if row.connection is None:
+            refused = row.state == attachments.REFUSED
+            lacking[row.uuid] = Waits(reason=(row.reason if refused else row.trouble) or "", refused=refused)
+            wires[row.uuid] = VolumeWire(uuid=row.uuid, driver="cinder")
+            continue
+        connection = msgspec.json.decode(cloud.secrets.decrypt(row.connection.encode()))
+        wires[row.uuid] = VolumeWire(uuid=row.uuid, driver="cinder", connection=connection, fresh=row.made)
+    return wires, lacking
 
 
 def _names(conn: Connection, host_id: int) -> dict[int, dict[str, tuple[str, ...]]]:
@@ -235,6 +257,7 @@ def _assignment(
     ports: list[Row[Any]],
     *,
     volumes: dict[str, VolumeWire],
+    lacking: dict[str, Waits],
     names: dict[int, dict[str, tuple[str, ...]]],
     groups: Groups,
     auths: dict[str, RegistryAuth],
@@ -260,7 +283,13 @@ def _assignment(
         filters=tuple(port_filter(one, specs, groups) for one in ports),
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
+        waits=_waits([lacking[mount.volume] for spec in specs for mount in spec.mounts if mount.volume in lacking]),
     )
+
+
+def _waits(lacking: list[Waits]) -> Waits | None:
+    """All that a workload waits for, as one: what was refused goes before what may come."""
+    return max(lacking, key=lambda one: (one.refused, bool(one.reason)), default=None)
 
 
 def _moving(member: Member) -> Member:

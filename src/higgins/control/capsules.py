@@ -9,7 +9,7 @@ from msgspec import Struct, field, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import containers, images, mounts, quotas, recording, wiring
+from higgins.control import attachments, containers, images, mounts, quotas, recording, wiring
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
@@ -82,12 +82,14 @@ async def create(
         shared: dict[str, dict[str, Any]] = {}
         hosts: frozenset[int] = frozenset()
         used: list[str] = []
+        attaches = False
         specs: list[tuple[str, ContainerSpec]] = []
         for role, spec in ordered:
             images.check_image(spec.image)
             grouped = with_groups(conn, cloud, actor, spec)
             asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, grouped))
-            resolved = mounts.resolve(conn, cloud, actor, asked, made=shared)
+            resolved = mounts.resolve(conn, cloud, actor, asked, stored=stored, made=shared)
+            attaches = attaches or resolved.attaches
             hosts |= resolved.hosts
             used += resolved.used
             specs.append((role, resolved.spec))
@@ -101,7 +103,7 @@ async def create(
         need = need_of(
             conn, actor.project_id, members,
             cpu=cpu, memory=memory, disk=disk + mounts.unplaced(conn, used, rows), volumes=hosts,
-            inits=len(draft.init_containers),
+            inits=len(draft.init_containers), attaches=attaches,
         )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
         need = structs.replace(need, disk=disk)
@@ -110,9 +112,9 @@ async def create(
             conn, cloud, actor, uuid=uuid, kind="capsule", name=name, need=need, host=chosen, reason=reason,
             spec=to_json(kept),
         )  # fmt: skip
-        mounts.insert(conn, rows, workload_id, chosen.id if chosen else None)
+        mounts.insert(conn, cloud, rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
-            mounts.place(conn, used, chosen.id)
+            mounts.place(conn, cloud, used, chosen.id)
         addresses = insert_ports(conn, nets, workload_id) if chosen is not None else {}
         for position, (role, spec) in enumerate(specs):
             member = str(uuids.uuid4())
@@ -139,7 +141,8 @@ async def create(
         made = conn.execute(sa.select(workload).where(workload.c.id == workload_id)).one()
         return _of(conn, cloud, [made])[0]
 
-    return await quotas.write(cloud, work)
+    async with attachments.looked_up(cloud, actor, [*draft.init_containers, *draft.containers]) as stored:
+        return await quotas.write(cloud, work)
 
 
 async def get(cloud: Cloud, actor: Actor, ident: str) -> Capsule:

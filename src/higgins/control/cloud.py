@@ -11,6 +11,7 @@ from higgins.control.feed import Feed
 from higgins.control.link import HostStreams
 from higgins.control.placement.fleet import FleetCache
 from higgins.control.terminals import OpenTerminals
+from higgins.model.block_storage import BlockStorage
 from higgins.model.errors import HigginsError, HostUnavailable
 from higgins.model.limits import Limits
 from higgins.store.database import Store
@@ -27,6 +28,7 @@ class Actor(Struct, frozen=True, kw_only=True):
     roles: frozenset[str] = frozenset()
     is_admin: bool = False
     request_id: str = ""
+    token: str = ""  # of Keystone's, to speak to other services with
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -91,6 +93,8 @@ class Cloud:
         self._hosts: dict[str, HostStreams] = {}
         #: Finds the way to a host that is not in this process, by its name; None where there is no such host.
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None
+        #: The service that volumes are made and found in, where hosts' disks are not all there is.
+        self.storage: BlockStorage | None = None
         #: Who keeps the limits of projects, where the database does not.
         self.limits: Limits | None = None
         #: Where images of the cloud's image service are, if it has one.

@@ -12,7 +12,7 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import delivery, mounts, quotas, recording, security_groups, wiring
+from higgins.control import attachments, delivery, mounts, quotas, recording, security_groups, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
@@ -88,6 +88,7 @@ def changed(
     )
     conn.execute(sa.update(container).where(container.c.id == row.id).values(**values, updated_at=now))
     recording.record_action(conn, cloud, actor, row.uuid, name, generation=generation)
+    attachments.retry(conn, cloud, row.spec)
     if row.host_id is not None:
         touch_host(conn, row.host_id)
     if values.get("status", row.status) != row.status:
@@ -128,7 +129,7 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
     need = need_of(
         conn, row.project_id, [spec],
         cpu=spec.cpu, memory=spec.memory, disk=spec.disk + mounts.unplaced(conn, mounted, []),
-        volumes=mounts.hosts_of(conn, [spec]),
+        volumes=mounts.hosts_of(conn, [spec]), attaches=bool(attachments.of_workload(conn, row.workload_id)),
         workload_id=row.workload_id,
     )  # fmt: skip
     chosen, reason = place(conn, cloud, need)
@@ -140,7 +141,7 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
         .values(host_id=chosen.id, status=Status.CREATING, status_reason=None)
     )
     take_cores(conn, chosen.id, row.workload_id, chosen.cores)
-    mounts.place(conn, mounted, chosen.id)
+    mounts.place(conn, cloud, mounted, chosen.id)
     owner = Actor(user_id=row.user_id, project_id=row.project_id)
     kept = conn.execute(sa.select(workload.c.spec).where(workload.c.id == row.workload_id)).scalar_one()
     nets = wiring.resolve(conn, cloud, owner, wiring.wanted_decoder.decode(kept).nets)
@@ -362,7 +363,7 @@ def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
     for host_id in (row.host_id, row.next_host_id):
         if host_id is not None:
             let_go(conn, row, host_id)
-    mounts.drop(conn, workload_id)
+    mounts.drop(conn, cloud, workload_id)
     wiring.tell_neighbours(conn, cloud, workload_id)
     conn.execute(sa.delete(ports_table).where(ports_table.c.workload_id == workload_id))
     for member in members:

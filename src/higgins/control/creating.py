@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
-from higgins.control import images, mounts, quotas, recording, security_groups, wiring
+from higgins.control import attachments, images, mounts, quotas, recording, security_groups, wiring
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.placement.choosing import Chosen, choose, place
 from higgins.control.placement.claims import take_cores
@@ -71,7 +71,7 @@ async def create(
         check_name(conn, cloud, actor, name)
         grouped = with_groups(conn, cloud, actor, draft.spec)
         asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, grouped))
-        resolved = mounts.resolve(conn, cloud, actor, asked)
+        resolved = mounts.resolve(conn, cloud, actor, asked, stored=stored)
         spec = resolved.spec
         nets = wiring.resolve(conn, cloud, actor, draft.nets)
         new = sum(row["size"] for row in resolved.rows)
@@ -83,6 +83,7 @@ async def create(
         need = need_of(
             conn, actor.project_id, [spec],
             cpu=spec.cpu, memory=spec.memory, disk=spec.disk + unplaced, volumes=resolved.hosts,
+            attaches=resolved.attaches,
         )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
         need = structs.replace(need, disk=spec.disk)  # volumes keep their part of the host when the container goes
@@ -90,9 +91,9 @@ async def create(
             conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason,
             spec=to_json(wiring.Wanted(draft.nets)),
         )  # fmt: skip
-        mounts.insert(conn, resolved.rows, workload_id, chosen.id if chosen else None)
+        mounts.insert(conn, cloud, resolved.rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
-            mounts.place(conn, resolved.used, chosen.id)
+            mounts.place(conn, cloud, resolved.used, chosen.id)
         addresses = insert_ports(conn, nets, workload_id) if chosen is not None else {}
         row = member_row(actor, workload_id, uuid=uuid, role="plain", position=0, name=name, spec=spec)
         row |= {
@@ -132,26 +133,29 @@ async def create(
             created_at=row["created_at"],
         )
 
-    return await quotas.write(cloud, work)
+    async with attachments.looked_up(cloud, actor, [draft.spec]) as stored:
+        return await quotas.write(cloud, work)
 
 
 async def dry_run(cloud: Cloud, actor: Actor, draft: Draft) -> dict[str, Any]:
     """Where a container would go now, and why not to the other hosts. Nothing is changed."""
 
     def work(conn: Connection) -> dict[str, Any]:
-        resolved = mounts.resolve(conn, cloud, actor, draft.spec)
+        resolved = mounts.resolve(conn, cloud, actor, draft.spec, stored=stored)
         spec = with_class(cloud.settings, actor.project_id, draft.spec)
         need = need_of(
             conn, actor.project_id, [spec],
             cpu=spec.cpu, memory=spec.memory,
             disk=spec.disk + mounts.unplaced(conn, resolved.used, resolved.rows), volumes=resolved.hosts,
+            attaches=resolved.attaches,
         )  # fmt: skip
         fleet = cloud.fleet.get(conn)
         choice = choose(Question(fleet=fleet, need=need, settings=cloud.settings, now=cloud.now()))
         names = choice.names()
         return {"host": names[0] if names else None, "candidates": names, "refused": choice.refused()}
 
-    return await cloud.store.read(work)
+    async with attachments.looked_up(cloud, actor, [draft.spec], trusting=False) as stored:
+        return await cloud.store.read(work)
 
 
 def check_name(conn: Connection, cloud: Cloud, actor: Actor, name: str) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import assignments as assigning
-from higgins.control import delivery, observing
+from higgins.control import attachments, delivery, observing
 from higgins.control.cloud import Cloud
 from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.lookup import page
@@ -141,10 +141,11 @@ def _lease_is_worn(conn: Connection, cloud: Cloud, host_id: int) -> bool:
 async def volumes_deleted(cloud: Cloud, host_id: int, uuids: list[str]) -> None:
     """The data of these volumes is gone from the host; so go their rows, and what they claimed of its disk."""
     gone = sa.select(volume.c.id, volume.c.size).where(
-        volume.c.uuid.in_(uuids), volume.c.host_id == host_id, volume.c.deleting
+        volume.c.uuid.in_(uuids), volume.c.host_id == host_id, volume.c.deleting, volume.c.driver == "local"
     )
 
     def work(conn: Connection) -> None:
+        attachments.let_go(conn, cloud, host_id, uuids)
         rows = conn.execute(gone.order_by(volume.c.id).with_for_update()).all()
         conn.execute(sa.delete(volume).where(volume.c.id.in_([row.id for row in rows])))
         freed = sum(row.size for row in rows)
@@ -205,6 +206,7 @@ async def delete(cloud: Cloud, name: str, binary: str) -> None:
         holds = sa.select(workload.c.id).where(here).limit(1)
         if conn.execute(holds).first() is not None:
             raise Conflict(f"Host {name} still holds containers.")
+        attachments.let_go(conn, cloud, row.id)
         conn.execute(sa.delete(volume).where(volume.c.host_id == row.id, volume.c.deleting))
         if conn.execute(sa.select(volume.c.id).where(volume.c.host_id == row.id).limit(1)).first() is not None:
             raise Conflict(f"Host {name} still holds volumes.")

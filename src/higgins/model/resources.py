@@ -58,6 +58,7 @@ class HostInfo(Struct, frozen=True, kw_only=True):
 
     ``cores`` are the numbers of the cores that containers may have to themselves, by NUMA node; all other containers
     keep to ``shared_cores`` then. ``version`` is the agent's. Other hosts' tunnels reach it at ``tunnel_address``.
+    ``connector`` is what Cinder has to know to attach a volume to the host; empty where none can be.
     """
 
     architecture: str = ""
@@ -74,6 +75,7 @@ class HostInfo(Struct, frozen=True, kw_only=True):
     shared_cores: tuple[int, ...] = ()
     version: str = ""
     tunnel_address: str = ""
+    connector: dict[str, Any] = field(default_factory=dict)
 
 
 class Host(Struct, kw_only=True):

@@ -11,3 +11,21 @@ class ServiceUnavailable(HigginsError):
 
     def __init__(self, service: str, doing: str) -> None:
         super().__init__(f"{service} does not answer now, so {doing}; try again later.")
+
+
+class ServiceBusy(ServiceUnavailable):
+    """Another service is still at work on what is wanted; it is to be awaited."""
+
+    def __init__(self, sentence: str) -> None:
+        HigginsError.__init__(self, sentence)
+
+
+class ServiceRefused(HigginsError):
+    """Another service says no, in its own words. ``final``: it will say so again until something else changes."""
+
+    status = 409
+    code = "service-refused"
+
+    def __init__(self, service: str, doing: str, says: str, *, final: bool = True) -> None:
+        super().__init__(f"{service} refuses, so {doing}: {says.strip().rstrip('.')}.")
+        self.final = final

@@ -5,6 +5,8 @@ is a workload of the same uuid with one member. Desired state (``goal``, ``incar
 observed state (``status``, ``known``) stand side by side.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -50,6 +52,18 @@ def Words(length: int) -> TypeEngine[str]:
 
 def _times() -> tuple[Column[object], Column[object]]:
     return Column("created_at", Moment, nullable=False), Column("updated_at", Moment, nullable=True)
+
+
+def kept() -> tuple[Column[Any], ...]:
+    """The columns of a table whose rows another service has to do something for; see ``control.keeper``."""
+    return (
+        Column("due_at", Moment, index=True),  # when to look at it; null where nothing is to be done
+        Column("asks", Integer, nullable=False, default=0),  # raised with whatever is asked anew
+        Column("tries", Integer, nullable=False, default=0),  # that failed, since it was asked
+        Column("trouble", LongText),  # why the last one did
+        Column("holder", Words(32)),  # who works on it now
+        Column("held_until", Moment),
+    )
 
 
 host = Table(
@@ -248,7 +262,9 @@ volume = Table(
     Column("uuid", Words(36), nullable=False, unique=True),
     Column("name", Words(255)),
     Column("project_id", Words(255), nullable=False),
+    # GiB of its host's disk; 0 for one that lies elsewhere.
     Column("size", Integer, nullable=False, default=0),
+    Column("driver", Words(16), nullable=False, default="local", server_default="local"),  # local | cinder
     Column("content", LongText),  # of an injected file, encrypted
     Column("host_id", ForeignKey("host.id")),
     # The workload that it was made for and goes with; null for one that is kept.
@@ -257,6 +273,25 @@ volume = Table(
     *_times(),
     UniqueConstraint("project_id", "name"),
     Index(None, "host_id", "deleting"),
+)
+
+#: The use that one host makes of a volume of Cinder, from the wish for it until nothing is left of it there.
+attachment = Table(
+    "attachment",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("volume_id", ForeignKey("volume.id"), nullable=False, unique=True),
+    Column("cinder_id", Words(36), index=True),  # null until it is made
+    Column("name", Words(255), nullable=False),
+    Column("size", Integer, nullable=False),  # GiB
+    Column("made", Boolean, nullable=False),  # by Higgins, for this
+    Column("own", Boolean, nullable=False),  # it is deleted with its container
+    Column("multiattach", Boolean, nullable=False),
+    Column("trust", Words(64), nullable=False, index=True),  # by which its user is acted for
+    Column("state", Words(16), nullable=False),  # wanted | ready | refused | leaving | left | over
+    Column("connection", LongText),  # what the host needs to reach it, encrypted
+    Column("reason", LongText),  # why it was refused
+    *kept(),
 )
 
 action = Table(

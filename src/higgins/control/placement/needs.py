@@ -39,7 +39,8 @@ class Need(Struct, frozen=True, kw_only=True):
 
     ``cores`` of its ``cpu`` it has to itself, whole; ``taken`` are the cores that others have to themselves, by host.
     ``beside`` are the hosts it must be on one of (None: on any), ``apart`` those that it must not be on;
-    ``companions`` counts the members of its group by host. ``image_hosts`` have its image.
+    ``companions`` counts the members of its group by host. ``image_hosts`` have its image. ``attaches``: volumes of
+    Cinder are attached to it.
     """
 
     cpu: float
@@ -59,6 +60,7 @@ class Need(Struct, frozen=True, kw_only=True):
     policy: str = ""
     companions: dict[int, int] = field(default_factory=dict)
     image_hosts: frozenset[int] = frozenset()
+    attaches: bool = False
 
 
 def company_of(hints: dict[str, str]) -> Company:
@@ -106,6 +108,7 @@ def need_of(
     disk: int,
     volumes: frozenset[int] = frozenset(),
     inits: int = 0,
+    attaches: bool = False,
     workload_id: int | None = None,
 ) -> Need:
     """What a workload with these members needs; the first member speaks for zone, host and hints.
@@ -137,6 +140,7 @@ def need_of(
         policy=company.policy,
         companions=_companions(conn, project_id, company.group, workload_id),
         image_hosts=_image_hosts(conn, project_id, first.image) if first.found is None else frozenset(),
+        attaches=attaches,
     )
 
 
