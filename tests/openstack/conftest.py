@@ -65,6 +65,7 @@ def higgins(docker_engine: DockerEngine, request: pytest.FixtureRequest) -> Iter
         up = HigginsInCloud(Path(directory), ["--runtime", "docker", "--docker-url", docker_engine.url])
         settings = register(up.url).stdout
         more = "[DEFAULT]\nvolume = cinder\n" if "cinder" in SERVICES else ""
+        more += "[placement]\nenabled = true\nstep_cpu = 2\n" if "placement" in SERVICES else ""
         up.configuration.write_text(f"{settings}token_cache_time = 2\n{more}")
         up.start()
         yield up

@@ -15,7 +15,8 @@ from tests.openstack.conftest import HigginsInCloud, Login
 from tests.openstack.proxy import Fault, Proxy
 from tests.system.client import OpenStack
 
-pytestmark = needs("keystone", "cinder")
+#: Some start Higgins several times, which takes its time beside a whole cloud on two cores.
+pytestmark = [needs("keystone", "cinder"), pytest.mark.timeout(600)]
 
 #: Ends at once when it is told to, and never by itself.
 IDLE = "trap exit TERM; while sleep 0.1; do :; done"
@@ -80,6 +81,15 @@ def demo(login: Login, higgins: HigginsInCloud) -> Iterator[OpenStack]:
     wait_until(lambda: not cinder("GET", "attachments")["attachments"], "attachments are left")
     wait_until(lambda: trusts() <= before, "a trust is left")
     wait_until(lambda: not list((higgins.data / "cinder").glob("*.json")), "a record is left on the host")
+
+
+@pytest.fixture
+def mortal(demo: OpenStack, higgins: HigginsInCloud) -> Iterator[HigginsInCloud]:
+    """Higgins, to be killed; afterwards it runs, and dies no more."""
+    yield higgins
+    if higgins.process is not None and higgins.process.poll() is None:
+        higgins.kill()
+    higgins.start()
 
 
 def trusts() -> set[str]:
@@ -229,13 +239,13 @@ def test_whatever_cinder_answers_a_container_comes_and_goes(demo: OpenStack, cin
 
 
 def test_killed_after_whatever_cinder_did_it_goes_on(
-    demo: OpenStack, higgins: HigginsInCloud, cinder_proxy: Proxy
+    demo: OpenStack, mortal: HigginsInCloud, cinder_proxy: Proxy
 ) -> None:
     before = volumes()
     dead = threading.Event()
 
     def kill() -> None:
-        higgins.kill()
+        mortal.kill()
         dead.set()
 
     def dies_at(method: str, path: str) -> None:
@@ -246,7 +256,7 @@ def test_killed_after_whatever_cinder_did_it_goes_on(
         assert dead.wait(60), cinder_proxy.seen
         dead.clear()
         dies_at(method, path)
-        higgins.start()
+        mortal.start()
 
     called = name("container")
     dies_at("POST", "/volumes")
@@ -265,28 +275,26 @@ def test_killed_after_whatever_cinder_did_it_goes_on(
     wait_until(lambda: volumes() == before, "the volume is left")
 
 
-def test_killed_at_its_steps_on_the_host_it_goes_on(demo: OpenStack, higgins: HigginsInCloud) -> None:
+def test_killed_at_its_steps_on_the_host_it_goes_on(demo: OpenStack, mortal: HigginsInCloud) -> None:
     made = volume()
     called = name("container")
 
-    def dies_at(step: str) -> None:
-        higgins.stop()
-        higgins.start(HIGGINS_FAILPOINT=step)
+    def dies_then(step: str = "") -> None:
+        """It dies where it was told to, and goes on, to die again there."""
+        mortal.wait_for_end()
+        mortal.start(**({"HIGGINS_FAILPOINT": step} if step else {}))
 
-    def again() -> None:
-        higgins.wait_for_end()
-        higgins.start()
-
-    for moment in ("before", "after"):
-        dies_at(f"AttachVolume:{moment}")
-        demo("run", "--name", called, "--mount", f"source={made},destination=/data", "busybox", "sh", "-c", IDLE)
-        again()
-        demo.wait(called, "Running")
-        dies_at(f"DeleteVolume:{moment}")
-        demo("delete", "--stop", called)
-        again()
-        demo.wait(called, None)
-        becomes(made, "available")
+    mortal.kill()
+    mortal.start(HIGGINS_FAILPOINT="AttachVolume:before")
+    demo("run", "--name", called, "--mount", f"source={made},destination=/data", "busybox", "sh", "-c", IDLE)
+    dies_then("AttachVolume:after")
+    dies_then("DeleteVolume:before")
+    demo.wait(called, "Running")
+    demo("delete", "--stop", called)
+    dies_then("DeleteVolume:after")
+    dies_then()
+    demo.wait(called, None)
+    becomes(made, "available")
     cinder("DELETE", f"volumes/{made}")
 
 

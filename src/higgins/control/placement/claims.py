@@ -10,11 +10,48 @@ from higgins.control.cloud import Settings
 from higgins.control.placement.cores import Nodes, pick
 from higgins.control.placement.filters import SLACK, isolated
 from higgins.control.placement.needs import Need
-from higgins.store.schema import core
+from higgins.store.schema import core, share
 from higgins.store.schema import host as host_table
 
 #: ``tenant`` of a host with workloads of several projects.
 SEVERAL = ""
+
+
+class RoomNeeded(Exception):
+    """A host has room, but less of it is held at Placement than is to be claimed; see ``sharing``."""
+
+    def __init__(self, host_id: int, cpu: float, memory: int, disk: int) -> None:
+        super().__init__(host_id, cpu, memory, disk)
+        self.host_id, self.cpu, self.memory, self.disk = host_id, cpu, memory, disk
+
+
+def held(settings: Settings, *, cpu: float, memory: int, disk: int) -> list[sa.ColumnElement[bool]]:
+    """That so much more may be claimed of what is held of a host, where hosts are shared."""
+    if settings.placement_steps is None:
+        return []
+    t = host_table.c
+    return [
+        t.cpu_used + cpu <= sa.func.coalesce(t.held_cpu, 0) + SLACK,
+        t.memory_used + memory <= sa.func.coalesce(t.held_memory, 0),
+        t.disk_used + disk <= sa.func.coalesce(t.held_disk, 0),
+    ]
+
+
+def need_room(
+    conn: Connection, settings: Settings, now: datetime, host_id: int, *, cpu: float, memory: int, disk: int
+) -> bool:
+    """Whether it is what is held that does not suffice, and no more of it is to be had for a while.
+
+    Raises RoomNeeded where more may be had.
+    """
+    suffices = held(settings, cpu=cpu, memory=memory, disk=disk)
+    mine = sa.select(host_table.c.id).where(host_table.c.id == host_id)
+    if not suffices or conn.execute(mine.where(*suffices)).first() is not None:
+        return False
+    refused = sa.select(share.c.id).where(share.c.host_id == host_id, share.c.refused_until > now)
+    if conn.execute(refused).first() is None:
+        raise RoomNeeded(host_id, cpu, memory, disk)
+    return True
 
 
 def claim(conn: Connection, host_id: int, need: Need, settings: Settings, now: datetime) -> bool:
@@ -29,6 +66,7 @@ def claim(conn: Connection, host_id: int, need: Need, settings: Settings, now: d
         t.seen_at >= now - timedelta(seconds=settings.host_lease),
         t.memory_used + need.memory <= t.memory * settings.memory_allocation_ratio,
         t.disk_used + need.disk <= t.disk * settings.disk_allocation_ratio,
+        *held(settings, cpu=need.cpu, memory=need.memory, disk=need.disk),
     ]
     if shared > 0:
         room = (t.cpus - t.cores) * settings.cpu_allocation_ratio + SLACK
