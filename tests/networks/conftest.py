@@ -48,7 +48,7 @@ class Site:
             project_open=project_open,
             rules=rules,
         )
-        await self.network.apply(list(self.filters.values()))
+        await self.network.apply(list(self.filters.values()), [])
 
 
 def wire(network: str, host: int, *, subnet: str = "10.88.1", project: str = "blue", name: str = "eth0") -> PortWire:

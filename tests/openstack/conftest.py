@@ -18,6 +18,7 @@ from tests.engines.docker import DockerEngine, docker_engine
 from tests.engines.images import busybox_archive
 from tests.openstack import SERVICES
 from tests.openstack import cloud as openstack_cloud
+from tests.openstack.faulty import Way
 from tests.openstack.proxy import Proxy, internal_endpoint
 from tests.system.client import OpenStack
 from tests.system.cloud import HigginsUp
@@ -50,6 +51,14 @@ def register(url: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
+def way() -> Iterator[Way]:
+    """The way from Higgins to Glance."""
+    made = Way(openstack_cloud.GLANCE)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
 def cinder_proxy() -> Iterator[Proxy]:
     """What stands between Higgins and Cinder, for whoever wants to disturb it."""
     with internal_endpoint("block-storage", "http://127.0.0.1:8776", "/v3") as proxy:
@@ -57,14 +66,15 @@ def cinder_proxy() -> Iterator[Proxy]:
 
 
 @pytest.fixture(scope="session")
-def higgins(docker_engine: DockerEngine, request: pytest.FixtureRequest) -> Iterator[HigginsInCloud]:
+def higgins(docker_engine: DockerEngine, way: Way, request: pytest.FixtureRequest) -> Iterator[HigginsInCloud]:
     """Higgins as the operator's guide sets it up. A token is believed for two seconds, so that tests need not wait."""
     if "cinder" in SERVICES:
         request.getfixturevalue("cinder_proxy")
     with tempfile.TemporaryDirectory(prefix="higgins-openstack") as directory:
         up = HigginsInCloud(Path(directory), ["--runtime", "docker", "--docker-url", docker_engine.url])
         settings = register(up.url).stdout
-        more = "[DEFAULT]\nvolume = cinder\n" if "cinder" in SERVICES else ""
+        more = f"\n[glance]\nenabled = true\nendpoint = {way.url}\n"
+        more += "[DEFAULT]\nvolume = cinder\n" if "cinder" in SERVICES else ""
         more += "[placement]\nenabled = true\nstep_cpu = 2\n" if "placement" in SERVICES else ""
         up.configuration.write_text(f"{settings}token_cache_time = 2\n{more}")
         up.start()

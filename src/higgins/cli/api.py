@@ -13,9 +13,9 @@ from prometheus_client import CollectorRegistry
 from higgins.api.app import make_app
 from higgins.api.call import ApiSettings
 from higgins.cli import credentials
-from higgins.cli.authentication import NoKeystone, keep_limits, open_auth
+from higgins.cli.authentication import NoKeystone, keep_images, keep_limits, open_auth
 from higgins.cli.options import database_url, settings_of
-from higgins.cli.processes import log_to_stderr, told_to_end
+from higgins.cli.processes import log_to_stderr, settled, told_to_end
 from higgins.cli.services import keep_shares, keep_volumes
 from higgins.control import housekeeping
 from higgins.control.background import background
@@ -53,6 +53,7 @@ async def _api(conf: cfg.ConfigOpts) -> None:
         credentials.tell_endpoint(data, endpoint)
         await stack.enter_async_context(background(lambda: housekeeping.run(cloud)))
         ended = told_to_end()
+        settled()
         print(f"Higgins serves {endpoint}", flush=True)
         await ended.wait()
         LOG.info("Ending; containers run on.")
@@ -65,6 +66,7 @@ async def open_cloud(stack: AsyncExitStack, conf: cfg.ConfigOpts) -> Cloud:
     await asyncio.to_thread(migrate, store.engine)
     cloud = Cloud(store, credentials.secret_key(Path(conf.data).resolve()), settings_of(conf))
     stack.enter_context(keep_limits(conf, cloud))
+    await stack.enter_async_context(keep_images(conf, cloud, Path(conf.data).resolve()))
     return cloud
 
 

@@ -29,7 +29,7 @@ async def _clean(conf: cfg.ConfigOpts) -> None:
     finally:
         await runtime.close()
     data = Path(conf.data).resolve()
-    await open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table).teardown()
+    await open_cni(data / "network", table=conf.network.table).teardown()
     volumes = open_volumes(conf, data).volumes
     for uuid in sorted({*await volumes.attached(), *await volumes.held()}):
         await volumes.detach(uuid)

@@ -12,30 +12,19 @@ from sqlalchemy.engine import Connection
 
 from higgins.control import attachments, images
 from higgins.control.cloud import Cloud
+from higgins.control.filtering import Groups, groups_of, port_filter
 from higgins.control.link import Assignment, Assignments, Known, Member, Order, Waits
 from higgins.control.placement.cores import share
 from higgins.control.rows import known_decoder, known_of, spec_decoder
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
 from higgins.model.errors import NotFound
 from higgins.model.resources import HostInfo
-from higgins.networks.base import PortFilter, PortWire, Rule
+from higgins.networks.base import Neighbour, PortWire
 from higgins.runtimes.base import RegistryAuth
-from higgins.store.schema import (
-    attachment,
-    container,
-    core,
-    host,
-    network,
-    port,
-    registry,
-    security_group,
-    volume,
-    workload,
-)
+from higgins.store.schema import attachment, container, core, host, network, port, registry, volume, workload
 from higgins.volumes.base import VolumeWire
 
 _order = msgspec.json.Decoder(Order)
-_rules = msgspec.json.Decoder(list[Rule])
 
 
 class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,16 +38,14 @@ class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
 _capsule = msgspec.json.Decoder(CapsuleSpec)
 
 
-def revision_of(conn: Connection, host_id: int) -> int | None:
-    return conn.execute(sa.select(host.c.revision).where(host.c.id == host_id)).scalar_one_or_none()
-
-
-def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
-    """Everything that the host holds, at its revision. Raises NotFound."""
+def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Assignments | None:
+    """Everything that the host holds, at its revision; None where that is ``since``. Raises NotFound."""
     found = conn.execute(sa.select(host.c.revision, host.c.name).where(host.c.id == host_id)).one_or_none()
     if found is None:
         raise NotFound("host", str(host_id))
     revision, host_name = found
+    if revision == since:  # not where it is lower: the database may have been restored
+        return None
     workloads = conn.execute(sa.select(workload).where(workload.c.host_id == host_id).order_by(workload.c.id)).all()
     mine = sa.select(workload.c.id).where(workload.c.host_id == host_id)
     members = _grouped(
@@ -78,7 +65,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
     )
     volumes, lacking = _volumes(conn, cloud, members)
     names = _names(conn, host_id)
-    groups = _groups(conn, {row.project_id for row in workloads})
+    groups = groups_of(conn, workloads, members, ports)
     auths = _auths(conn, cloud, members)
     cores = _cores(conn, host_id)
     committed = images.committed(conn, host_name)
@@ -103,6 +90,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
         dead_volumes=tuple(
             conn.execute(sa.select(volume.c.uuid).where(volume.c.host_id == host_id, volume.c.deleting)).scalars()
         ),
+        neighbours=_neighbours(conn, host_id) if cloud.settings.overlay else (),
     )
 
 
@@ -174,14 +162,43 @@ def _names(conn: Connection, host_id: int) -> dict[int, dict[str, tuple[str, ...
     return result
 
 
-def _groups(conn: Connection, projects: set[str]) -> dict[tuple[str, str], tuple[Rule, ...]]:
-    if not projects:
-        return {}
-    rows = conn.execute(sa.select(security_group).where(security_group.c.project_id.in_(projects))).all()
-    result: dict[tuple[str, str], tuple[Rule, ...]] = {}
-    for row in rows:
-        result[row.project_id, row.name] = result[row.project_id, row.uuid] = tuple(_rules.decode(row.rules))
-    return result
+def _neighbours(conn: Connection, host_id: int) -> tuple[Neighbour, ...]:
+    """The ports on other hosts of the networks that the host has a port on.
+
+    A network's own number is that of its tunnel. A host that does not say where tunnels reach it has no neighbours.
+    """
+    here = (
+        sa.select(port.c.network_id)
+        .join(workload, workload.c.id == port.c.workload_id)
+        .where(workload.c.host_id == host_id)
+    )
+    rows = conn.execute(
+        sa.select(
+            port.c.network_id, port.c.address, port.c.mac, workload.c.host_id, network.c.uuid, network.c.project_id
+        )
+        .join(workload, workload.c.id == port.c.workload_id)
+        .join(network, network.c.id == port.c.network_id)
+        .where(port.c.network_id.in_(here), workload.c.host_id.is_not(None), workload.c.host_id != host_id)
+        .order_by(port.c.id)
+    ).all()
+    if not rows:
+        return ()
+    hosts = sa.select(host.c.id, host.c.info).where(host.c.id.in_({row.host_id for row in rows} | {host_id}))
+    ends = {row.id: msgspec.json.decode(row.info, type=HostInfo).tunnel_address for row in conn.execute(hosts)}
+    if not ends.get(host_id):
+        return ()
+    return tuple(
+        Neighbour(
+            network=row.uuid,
+            tunnel=row.network_id,
+            project_id=row.project_id,
+            address=row.address,
+            mac=row.mac,
+            host=ends[row.host_id],
+        )
+        for row in rows
+        if ends.get(row.host_id)
+    )
 
 
 def _auths(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, RegistryAuth]:
@@ -242,7 +259,7 @@ def _assignment(
     volumes: dict[str, VolumeWire],
     lacking: dict[str, Waits],
     names: dict[int, dict[str, tuple[str, ...]]],
-    groups: dict[tuple[str, str], tuple[Rule, ...]],
+    groups: Groups,
     auths: dict[str, RegistryAuth],
     cores: Cores,
     committed: dict[tuple[str, str, str], str],
@@ -263,7 +280,7 @@ def _assignment(
         restart_policy=_capsule.decode(row.spec).restart_policy if row.kind == "capsule" else None,
         # In order: the first network that it has leads out.
         ports=tuple(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
-        filters=tuple(_filter(one, specs, groups) for one in ports),
+        filters=tuple(port_filter(one, specs, groups) for one in ports),
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
         waits=_waits([lacking[mount.volume] for spec in specs for mount in spec.mounts if mount.volume in lacking]),
@@ -291,6 +308,8 @@ def _member(row: Row[Any], auths: dict[str, RegistryAuth], committed: dict[tuple
     spec = spec_decoder.decode(row.spec)
     known = known_decoder.decode(row.known) if row.known else Known()
     order = _order.decode(row.orders) if row.orders else None
+    if spec.found is not None:
+        spec = structs.replace(spec, image=spec.found.engine_name)
     auth = auths.get(spec.registry_id) if spec.registry_id else None
     if auth is not None and not spec.image.startswith(f"{auth.domain}/"):
         spec = structs.replace(spec, image=f"{auth.domain}/{spec.image}")
@@ -325,23 +344,4 @@ def _wire(cloud: Cloud, row: Row[Any], *, default_route: bool) -> PortWire:
         gateway=str(subnet[1]),
         mtu=cloud.settings.network_mtu,
         default_route=default_route,
-    )
-
-
-def _filter(row: Row[Any], specs: list[ContainerSpec], groups: dict[tuple[str, str], tuple[Rule, ...]]) -> PortFilter:
-    """Open to the own project unless security groups were named and ``default`` is not among them."""
-    named = [group for spec in specs for group in spec.security_groups]
-    rules: list[Rule] = [rule for group in named for rule in groups.get((row.project_id, group), ())]
-    for spec in specs:
-        for exposed in spec.exposed_ports:
-            number, _, protocol = exposed.partition("/")
-            rules.append(Rule(protocol=protocol or "tcp", port_min=int(number), port_max=int(number)))
-    return PortFilter(
-        uuid=row.uuid,
-        address=row.address,
-        mac=row.mac,
-        network=row.network_uuid,
-        project_id=row.project_id,
-        project_open=not named or "default" in named,
-        rules=tuple(rules),
     )

@@ -13,7 +13,6 @@ from higgins.control import attachments, containers, images, mounts, quotas, rec
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
-    check_groups,
     generated_name,
     insert_ports,
     insert_workload,
@@ -21,6 +20,7 @@ from higgins.control.creating import (
     remember,
     repeated,
     with_class,
+    with_groups,
     with_registry,
 )
 from higgins.control.lookup import held, page, workload_row
@@ -86,8 +86,8 @@ async def create(
         specs: list[tuple[str, ContainerSpec]] = []
         for role, spec in ordered:
             images.check_image(spec.image)
-            check_groups(conn, actor, spec)
-            asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, spec))
+            grouped = with_groups(conn, cloud, actor, spec)
+            asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, grouped))
             resolved = mounts.resolve(conn, cloud, actor, asked, stored=stored, made=shared)
             attaches = attaches or resolved.attaches
             hosts |= resolved.hosts
@@ -135,6 +135,7 @@ async def create(
         recording.record_action(conn, cloud, actor, uuid, "create", generation=1)
         if chosen is not None:
             touch_host(conn, chosen.id)
+            wiring.tell_neighbours(conn, cloud, workload_id)
         if idempotency_key is not None:
             remember(conn, cloud, actor, idempotency_key, body_hash, uuid)
         made = conn.execute(sa.select(workload).where(workload.c.id == workload_id)).one()

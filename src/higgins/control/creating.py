@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, images, mounts, quotas, recording, wiring
+from higgins.control import attachments, images, mounts, quotas, recording, security_groups, wiring
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.placement.choosing import Chosen, choose, place
 from higgins.control.placement.claims import take_cores
@@ -18,10 +18,10 @@ from higgins.control.placement.needs import Need, need_of
 from higgins.control.rows import addresses_of, container_of, to_json
 from higgins.control.wiring import NetRequest
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
-from higgins.model.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+from higgins.model.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from higgins.model.resources import Container
 from higgins.store.database import touch_host
-from higgins.store.schema import container, idempotency, registry, security_group, workload
+from higgins.store.schema import container, idempotency, registry, workload
 
 _GREEK = (
     *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
@@ -64,21 +64,21 @@ async def create(
                 if there is None:
                     raise Conflict("The container made with this Idempotency-Key is deleted already.")
                 return container_of(there, before, cloud.now())
-        quotas.hold(conn, actor.project_id)
+        held = quotas.hold(conn, actor.project_id)
         uuid = str(uuids.uuid4())
         name = draft.name or generated_name()
         images.check_image(draft.spec.image)
-        check_image_driver(draft.spec.image_driver)
         check_name(conn, cloud, actor, name)
-        check_groups(conn, actor, draft.spec)
-        asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, draft.spec))
+        grouped = with_groups(conn, cloud, actor, draft.spec)
+        asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, grouped))
         resolved = mounts.resolve(conn, cloud, actor, asked, stored=stored)
         spec = resolved.spec
         nets = wiring.resolve(conn, cloud, actor, draft.nets)
         new = sum(row["size"] for row in resolved.rows)
         quotas.charge(
-            conn, cloud, actor.project_id, containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk + new
-        )
+            conn, cloud, actor.project_id,
+            containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk + new, held=held,
+        )  # fmt: skip
         unplaced = mounts.unplaced(conn, resolved.used, resolved.rows)
         need = need_of(
             conn, actor.project_id, [spec],
@@ -105,12 +105,13 @@ async def create(
             "addresses": to_json(addresses),
             "created_at": cloud.now(),
         }
-        conn.execute(sa.insert(container).values(row))
+        conn.execute(sa.insert(container), row)
         recording.record_action(conn, cloud, actor, uuid, "create", generation=1)
         if chosen is None:
             recording.finish_actions(conn, cloud, [uuid], 1, reason)
         else:
             touch_host(conn, chosen.id)
+            wiring.tell_neighbours(conn, cloud, workload_id)
         recording.record_event(
             conn, cloud, project_id=actor.project_id, uuid=uuid, name=name, status=row["status"], reason=reason or None
         )
@@ -170,12 +171,6 @@ def check_name(conn: Connection, cloud: Cloud, actor: Actor, name: str) -> None:
         raise AlreadyExists("container", name)
 
 
-def check_image_driver(name: str) -> None:
-    """Raises Invalid for a way of getting images that this cloud does not have."""
-    if name != "docker":
-        raise Invalid(f"image_driver: {name} is not set up in this cloud; leave it out, or ask for docker.")
-
-
 def with_registry(conn: Connection, actor: Actor, spec: ContainerSpec) -> ContainerSpec:
     """The spec with its registry's name resolved to the uuid; raises NotFound, or Conflict for a name that two bear."""
     if spec.registry_id is None:
@@ -209,16 +204,10 @@ def with_class(settings: Settings, project_id: str, spec: ContainerSpec) -> Cont
     return spec
 
 
-def check_groups(conn: Connection, actor: Actor, spec: ContainerSpec) -> None:
-    for name in spec.security_groups:
-        if name == "default":
-            continue
-        query = sa.select(security_group.c.id).where(
-            security_group.c.project_id == actor.project_id,
-            sa.or_(security_group.c.name == name, security_group.c.uuid == name),
-        )
-        if conn.execute(query).first() is None:
-            raise NotFound("security_group", name)
+def with_groups(conn: Connection, cloud: Cloud, actor: Actor, spec: ContainerSpec) -> ContainerSpec:
+    """The spec with the uuids of the security groups that it names. Raises NotFound."""
+    found = security_groups.resolve(conn, cloud, actor.project_id, spec.security_groups)
+    return structs.replace(spec, security_groups=found) if found else spec
 
 
 def insert_workload(
@@ -236,25 +225,26 @@ def insert_workload(
 ) -> int:
     """Write the workload's row and take its cores; its number."""
     result = conn.execute(
-        sa.insert(workload).values(
-            uuid=uuid,
-            kind=kind,
-            name=name,
-            project_id=actor.project_id,
-            user_id=actor.user_id,
-            host_id=host.id if host else None,
-            group_name=need.group,
-            generation=1,
-            observed=0,
-            deleting=False,
-            cpu=need.cpu,
-            memory=need.memory,
-            disk=need.disk,
-            spec=spec,
-            status=Status.CREATING if host else Status.ERROR,
-            status_reason=reason or None,
-            created_at=cloud.now(),
-        )
+        sa.insert(workload),
+        {
+            "uuid": uuid,
+            "kind": kind,
+            "name": name,
+            "project_id": actor.project_id,
+            "user_id": actor.user_id,
+            "host_id": host.id if host else None,
+            "group_name": need.group,
+            "generation": 1,
+            "observed": 0,
+            "deleting": False,
+            "cpu": need.cpu,
+            "memory": need.memory,
+            "disk": need.disk,
+            "spec": spec,
+            "status": Status.CREATING if host else Status.ERROR,
+            "status_reason": reason or None,
+            "created_at": cloud.now(),
+        },
     )
     number = int(result.inserted_primary_key[0])  # type: ignore[index]
     if host is not None:

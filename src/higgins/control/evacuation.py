@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, containers, mounts, quotas, recording, sharing
+from higgins.control import attachments, containers, mounts, quotas, recording, sharing, wiring
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.link import Known
@@ -344,3 +344,4 @@ def arrive(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
         )
     for number in (old, new):
         touch_host(conn, number)
+    wiring.tell_neighbours(conn, cloud, row.id)

@@ -206,8 +206,16 @@ container = Table(
     Column("known", LongText),
     Column("addresses", LongText, nullable=False, default="{}"),
     *_times(),
+    # For what is looked up by its name. With more columns than the lists' own, or SQLite takes one of those for it.
+    Index(None, "name", "project_id", "role"),
+    # For lists of a project, and of all projects, in the order of their making.
     Index(None, "project_id", "role", "id"),
-    Index(None, "project_id", "name"),
+    Index(None, "role", "id"),
+    # For lists of a project that are sorted or filtered by something else, and go on after a marker.
+    Index(None, "project_id", "role", "name", "id"),
+    Index(None, "project_id", "role", "image", "id"),
+    Index(None, "project_id", "role", "status", "id"),
+    Index(None, "project_id", "role", "created_at", "id"),
     Index(None, "role", "status"),
 )
 
@@ -320,6 +328,8 @@ action = Table(
     Column("finish_time", Moment),
     Column("result", Words(16)),
     Column("message", LongText),
+    # Of what a process of the control plane does itself: when it was last at it. Null for what hosts do.
+    Column("alive_at", Moment, index=True),
     Index(None, "container_uuid", "request_id"),
 )
 
@@ -384,6 +394,16 @@ image = Table(
     *_times(),
     UniqueConstraint("host", "reference"),
     Index(None, "repo", "tag"),
+)
+
+#: The trust by which Higgins reads images in a user's name, when the token that they were asked for with is over.
+image_trust = Table(
+    "image_trust",
+    metadata,
+    Column("project_id", Words(255), primary_key=True),
+    Column("user_id", Words(255), primary_key=True),
+    Column("trust", Words(64), nullable=False),
+    Column("created_at", Moment, nullable=False),
 )
 
 console = Table(

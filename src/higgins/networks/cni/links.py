@@ -1,14 +1,21 @@
-"""The host's interfaces: seen with one ``ip -json``, changed with one ``ip -batch``."""
+"""The host's interfaces: seen, and taken away. What asks the kernel does so in a thread (see ``netlink``)."""
 
+import asyncio
 import ipaddress
-import json
+import os
 import socket
-from typing import Any
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from msgspec import Struct
 
 from higgins.model.errors import EngineError
-from higgins.programs import end_of, last_words, run
+from higgins.networks.cni import netlink
+from higgins.networks.cni.netlink import Netlink
+
+T = TypeVar("T")
 
 
 class Link(Struct, frozen=True):
@@ -20,57 +27,103 @@ class Link(Struct, frozen=True):
     up: bool = False
 
 
+async def alone(work: Callable[[], T]) -> T:
+    """Do ``work`` in a thread that ends with it, so that it may enter another namespace.
+
+    Who is cancelled waits for its end all the same: nothing goes on changing the host behind a caller who has left.
+    """
+    thread = ThreadPoolExecutor(1, "higgins-wire")
+    doing = asyncio.get_running_loop().run_in_executor(thread, work)
+    try:
+        return await asyncio.shield(doing)
+    except asyncio.CancelledError:
+        await asyncio.wait([doing])
+        raise
+    finally:
+        thread.shutdown(wait=False)
+
+
 def names() -> set[str]:
-    """The names of all interfaces of this network namespace, without starting a program."""
+    """The names of all interfaces of this network namespace."""
     return {name for _, name in socket.if_nameindex()}
 
 
 async def links() -> dict[str, Link]:
     """All interfaces by name."""
-    found: list[dict[str, Any]] = json.loads(await run("ip", "-json", "link", "show") or "[]")
-    return {link.name: link for link in map(_link, found)}
+    return await asyncio.to_thread(_links)
 
 
-async def peer_name(netns: str, interface: str) -> str | None:
+def _links() -> dict[str, Link]:
+    with Netlink() as kernel:
+        found = kernel.links()
+    name_of = {index: _text(held[netlink.NAME]) for index, _, held in found}
+    return {
+        name_of[index]: Link(
+            name=name_of[index],
+            master=name_of.get(_number(held.get(netlink.MASTER)), ""),
+            alias=_text(held.get(netlink.ALIAS, b"")),
+            up=up,
+        )
+        for index, up, held in found
+    }
+
+
+async def peer_name(namespace: int, interface: str) -> str | None:
     """The host's end of a veth whose other end is ``interface`` in the namespace; None if there is none."""
-    ended = await end_of("nsenter", f"--net={netns}", "ip", "-json", "link", "show", "dev", interface)
-    if ended.code != 0:
-        return None
-    index = json.loads(ended.out)[0].get("link_index")
+
+    def look() -> int:
+        netlink.enter(namespace)
+        with Netlink() as kernel:
+            for _, _, held in kernel.links():
+                if _text(held[netlink.NAME]) == interface:
+                    return _number(held.get(netlink.LINK))
+        return 0
+
+    index = await alone(look)
     return next((name for number, name in socket.if_nameindex() if number == index), None)
-
-
-async def change(lines: list[str]) -> None:
-    """Do the commands in order, stopping at the first that fails. Raises ``EngineError``."""
-    await run("ip", "-batch", "-", feed="\n".join(lines) + "\n")
 
 
 async def delete(doomed: list[str]) -> None:
     """Make the interfaces be gone; those that vanish meanwhile, with their namespace, are gone too."""
     doomed = sorted(set(doomed) & names())
-    if not doomed:
-        return
-    ended = await end_of("ip", "-force", "-batch", "-", feed="".join(f"link delete dev {name}\n" for name in doomed))
-    left = set(doomed) & names()
+    if doomed:
+        await asyncio.to_thread(_delete, doomed)
+
+
+def _delete(doomed: list[str]) -> None:
+    reasons: dict[str, str] = {}
+    with Netlink() as kernel:
+        for name in doomed:
+            try:
+                kernel.ask(netlink.DELETE_LINK, netlink.link_message(netlink.attribute(netlink.NAME, name)))
+            except OSError as error:
+                reasons[name] = error.strerror or str(error)
+    left = sorted(set(doomed) & names())
     if left:
-        raise EngineError(f"The host could not remove {', '.join(sorted(left))}: {last_words(ended)}.")
+        raise EngineError(f"The host could not remove {', '.join(left)}: {reasons.get(left[0], 'it is still there')}.")
 
 
-async def overlapping_subnet(subnet: str) -> str | None:
+def overlapping_subnet(subnet: ipaddress.IPv4Network) -> str | None:
     """An interface whose own subnet shares addresses with this one, as "name (subnet)"."""
-    wanted = ipaddress.ip_network(subnet, strict=False)
-    for link in json.loads(await run("ip", "-json", "-4", "address", "show") or "[]"):
-        for info in link.get("addr_info", []):
-            there = ipaddress.ip_network(f"{info['local']}/{info['prefixlen']}", strict=False)
-            if there.overlaps(wanted):
-                return f"{link['ifname']} ({there})"
+    with Netlink() as kernel:
+        held = kernel.addresses()
+    for index, address, length in held:
+        there = ipaddress.ip_network((address, length), strict=False)
+        if there.overlaps(subnet):
+            return f"{_name(index)} ({there})"
     return None
 
 
-def _link(found: dict[str, Any]) -> Link:
-    return Link(
-        name=found["ifname"],
-        master=found.get("master", ""),
-        alias=found.get("ifalias", ""),
-        up="UP" in found.get("flags", []),
-    )
+def _name(index: int) -> str:
+    try:
+        return socket.if_indextoname(index)
+    except OSError:  # it went away just now
+        return f"interface {index}"
+
+
+def _text(value: bytes) -> str:
+    return os.fsdecode(value.rstrip(b"\0"))
+
+
+def _number(value: bytes | None) -> int:
+    return int.from_bytes(value, sys.byteorder) if value else 0
