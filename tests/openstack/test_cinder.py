@@ -1,14 +1,14 @@
 """Volumes of a real Cinder, in containers of an unmodified client: made, found, attached, and given back."""
 
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from msgspec import structs
 
-from tests.engines import wait_until
 from tests.openstack import cloud, needs
 from tests.openstack.cloud import cinder
 from tests.openstack.conftest import HigginsInCloud, Login
@@ -20,6 +20,15 @@ pytestmark = [needs("keystone", "cinder"), pytest.mark.timeout(600)]
 
 #: Ends at once when it is told to, and never by itself.
 IDLE = "trap exit TERM; while sleep 0.1; do :; done"
+
+
+def wait_until(claim: Callable[[], bool], what: str) -> None:
+    """Until it is so; back-off alone may take a minute after an outage. Raises TimeoutError with ``what``."""
+    end = time.monotonic() + 180
+    while not claim():
+        if time.monotonic() > end:
+            raise TimeoutError(what)
+        time.sleep(0.1)
 
 
 def name(kind: str = "volume") -> str:
@@ -214,9 +223,11 @@ def test_the_quota_of_cinder_ends_as_an_error_and_start_tries_again(demo: OpenSt
 
 FAULTS = (
     Fault(method="POST", path="/volumes", status=500, times=2),
+    Fault(method="POST", path="/volumes", done=True),
     Fault(method="GET", path="/volumes/", status=503),
     Fault(method="POST", path="/attachments", status=409),
     Fault(method="POST", path="/attachments", status=429),
+    Fault(method="POST", path="/attachments", done=True),
     Fault(method="POST", path="/action", status=401),
     Fault(method="POST", path="/action", done=True),
     Fault(method="GET", path="/attachments", delay=3),

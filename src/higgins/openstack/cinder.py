@@ -76,9 +76,10 @@ class Cinder:
 
         def work() -> str:
             client = self._client(trust)
-            found = _made_for(client, use)
+            found = next(iter(_made_for(client, use)), None)
             if found is None:
-                found = client.post("/volumes", json={"volume": body}).json()["volume"]
+                # Not sent again by itself: where only the answer was lost there would be two.
+                found = client.post("/volumes", json={"volume": body}, connect_retries=0).json()["volume"]
             ident = str(found["id"])
             status = self._settled(client, ident, str(found["status"]))
             if status in _WORKING:
@@ -106,7 +107,8 @@ class Cinder:
                 if status not in ("available", "in-use"):
                     raise ServiceRefused("Cinder", doing, f"its status is {status}", final=status == "error")
                 body = {"volume_uuid": ident, "instance_uuid": use, "connector": connector}
-                attachment = client.post("/attachments", json={"attachment": body}).json()["attachment"]
+                made = client.post("/attachments", json={"attachment": body}, connect_retries=0)
+                attachment = made.json()["attachment"]
             if attachment["status"] != "attached":
                 client.post(f"/attachments/{attachment['id']}/action", json={"os-complete": None})
             return dict(attachment["connection_info"])
@@ -126,15 +128,14 @@ class Cinder:
 
         def work() -> None:
             client = self._client(trust)
-            found = ident or next((one["id"] for one in [_made_for(client, use)] if one is not None), None)
-            if found is None:
-                return
-            status = self._settled(client, found, None, "deleting")
-            if status is not None and status != "deleting":
-                _delete(client, f"/volumes/{found}")
-                status = self._settled(client, found, None)
-            if status is not None:
-                raise ServiceBusy(f"Volume {found} is still {status} in Cinder; that is awaited.")
+            found = {str(one["id"]) for one in _made_for(client, use)} | ({ident} if ident else set())
+            for one in sorted(found):
+                status = self._settled(client, one, None, "deleting")
+                if status is not None and status != "deleting":
+                    _delete(client, f"/volumes/{one}")
+                    status = self._settled(client, one, None)
+                if status is not None:
+                    raise ServiceBusy(f"Volume {one} is still {status} in Cinder; that is awaited.")
 
         await self._asked(doing, work)
 
@@ -251,9 +252,9 @@ def _status(client: adapter.Adapter, ident: str) -> str | None:
         return None
 
 
-def _made_for(client: adapter.Adapter, use: str) -> dict[str, Any] | None:
+def _made_for(client: adapter.Adapter, use: str) -> list[dict[str, Any]]:
     listed = client.get("/volumes/detail", params={"metadata": f"{{'{USE}': '{use}'}}"}).json()["volumes"]
-    return next((one for one in listed if one["metadata"].get(USE) == use and one["status"] != "deleting"), None)
+    return [one for one in listed if one["metadata"].get(USE) == use and one["status"] != "deleting"]
 
 
 def _attachments(client: adapter.Adapter, ident: str, use: str) -> list[dict[str, Any]]:
