@@ -26,7 +26,7 @@ class HostVolumes(Struct, frozen=True):
 def open_volumes(conf: cfg.ConfigOpts, data: Path) -> HostVolumes:
     """As [DEFAULT] volume says. Raises EngineError where something is missing for it."""
     local = open_local(data)
-    if conf.volume == "local":
+    if conf.volume == "local" and not any((data / "cinder").glob("*.json")):  # what was attached before is let go of
         return HostVolumes(local, {})
     from higgins.volumes.brick import BrickSettings, open_brick  # only who has Cinder has os-brick
     from higgins.volumes.cinder import open_cinder
@@ -39,7 +39,8 @@ def open_volumes(conf: cfg.ConfigOpts, data: Path) -> HostVolumes:
         multipath=conf.cinder.multipath,
     )
     brick = open_brick(settings)
-    return HostVolumes(Drivers({"local": local, "cinder": open_cinder(data, brick)}), brick.properties())
+    volumes = Drivers({"local": local, "cinder": open_cinder(data, brick)})
+    return HostVolumes(volumes, brick.properties() if conf.volume == "cinder" else {})
 
 
 @asynccontextmanager
