@@ -337,3 +337,19 @@ def test_a_volume_stuck_in_detaching_is_told_and_comes_back(demo: OpenStack) -> 
     assert "is detaching in Cinder" in fails(demo, f"source={made},destination=/data")
     cinder("POST", f"volumes/{made}/action", "admin", {"os-reset_status": {"status": "available"}})
     cinder("DELETE", f"volumes/{made}")
+
+
+def test_after_its_user_is_gone_an_administrator_of_cinder_cleans_up(demo: OpenStack, login: Login) -> None:
+    before = volumes()
+    rita = cloud.member("demo", "member")
+    run(login(rita, "demo"), "size=1,destination=/data")
+    (made,) = demo.json("list")
+    cloud.keystone("DELETE", f"/users/{cloud.identifier('users', rita)}")
+    own = [cloud.identifier(*one) for one in (("projects", "service"), ("users", "higgins"), ("roles", "admin"))]
+    role = "/projects/{}/users/{}/roles/{}".format(*own)
+    cloud.keystone("PUT", role)
+    try:
+        remove(demo, made["uuid"])
+        wait_until(lambda: volumes() == before, "the volume is left")
+    finally:
+        cloud.keystone("DELETE", role)

@@ -91,9 +91,9 @@ def level(conn: Connection, cloud: Cloud) -> None:
     if steps is None:
         return
     _make_missing(conn, cloud)
-    for row in conn.execute(sa.select(share.c.id, host).join(host, host.c.id == share.c.host_id)).all():
+    for row in conn.execute(sa.select(host)).all():
         if _targets(row, Amount(), steps) != _held(row):
-            ask(conn, cloud, share, share.c.id == row.id, share.c.due_at.is_(None))
+            ask(conn, cloud, share, share.c.host_id == row.id, share.c.due_at.is_(None))
 
 
 def _make_missing(conn: Connection, cloud: Cloud) -> None:
