@@ -194,13 +194,13 @@ NETWORK: list[cfg.Opt] = [
         "security_groups",
         default=_SETTINGS.security_groups,
         min=-1,
-        help="How many security groups a project may have; -1 is no limit.",
+        help="How many security groups a project may have beside default; -1 is no limit.",
     ),
     cfg.IntOpt(
         "security_group_rules",
         default=_SETTINGS.security_group_rules,
         min=-1,
-        help="How many rules a security group may have; -1 is no limit.",
+        help="How many rules the security groups of a project may have together; -1 is no limit.",
     ),
     cfg.StrOpt("table", default="higgins", help="The name of the nftables tables that are Higgins' own."),
 ]

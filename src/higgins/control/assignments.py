@@ -65,7 +65,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Ass
     )
     volumes, lacking = _volumes(conn, cloud, members)
     names = _names(conn, host_id)
-    groups = groups_of(conn, workloads, members, ports)
+    groups = groups_of(conn, workloads, members, ports, overlay=cloud.settings.overlay)
     auths = _auths(conn, cloud, members)
     cores = _cores(conn, host_id)
     committed = images.committed(conn, host_name)

@@ -50,7 +50,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     network_prefix: int = 20
     network_mtu: int = 1500
     overlay: bool = False  # networks span hosts
-    security_groups: int = 100  # of a project, and below the rules of one group; -1 is no limit
+    security_groups: int = 50  # of a project, and the rules of all of them together; -1 is no limit
     security_group_rules: int = 100
     unique_names: str = ""  # "" | project | global
     host_lease: float = 60

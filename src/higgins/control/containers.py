@@ -486,6 +486,8 @@ async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest
         row = _target(conn, actor, ident, "network_attach")
         if row.host_id is None:
             raise InvalidState(row.uuid, "network_attach", row.status)
+        if net.v6_fixed_ip is not None:
+            raise Invalid("fixed_ip: the local networks have IPv4 subnets only.")
         owner = Actor(user_id=actor.user_id, project_id=row.project_id)
         ((chosen, wanted),) = wiring.resolve(conn, cloud, owner, (net,))
         ports = wiring.ports_of(conn, row.workload_id)
@@ -596,6 +598,7 @@ def _regroup(
 ) -> None:
     new = structs.replace(spec, security_groups=groups)
     changed(conn, cloud, actor, row, verb, {"spec": to_json(new), "task_state": task})
+    wiring.tell_neighbours(conn, cloud, row.workload_id)  # their rules may be about the group
 
 
 async def wait(cloud: Cloud, actor: Actor, ident: str, status: str, timeout: float) -> Container:

@@ -232,7 +232,9 @@ def _users(row: Row[Any]) -> list[sa.ColumnElement[bool]]:
 def _added(conn: Connection, cloud: Cloud, row: Row[Any], more: Rules) -> Rules:
     """The group's rules with more of them, each with an id. Raises AlreadyExists, NotFound, OverQuota."""
     rules = rules_decoder.decode(row.rules)
-    _bound("security_group_rules", len(rules) + len(more), cloud.settings.security_group_rules)
+    projects = sa.select(security_group.c.rules).where(security_group.c.project_id == row.project_id)
+    all_of_them = sum(len(rules_decoder.decode(text)) for text in conn.execute(projects).scalars())
+    _bound("security_group_rules", all_of_them + len(more), cloud.settings.security_group_rules)
     there = {structs.replace(one, id=""): one.id for one in rules}
     added: list[SecurityGroupRule] = []
     for rule in more:

@@ -60,9 +60,10 @@ class Rule(Struct, frozen=True, kw_only=True):
 
 
 class PortFilter(Struct, frozen=True, kw_only=True):
-    """What may reach a port: from its own project's networks when ``project_open``, and by the rules.
+    """What may reach a port: from its own project's networks when ``project_open``, by the rules, and by its groups.
 
-    With ``mac`` the port may send from that MAC address only; without it only its IP address is held to.
+    ``groups`` are lists of rules that many ports have in common; a driver keeps each once. With ``mac`` the port may
+    send from that MAC address only; without it only its IP address is held to.
     """
 
     uuid: str
@@ -72,6 +73,7 @@ class PortFilter(Struct, frozen=True, kw_only=True):
     project_id: str
     project_open: bool = True
     rules: tuple[Rule, ...] = ()
+    groups: tuple[tuple[Rule, ...], ...] = ()
 
 
 class Neighbour(Struct, frozen=True, kw_only=True):
