@@ -18,7 +18,7 @@ from higgins.agent.streams import LocalStreams
 from higgins.cli import machine
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.processes import log_to_stderr, told_to_end
-from higgins.cli.storage import open_volumes
+from higgins.cli.services import open_volumes
 from higgins.control.background import background
 from higgins.model.addresses import BadAddress, split_address
 from higgins.model.errors import EngineError

@@ -7,7 +7,7 @@ from pathlib import Path
 from oslo_config import cfg
 
 from higgins.cli.engine import NoEngine, open_engine
-from higgins.cli.storage import open_volumes
+from higgins.cli.services import open_volumes
 from higgins.model.errors import EngineError
 from higgins.networks.cni import open_cni
 from higgins.runtimes.base import Runtime

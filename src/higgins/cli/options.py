@@ -94,6 +94,15 @@ CINDER: list[cfg.Opt] = [
     ),
 ]
 
+PLACEMENT: list[cfg.Opt] = [
+    cfg.BoolOpt(
+        "enabled", default=False, help="Whether hosts are shared with Nova: what is held of them is told to Placement."
+    ),
+    cfg.IntOpt("step_cpu", default=4, min=1, help="Cores by which what is held of a host grows and shrinks."),
+    cfg.IntOpt("step_memory", default=4096, min=1, help="MiB by which it does."),
+    cfg.IntOpt("step_disk", default=40, min=1, help="GiB by which it does."),
+]
+
 DATABASE: list[cfg.Opt] = [
     cfg.StrOpt("connection", default="", secret=True, help="SQLAlchemy URL; a SQLite file in data if empty."),
 ]
@@ -218,6 +227,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": DEFAULT,
     "cinder": CINDER,
     "database": DATABASE,
+    "placement": PLACEMENT,
     "policy": POLICY,
     "quota": QUOTA_DRIVER + QUOTA,
     "containers": CONTAINERS,
@@ -254,8 +264,14 @@ def settings_of(conf: cfg.ConfigOpts) -> Settings:
         hypervisor_only=conf.runtimes.hypervisor_only,
         hypervisor_only_projects=tuple(conf.runtimes.hypervisor_only_projects),
         tenant_isolation=tuple(conf.containers.tenant_isolation),
+        placement_steps=_steps(conf),
         **{one.name: conf.containers[one.name] for one in CONTAINERS if one.name != "tenant_isolation"},
     )
+
+
+def _steps(conf: cfg.ConfigOpts) -> tuple[int, int, int] | None:
+    steps = conf.placement
+    return (steps.step_cpu, steps.step_memory, steps.step_disk) if steps.enabled else None
 
 
 def database_url(conf: cfg.ConfigOpts) -> str:

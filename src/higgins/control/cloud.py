@@ -65,6 +65,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     hypervisor_classes: tuple[str, ...] = ()
     hypervisor_only: bool = False
     hypervisor_only_projects: tuple[str, ...] = ()
+    placement_steps: tuple[int, int, int] | None = None  # cores, MiB, GiB; None: hosts are Higgins' own
     image_driver: str = "docker"  # of containers that name none
 
 

@@ -24,7 +24,7 @@ from higgins.control.creating import (
 from higgins.control.link import Order
 from higgins.control.lookup import SORT_KEYS, container_row, filter_conditions, page
 from higgins.control.placement.choosing import place
-from higgins.control.placement.claims import give_cores, release, take_cores
+from higgins.control.placement.claims import give_cores, held, need_room, release, take_cores
 from higgins.control.placement.filters import SLACK
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
@@ -178,7 +178,7 @@ async def start(cloud: Cloud, actor: Actor, ident: str) -> None:
             values["incarnation"] = row.incarnation + 1
         changed(conn, cloud, actor, row, "start", values)
 
-    await cloud.store.write(work)
+    await quotas.write(cloud, work)
 
 
 async def stop(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10) -> None:
@@ -292,7 +292,7 @@ async def _simple(cloud: Cloud, actor: Actor, ident: str, verb: str, values: Any
             new |= _place_again(conn, cloud, row)
         changed(conn, cloud, actor, row, verb, new)
 
-    await cloud.store.write(work)
+    await quotas.write(cloud, work)
 
 
 async def delete(
@@ -448,10 +448,12 @@ def _resize(conn: Connection, cloud: Cloud, row: Row[Any], old: ContainerSpec, n
             sa.or_(
                 sa.literal(memory) <= 0, t.memory_used + memory <= t.memory * cloud.settings.memory_allocation_ratio
             ),
+            *held(cloud.settings, cpu=cpu, memory=memory, disk=0),
         )
         .values(cpu_used=t.cpu_used + cpu, memory_used=t.memory_used + memory)
     )
     if fits.rowcount == 0:
+        need_room(conn, cloud.settings, cloud.now(), row.host_id, cpu=cpu, memory=memory, disk=0)
         raise Conflict("The container's host has too little CPU or memory left for that.")
 
 
