@@ -11,7 +11,7 @@ from higgins.agent.memory import Memory
 from higgins.agent.plan import plan
 from higgins.agent.seen import Seen
 from higgins.agent.steps import STEPS
-from higgins.control.link import Assignment
+from higgins.control.link import Assignment, Waits
 from higgins.model.container import Goal, Healthcheck, Mount, RestartPolicy
 from higgins.volumes.base import VolumeWire
 from tests.unit.fakes import WORKLOAD, Clock, assignment, member, order, port
@@ -664,3 +664,39 @@ async def test_the_crashes_above_cover_every_step_of_a_workload(tmp_path: Path) 
         await rig.settle()
         seen |= set(rig.steps_done())
     assert seen == {step.__name__ for step in STEPS} - {"DeleteVolume"}
+
+
+def names(todo: Any) -> set[str]:
+    return {type(step).__name__ for step in todo.steps}
+
+
+def test_while_something_is_awaited_all_is_prepared_and_no_container_made() -> None:
+    todo = plan(WORKLOAD, assignment(waits=Waits(reason="Neutron is slow.")), Seen(), Memory(), Clock()())
+    assert names(todo) == {"PullImage", "MakeSandbox", "WriteFiles", "Plug"}
+    assert not todo.settled and not todo.error
+    assert todo.known[WORKLOAD].reason == "Neutron is slow."
+
+
+async def test_what_was_awaited_comes_and_it_goes_on(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, assignment(waits=Waits()))
+    await rig.settle()
+    assert rig.known().state == "" and not (await rig.consider()).settled
+    rig.change(waits=None)
+    await rig.settle()
+    assert rig.known().state == "running"
+
+
+def test_what_is_refused_is_an_error_and_nothing_is_made() -> None:
+    refused = Waits(reason="Neutron refuses.", refused=True)
+    todo = plan(WORKLOAD, assignment(waits=refused), Seen(), Memory(), Clock()())
+    assert todo.error == "Neutron refuses." and "CreateContainer" not in names(todo) and "PullImage" not in names(todo)
+
+
+async def test_what_runs_goes_on_while_something_more_is_awaited(tmp_path: Path) -> None:
+    rig = await made(tmp_path)
+    rig.change(waits=Waits(reason="Neutron is slow.", holds=False))
+    await rig.settle()
+    assert rig.known().state == "running" and rig.known().reason == ""
+    assert not (await rig.consider()).settled
+    rig.change(waits=None)
+    assert (await rig.consider()).settled

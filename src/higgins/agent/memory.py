@@ -12,6 +12,7 @@ from higgins.agent.health import Health
 from higgins.agent.steps import (
     CreateContainer,
     KillContainer,
+    PullImage,
     RemoveSandbox,
     StartContainer,
     Step,
@@ -44,7 +45,8 @@ class Failure(Struct, frozen=True, kw_only=True):
 class MemberMemory(Struct, kw_only=True):
     """Of one container. ``limits`` as last applied (cores, bytes); ``streak`` restarts in a row.
 
-    ``unbound``: the engine bound it to a sandbox that is no more, so that it can never start again.
+    ``unbound``: the engine bound it to a sandbox that is no more, so that it can never start again. ``pulled``: for a
+    container that is not made yet.
     """
 
     known: Known
@@ -53,6 +55,7 @@ class MemberMemory(Struct, kw_only=True):
     killed_at: datetime | None = None
     health: Health | None = None
     unbound: bool = False
+    pulled: PullImage | None = None
 
 
 class Memory(Struct, kw_only=True):
@@ -89,7 +92,10 @@ def succeeded(memory: Memory, step: Step, now: datetime) -> None:
     member = memory.members.get(step.subject)
     if member is None:
         return
-    if isinstance(step, CreateContainer):
+    if isinstance(step, PullImage):
+        member.pulled = step
+    elif isinstance(step, CreateContainer):
+        member.pulled = None
         member.limits = (step.container.cpu, step.container.memory)
         member.streak, member.killed_at, member.health, member.unbound = 0, None, None, False
     elif isinstance(step, UpdateLimits):

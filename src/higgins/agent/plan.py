@@ -11,7 +11,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from higgins.agent.member import Course, Ground, Stage, complete, course
-from higgins.agent.memory import Failure, Memory
+from higgins.agent.memory import Failure, MemberMemory, Memory
 from higgins.agent.restarts import for_init
 from higgins.agent.seen import Plan, Seen
 from higgins.agent.steps import (
@@ -27,7 +27,7 @@ from higgins.agent.steps import (
     Unplug,
     WriteFiles,
 )
-from higgins.control.link import Assignment, Known, Member
+from higgins.control.link import Assignment, Known, Member, Waits
 from higgins.model.container import Goal, RestartPolicy
 from higgins.runtimes.base import Sandbox, SandboxSpec
 
@@ -46,15 +46,18 @@ def plan(workload: str, assignment: Assignment | None, seen: Seen, memory: Memor
     waiting = [trouble] if trouble else []
     for member, way in ways:
         # What is running already may be stopped and looked after; nothing is made or started on what is not there.
-        possible = way.steps if not trouble or _needs_nothing(way) else []
+        possible: Staged = [*way.steps] if not trouble or _needs_nothing(way) else []
+        if assignment.waits is not None and assignment.waits.holds and not _needs_nothing(way):
+            possible = _meanwhile(possible, assignment.waits, memory.of(member))
         # A refusal may have been about the sandbox, when that is to be made anew.
         steps, failure = _cut(possible, memory, assignment.generation, now, anew=stale or seen.sandbox is None)
         staged = staged + steps
-        known[member.uuid] = _told(way.known, failure or _refused_signal(member, memory, assignment.generation))
+        told = _told(way.known, failure or _refused_signal(member, memory, assignment.generation))
+        known[member.uuid] = _waiting(told, assignment.waits)
         waiting += [failure] if failure else []
     staged = staged + _strays(assignment, seen)
-    error = trouble.sentence if trouble else _failed_init(ways)
-    later = not error and any(_gated(member, way) for member, way in ways)
+    error = trouble.sentence if trouble else _refused(assignment.waits) or _failed_init(ways)
+    later = not error and (_lacks(assignment.waits) or any(_gated(member, way) for member, way in ways))
     wakes = [way.wake_at for _, way in ways if way.wake_at] + [f.retry_at for f in waiting if f.retry_at]
     return Plan(
         stages=_stages(staged),
@@ -164,6 +167,28 @@ def _strays(assignment: Assignment, seen: Seen) -> Staged:
 def _needs_nothing(way: Course) -> bool:
     """Whether a way makes and starts nothing, so that it does not depend on sandbox, ports and volumes."""
     return all(stage not in (Stage.HALT, Stage.PREPARE, Stage.MAKE, Stage.GO) for stage, _ in way.steps)
+
+
+def _meanwhile(steps: Staged, waits: Waits, mine: MemberMemory) -> Staged:
+    """What of a member's way can be done while the workload lacks something; nothing where it will not come."""
+    early = [(stage, step) for stage, step in steps if stage <= Stage.PREPARE and step != mine.pulled]
+    return [] if waits.refused else early
+
+
+def _lacks(waits: Waits | None) -> bool:
+    return waits is not None and not waits.refused
+
+
+def _refused(waits: Waits | None) -> str:
+    """Why what the workload lacks will not come."""
+    return waits.reason if waits is not None and waits.refused else ""
+
+
+def _waiting(known: Known, waits: Waits | None) -> Known:
+    """What is known of a container, with the reason why it is not made yet."""
+    if waits is None or waits.refused or not waits.holds or not waits.reason or known.reason:
+        return known
+    return known if known.state in ("running", "paused") else replace(known, reason=waits.reason)
 
 
 def _cut(

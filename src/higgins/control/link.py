@@ -75,10 +75,22 @@ class Member(Struct, frozen=True, kw_only=True):
     cpuset: tuple[int, ...] = ()  # the cores that it may run on; empty: all
 
 
+class Waits(Struct, frozen=True, kw_only=True):
+    """What a workload lacks is still being got by the control plane from another service: a port, a volume.
+
+    ``reason`` is a sentence for its owner, once it takes longer than it should. ``refused``: it will not come, and
+    ``reason`` says why. While it ``holds``, images are pulled and the sandbox is made, but no container.
+    """
+
+    reason: str = ""
+    refused: bool = False
+    holds: bool = True
+
+
 class Assignment(Struct, frozen=True, kw_only=True):
     """A workload as its host shall have it. ``names`` maps the addresses of its neighbours to their names.
 
-    An empty ``hostname`` leaves the choice to the host.
+    An empty ``hostname`` leaves the choice to the host. What it ``waits`` for comes with a later assignment.
     """
 
     uuid: str
@@ -93,6 +105,7 @@ class Assignment(Struct, frozen=True, kw_only=True):
     filters: tuple[PortFilter, ...] = ()
     volumes: dict[str, VolumeWire] = field(default_factory=dict)  # by uuid
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    waits: Waits | None = None
 
 
 class Assignments(Struct, frozen=True):

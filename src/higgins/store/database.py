@@ -15,10 +15,10 @@ from sqlalchemy.engine import URL, Engine, make_url
 from higgins.model.errors import Invalid
 from higgins.store.servers import ServerRunner
 from higgins.store.sqlite import SQLiteRunner, sqlite_engine
-from higgins.store.transactions import Runner, T, Work, touch_events, touch_host
+from higgins.store.transactions import Runner, T, Work, touch_events, touch_host, touch_topic
 from higgins.store.wakeups import Wakeups, poll
 
-__all__ = ["Store", "make_engine", "open_store", "touch_events", "touch_host"]
+__all__ = ["Store", "make_engine", "open_store", "touch_events", "touch_host", "touch_topic"]
 
 
 class Store:

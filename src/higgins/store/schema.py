@@ -5,6 +5,8 @@ is a workload of the same uuid with one member. Desired state (``goal``, ``incar
 observed state (``status``, ``known``) stand side by side.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -50,6 +52,18 @@ def Words(length: int) -> TypeEngine[str]:
 
 def _times() -> tuple[Column[object], Column[object]]:
     return Column("created_at", Moment, nullable=False), Column("updated_at", Moment, nullable=True)
+
+
+def kept() -> tuple[Column[Any], ...]:
+    """The columns of a table whose rows another service has to do something for; see ``control.keeper``."""
+    return (
+        Column("due_at", Moment, index=True),  # when to look at it; null where nothing is to be done
+        Column("asks", Integer, nullable=False, default=0),  # raised with whatever is asked anew
+        Column("tries", Integer, nullable=False, default=0),  # that failed, since it was asked
+        Column("trouble", LongText),  # why the last one did
+        Column("holder", Words(32)),  # who works on it now
+        Column("held_until", Moment),
+    )
 
 
 host = Table(

@@ -21,7 +21,7 @@ Work = Callable[[Connection], T]
 
 #: What a transaction touched, kept on its connection until it is committed.
 _HOSTS = "higgins_hosts"
-_EVENTS = "higgins_events"
+_TOPICS = "higgins_topics"
 _ATTEMPT = "higgins_attempt"
 
 
@@ -46,7 +46,12 @@ def touch_host(conn: Connection, host_id: int) -> None:
 
 def touch_events(conn: Connection) -> None:
     """An event was written: wake whoever waits for one once this is committed."""
-    conn.info[_EVENTS] = True
+    touch_topic(conn, "events")
+
+
+def touch_topic(conn: Connection, topic: str) -> None:
+    """Wake whoever listens to ``topic`` once this is committed."""
+    conn.info.setdefault(_TOPICS, set()).add(topic)
 
 
 def attempt(conn: Connection) -> int:
@@ -70,7 +75,7 @@ def insert_missing(conn: Connection, table: sa.Table, **values: object) -> None:
 def start(conn: Connection, number: int = 1) -> None:
     """For runners: the ``number``-th run of a transaction begins; what an undone one touched is forgotten."""
     conn.info.pop(_HOSTS, None)
-    conn.info.pop(_EVENTS, None)
+    conn.info.pop(_TOPICS, None)
     conn.info[_ATTEMPT] = number
 
 
@@ -79,7 +84,5 @@ def finish(conn: Connection) -> set[str]:
     hosts: list[int] = sorted(conn.info.pop(_HOSTS, ()))
     for host_id in hosts:
         conn.execute(sa.update(host).where(host.c.id == host_id).values(revision=host.c.revision + 1))
-    topics = {f"host:{host_id}" for host_id in hosts}
-    if conn.info.pop(_EVENTS, False):
-        topics.add("events")
-    return topics
+    topics: set[str] = conn.info.pop(_TOPICS, set())
+    return topics | {f"host:{host_id}" for host_id in hosts}

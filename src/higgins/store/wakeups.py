@@ -1,7 +1,9 @@
 """Who waits for a change, and how word of one reaches them: from this process at once, from another by a feed.
 
-A topic is ``host:<number>`` (what the host holds changed) or ``events``. A wake-up says "look again", never what
-there is to see; so one too many does no harm, and one too few costs a waiter no more than its own timeout.
+A topic is ``host:<number>`` (what the host holds changed), ``events``, or ``kept:<table>`` (rows are due, see
+``control.keeper``; who made them due works on them, so the poll below does not look for those). A wake-up says "look
+again", never what there is to see; so one too many does no harm, and one too few costs a waiter no more than its own
+timeout.
 """
 
 import asyncio
