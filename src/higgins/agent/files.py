@@ -39,13 +39,15 @@ class Files:
         self._root = root
         self._servers = servers
 
-    def write(self, workload: str, hostname: str, names: Mapping[str, tuple[str, ...]]) -> None:
-        """Write or rewrite the set. Raises OSError."""
+    def write(
+        self, workload: str, hostname: str, names: Mapping[str, tuple[str, ...]], servers: tuple[str, ...] = ()
+    ) -> None:
+        """Write or rewrite the set; with the host's name servers where it has none of its own. Raises OSError."""
         directory = self._root / workload
         directory.mkdir(parents=True, exist_ok=True)
         for private in (self._root, directory):
             private.chmod(0o700)
-        texts = {"hosts": hosts(names), "resolv.conf": resolv_conf(self._servers)}
+        texts = {"hosts": hosts(names), "resolv.conf": resolv_conf(servers or self._servers)}
         for name, text in (texts | {"hostname": f"{hostname}\n" if hostname else ""}).items():
             (directory / name).write_text(text)
             (directory / name).chmod(0o644)  # in the container all users read them, whatever the agent's umask

@@ -220,6 +220,7 @@ class Pipeline:
                 roles=identity.roles,
                 is_admin=self.policy.is_admin(identity),
                 request_id=request[REQUEST_ID],
+                token=request.headers.get("X-Auth-Token", "").strip(),
             ),
             version=version,
             path=path,

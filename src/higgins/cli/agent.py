@@ -18,11 +18,11 @@ from higgins.agent.serve import open_server
 from higgins.agent.streams import LocalStreams
 from higgins.cli import machine
 from higgins.cli.engine import NoEngine, introduce, open_engine
+from higgins.cli.networking import open_network
 from higgins.cli.processes import log_to_stderr, told_to_end
 from higgins.control.background import background
 from higgins.model.addresses import BadAddress, split_address
 from higgins.model.errors import EngineError
-from higgins.networks.cni import open_cni
 from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
@@ -111,7 +111,7 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
         agent = Agent(
             link,
             runtime,
-            open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table),
+            open_network(conf, data),
             open_local(data),
             data=data,
             report=machine.report(conf, engine, offered),

@@ -16,7 +16,8 @@ class NoKeystone(Exception):
     """Keystone is asked for, and something that it needs is missing; the sentence is for the operator."""
 
 
-def _missing(error: ModuleNotFoundError) -> NoKeystone:
+def missing(error: ModuleNotFoundError) -> NoKeystone:
+    """What to say of a package that OpenStack's services need."""
     return NoKeystone(f"the Python package of {error.name} is missing: install higgins[openstack]")
 
 
@@ -28,8 +29,8 @@ def open_auth(conf: cfg.ConfigOpts, data: Path) -> Iterator[Auth]:
         return
     try:
         from higgins.api.auth_keystone import open_keystone  # only who has Keystone has its libraries
-    except ModuleNotFoundError as missing:
-        raise _missing(missing) from missing
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
     try:
         auth = open_keystone(conf)
     except ValueError as error:
@@ -48,8 +49,8 @@ def keep_limits(conf: cfg.ConfigOpts, cloud: Cloud) -> Iterator[None]:
         return
     try:
         from higgins.openstack.limits import open_limits
-    except ModuleNotFoundError as missing:
-        raise _missing(missing) from missing
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
     cloud.limits = limits = open_limits(conf, RESOURCES)
     try:
         yield

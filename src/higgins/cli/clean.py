@@ -7,8 +7,8 @@ from pathlib import Path
 from oslo_config import cfg
 
 from higgins.cli.engine import NoEngine, open_engine
+from higgins.cli.networking import open_network
 from higgins.model.errors import EngineError
-from higgins.networks.cni import open_cni
 from higgins.runtimes.base import Runtime
 from higgins.volumes.local import open_local
 
@@ -29,7 +29,7 @@ async def _clean(conf: cfg.ConfigOpts) -> None:
     finally:
         await runtime.close()
     data = Path(conf.data).resolve()
-    await open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table).teardown()
+    await open_network(conf, data).teardown()
     volumes = open_local(data)
     for uuid in await volumes.attached():
         await volumes.detach(uuid)

@@ -15,6 +15,7 @@ from higgins.cli import credentials, machine
 from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
+from higgins.cli.networking import open_network
 from higgins.cli.processes import log_to_stderr, told_to_end
 from higgins.control import housekeeping
 from higgins.control.background import background
@@ -22,7 +23,6 @@ from higgins.control.cloud import WrongSecret
 from higgins.control.hosts import LocalLink
 from higgins.model.addresses import BadAddress
 from higgins.model.errors import EngineError
-from higgins.networks.cni import open_cni
 from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         engine = await introduce(runtime, place)
         LOG.info(sentence)
         offered = await classes.working(runtime, conf.runtimes.classes)
-        network = open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
+        network = open_network(conf, data)
         agent = Agent(
             LocalLink(cloud),
             runtime,

@@ -1,4 +1,4 @@
-"""What a host shall hold, put together from the rows: four queries, however much the host holds."""
+"""What a host shall hold, put together from the rows: a few queries, however much the host holds."""
 
 import ipaddress
 from collections import defaultdict
@@ -10,7 +10,7 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import images
+from higgins.control import cloud_ports, images
 from higgins.control.cloud import Cloud
 from higgins.control.link import Assignment, Assignments, Known, Member, Order
 from higgins.control.placement.cores import share
@@ -65,6 +65,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
             .order_by(port.c.workload_id, port.c.position)
         ).all()
     )
+    cloud_rows = cloud_ports.of_host(conn, mine)
     volumes = _volumes(conn, cloud, members)
     names = _names(conn, host_id)
     groups = _groups(conn, {row.project_id for row in workloads})
@@ -79,6 +80,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
                 row,
                 members.get(row.id, []),
                 ports.get(row.id, []),
+                cloud_rows.get(row.id, []),
                 volumes=volumes,
                 names=names,
                 groups=groups,
@@ -205,6 +207,7 @@ def _assignment(
     row: Row[Any],
     members: list[Row[Any]],
     ports: list[Row[Any]],
+    cloud_rows: list[Row[Any]],
     *,
     volumes: dict[str, VolumeWire],
     names: dict[int, dict[str, tuple[str, ...]]],
@@ -228,10 +231,14 @@ def _assignment(
         members=made,
         restart_policy=_capsule.decode(row.spec).restart_policy if row.kind == "capsule" else None,
         # In order: the first network that it has leads out.
-        ports=tuple(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
+        ports=(
+            *(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
+            *cloud_ports.wires(cloud_rows),
+        ),
         filters=tuple(_filter(one, specs, groups) for one in ports),
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
+        waits=cloud_ports.waits(cloud_rows),
     )
 
 

@@ -11,6 +11,7 @@ from higgins.control.placement.fleet import FleetCache
 from higgins.control.terminals import OpenTerminals
 from higgins.model.errors import HigginsError, HostUnavailable
 from higgins.model.limits import Limits
+from higgins.model.networking import Networking
 from higgins.store.database import Store
 
 
@@ -22,6 +23,7 @@ class Actor(Struct, frozen=True, kw_only=True):
     roles: frozenset[str] = frozenset()
     is_admin: bool = False
     request_id: str = ""
+    token: str = ""  # to ask other services in the caller's name; empty where callers have none
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -82,6 +84,8 @@ class Cloud:
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None
         #: Who keeps the limits of projects, where the database does not.
         self.limits: Limits | None = None
+        #: The cloud's own network service, where networks are not Higgins'.
+        self.networking: Networking | None = None
         self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
 
     def connect(self, host: str, streams: HostStreams) -> None:

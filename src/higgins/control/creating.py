@@ -9,14 +9,14 @@ import sqlalchemy as sa
 from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
-from higgins.control import images, mounts, quotas, recording, wiring
+from higgins.control import cloud_networks, cloud_ports, images, mounts, quotas, recording, wiring
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.placement.choosing import Chosen, choose, place
 from higgins.control.placement.claims import take_cores
 from higgins.control.placement.filters import Question
 from higgins.control.placement.needs import Need, need_of
+from higgins.control.requests import NetRequest
 from higgins.control.rows import addresses_of, container_of, to_json
-from higgins.control.wiring import NetRequest
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
 from higgins.model.resources import Container
@@ -56,6 +56,9 @@ async def create(
     (an idempotency key that was used with another body). Where no host fits, the container is there in Error.
     """
 
+    spec = draft.spec
+    asks = await cloud_networks.look(cloud, actor, draft.nets, groups=spec.security_groups, exposed=spec.exposed_ports)
+
     def work(conn: Connection) -> Container:
         if idempotency_key is not None:
             before = repeated(conn, actor, idempotency_key, body_hash)
@@ -70,7 +73,7 @@ async def create(
         images.check_image(draft.spec.image)
         check_image_driver(draft.spec.image_driver)
         check_name(conn, cloud, actor, name)
-        check_groups(conn, actor, draft.spec)
+        check_groups(conn, cloud, actor, draft.spec)
         asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, draft.spec))
         resolved = mounts.resolve(conn, cloud, actor, asked)
         spec = resolved.spec
@@ -88,12 +91,15 @@ async def create(
         need = structs.replace(need, disk=spec.disk)  # volumes keep their part of the host when the container goes
         workload_id = insert_workload(
             conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason,
-            spec=to_json(wiring.Wanted(draft.nets)),
+            spec=to_json(wiring.Wanted(draft.nets, asks)),
         )  # fmt: skip
         mounts.insert(conn, resolved.rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
             mounts.place(conn, resolved.used, chosen.id)
-        addresses = insert_ports(conn, nets, workload_id) if chosen is not None else {}
+        addresses: dict[str, Any] = {}
+        if chosen is not None:
+            addresses = insert_ports(conn, nets, workload_id)
+            cloud_ports.insert(conn, cloud, asks, workload_id=workload_id, device=uuid, project_id=actor.project_id)
         row = member_row(actor, workload_id, uuid=uuid, role="plain", position=0, name=name, spec=spec)
         row |= {
             "host": chosen.name if chosen else None,
@@ -205,7 +211,10 @@ def with_class(settings: Settings, project_id: str, spec: ContainerSpec) -> Cont
     return spec
 
 
-def check_groups(conn: Connection, actor: Actor, spec: ContainerSpec) -> None:
+def check_groups(conn: Connection, cloud: Cloud, actor: Actor, spec: ContainerSpec) -> None:
+    """Raises NotFound for a security group that is not there, where groups are not the cloud's network service's."""
+    if cloud.networking is not None:
+        return
     for name in spec.security_groups:
         if name == "default":
             continue

@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import containers, mounts, quotas, recording
+from higgins.control import cloud_ports, containers, mounts, quotas, recording
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.link import Known
@@ -332,5 +332,6 @@ def arrive(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
                 updated_at=cloud.now(),
             )
         )
+    cloud_ports.want_again(conn, cloud, row.id, states=cloud_ports.HERE)
     for number in (old, new):
         touch_host(conn, number)

@@ -12,14 +12,14 @@ import json
 import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from higgins.model.errors import EngineError
+from higgins.networks import links
 from higgins.networks.base import Network, Plugged, PortFilter, PortWire
-from higgins.networks.cni import links, wires
+from higgins.networks.cni import wires
 from higgins.networks.cni.rules import no_ruleset, ruleset
+from higgins.networks.namespaces import held_namespace
 from higgins.programs import end_of, last_words, run
 
 _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
@@ -61,7 +61,7 @@ class _Cni:
         await self._remove_unused_bridges()
 
     async def plug(self, netns: str, workload: str, ports: list[PortWire]) -> None:
-        with _namespace(netns, workload) as (held, inode):
+        with held_namespace(netns, workload) as (held, inode):
             for port in ports:
                 config = json.dumps(wires.bridge_config(port))
                 alias = wires.port_alias(workload, port.uuid, inode)
@@ -215,27 +215,6 @@ class _Cni:
         for side, bridges in _PASSAGES:
             if any(line.startswith(f"-A FORWARD {side} {bridges} ") for line in found):
                 await run("iptables", "-w", "-D", "FORWARD", *_passage(side, bridges))
-
-
-@contextmanager
-def _namespace(netns: str, workload: str) -> Iterator[tuple[str, int]]:
-    """A path to the sandbox's network namespace that keeps meaning it, and its inode.
-
-    The engine's path goes by the number of a process. That one may have ended and its number be another's, of the
-    host's own namespace: wiring that would give the host the addresses and routes of a tenant's port.
-    """
-    missing = f"The sandbox {workload} has no network namespace to wire."
-    try:
-        descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise EngineError(missing) from error
-    try:
-        found, own = os.fstat(descriptor), Path("/proc/self/ns/net").stat()
-        if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
-            raise EngineError(missing)
-        yield f"/proc/{os.getpid()}/fd/{descriptor}", found.st_ino
-    finally:
-        os.close(descriptor)
 
 
 async def _make_bridge(port: PortWire) -> None:
