@@ -1,7 +1,7 @@
 # Short names for the programs in scripts/; each of those runs on its own as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop logs clean test test-engines test-openstack lint format bench docs differences
+.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster lint format bench docs differences
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -27,9 +27,13 @@ test-openstack: ## Bring up real OpenStack services, run the tests that need the
 	@scripts/setup-test
 	@scripts/test-openstack
 
-test-engines: ## Run the contract suite on all engines, Podman too; HIGGINS_ENGINES="podman" chooses
+test-engines: ## Run the contract suite on all engines, old and new; HIGGINS_ENGINES="podman" chooses
 	@scripts/setup-test
 	@scripts/test-engines
+
+demo-cluster: ## Show a cloud of three hosts on this machine: a network across them, a drain
+	@scripts/setup-test
+	@scripts/demo-cluster
 
 lint: ## Check style, types, layers and documents; change nothing
 	@scripts/lint
@@ -37,7 +41,7 @@ lint: ## Check style, types, layers and documents; change nothing
 format: ## Put all Python files into the project's style
 	@scripts/format
 
-bench: ## Measure start, create and API; BENCH="startup create api" chooses, BENCH_ARGS adds options
+bench: ## Measure start, create, API and density; BENCH="startup create api density" chooses, BENCH_ARGS adds options
 	@scripts/bench $(BENCH)
 
 docs: ## Check that the documents match the tree

@@ -1,21 +1,26 @@
-"""``python -m benchmarks startup|create|api``: measure, and print a table in Markdown."""
+"""``python -m benchmarks startup|create|api|density|scale``: measure, and print a table in Markdown."""
 
 import argparse
-import asyncio
 import os
 import sys
 
-from benchmarks import api, create, startup
+from benchmarks import api, create, density, scale, startup
 from benchmarks.table import Table
 
 
 def main() -> int:
     """Run the measurement that was named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Higgins; a table in Markdown.")
-    parser.add_argument("what", choices=["startup", "create", "api"])
-    parser.add_argument("--count", type=int, default=20, help="how often, for startup and create (default: 20)")
-    parser.add_argument("--seconds", type=float, default=3, help="how long each rate is measured for (default: 3)")
-    parser.add_argument("--containers", type=int, default=1000, help="the longest list, for api (default: 1000)")
+    parser.add_argument("what", choices=["startup", "create", "api", "density", "scale"])
+    parser.add_argument(
+        "--count", type=int, default=30, help="how often, for startup (5 at most) and create (default: 30)"
+    )
+    parser.add_argument("--seconds", type=float, default=0.7, help="how long each rate is measured for (default: 0.7)")
+    parser.add_argument(
+        "--databases", nargs="+", choices=list(api.KINDS), default=list(api.KINDS), help="on which, for api"
+    )
+    parser.add_argument("--sizes", nargs="+", type=int, default=list(api.SIZES), help="containers there are, for api")
+    parser.add_argument("--idle", type=float, default=120, help="seconds of idling, for density (default: 120)")
     options = parser.parse_args()
     if os.environ.get("HIGGINS_TEST_NAMESPACE") != "1":
         parser.error(
@@ -26,8 +31,12 @@ def main() -> int:
         tables = [startup.measure(min(options.count, 5))]
     elif options.what == "create":
         tables = create.measure(options.count)
+    elif options.what == "density":
+        tables = [density.measure(options.idle)]
+    elif options.what == "scale":
+        tables = [scale.measure(options.seconds)]
     else:
-        tables = [asyncio.run(api.measure(options.seconds, options.containers))]
+        tables = api.measure(options.seconds, options.databases, options.sizes)
     for table in tables:
         print(table.markdown(), flush=True)
     return 0

@@ -1,84 +1,152 @@
-"""Requests a second: lists of a thousand, a hundred and one, one container, and creates that are accepted."""
+"""Requests a second and how they spread, as projects grow: lists, one container, creates, and clients that wait."""
 
-import asyncio
-import os
-import signal
+import contextlib
+import selectors
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from benchmarks.cloud import BridgedEngine, running_cloud, running_engine
-from benchmarks.table import Table
-from benchmarks.wire import Connection, Target, burst, rate
+from benchmarks.plane import ControlPlane, control_plane, database, name_of, uuid_of
+from benchmarks.table import Table, p50
+from benchmarks.wire import PATIENCE, Load, Target, each, repeated
 
-#: Creates in one measurement: the addresses of the default network have to suffice for two of them.
+SIZES = (10, 100, 1000, 10_000)
+KINDS = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mariadb": "MariaDB"}
+AT_ONCE = (1, 8)
+#: Creates in one measurement: the addresses of the default network have to suffice for those of all sizes.
 CREATES = 100
+#: Clients that wait for events, and the changes that they wait for.
+WAITING = 100
+CHANGES = 10
 
 
-async def measure(seconds: float, containers: int) -> Table:
-    """All rates at concurrency 1 and 8."""
-    rows: list[tuple[str, str, str]] = []
-    with running_engine() as engine, running_cloud(engine.options) as cloud:
-        target = Target(cloud)
-        connection = await target.connect()
-        first = await connection.send(_create(target, "first"))
-        await _lift_quota(target, connection, first.json()["project_id"])
-        rows.append(await _both(target, "show one container", target.request("GET", "/v1/containers/first"), seconds))
-        lists = target.request("GET", "/v1/containers")
-        rows.append(await _both(target, "list of 1", lists, seconds))
-        rows.append(await _creates(target, engine))
-        while len(await _list(target, connection)) > 1:  # noqa: ASYNC110 - until what that row made is gone
-            await asyncio.sleep(0.1)
-        await _disable(target, connection)
-        await burst(target, [_create(target, f"filling-{n}") for n in range(1, containers)], at_once=8)
-        hundred = target.request("GET", "/v1/containers?limit=100")
-        rows.append(await _both(target, f"page of 100, of {containers}", hundred, seconds))
-        rows.append(await _both(target, f"list of {containers}", lists, seconds))
-        connection.close()
-    return Table("API", ("requests a second", "1 at once", "8 at once"), rows)
+def measure(seconds: float, kinds: Sequence[str] = tuple(KINDS), sizes: Sequence[int] = SIZES) -> list[Table]:
+    """A table of each kind of database, and one of the clients that wait."""
+    tables, waits = [], []
+    for kind in kinds:
+        with database(kind) as url, control_plane(url) as plane:
+            tables.append(_sizes(KINDS[kind], plane, seconds, sizes))
+            waits.append((KINDS[kind], *_waiting(plane, seconds)))
+    head = (
+        f"{WAITING} clients wait for events", "change to all of them, p50", "longest", "show meanwhile, 8 at once",
+        "show without them", "create accepted, 8 at once", "without them",
+    )  # fmt: skip
+    return [*tables, Table("Clients that wait", head, waits)]
 
 
-async def _both(target: Target, what: str, request: bytes, seconds: float) -> tuple[str, str, str]:
-    one = await rate(target, request, at_once=1, seconds=seconds)
-    eight = await rate(target, request, at_once=8, seconds=seconds)
-    return what, f"{one:.0f}", f"{eight:.0f}"
+def _sizes(kind: str, plane: ControlPlane, seconds: float, sizes: Sequence[int]) -> Table:
+    target = Target(plane)
+    rows: dict[str, list[str]] = {}
+    have = 0
+    for size in sizes:
+        plane.fill(have, size)
+        have = size
+        for what, request in requests(target, size).items():
+            for at_once in AT_ONCE:
+                load = repeated(target, request, at_once=at_once, seconds=seconds)
+                rows.setdefault(f"{what}, {at_once} at once", []).append(measured(load))
+        for at_once in AT_ONCE:
+            load = creates(plane, target, at_once=at_once)
+            rows.setdefault(f"create accepted, {at_once} at once", []).append(measured(load))
+    head = (f"{kind}: requests a second (p50, p99 in ms)", *(f"of {size}" for size in sizes))
+    return Table(f"API on {kind}", head, [(what, *cells) for what, cells in rows.items()])
 
 
-async def _creates(target: Target, engine: BridgedEngine) -> tuple[str, str, str]:
-    """Creates that are placed, wired and written down, while the engine sleeps: its work is not what is measured."""
-    dockerd = int(engine.pidfile.read_text())
-    os.kill(dockerd, signal.SIGSTOP)
-    try:
-        one = await burst(target, [_create(target, f"one-{n}") for n in range(CREATES)], at_once=1)
-        eight = await burst(target, [_create(target, f"eight-{n}") for n in range(CREATES)], at_once=8)
-        connection = await target.connect()
-        for uuid in [row["uuid"] for row in (await _list(target, connection)) if row["name"] != "first"]:
-            await connection.send(target.request("DELETE", f"/v1/containers/{uuid}?force=true"))
-        connection.close()
-    finally:
-        os.kill(dockerd, signal.SIGCONT)
-    return "create accepted (202)", f"{one:.0f}", f"{eight:.0f}"
+def measured(load: Load) -> str:
+    """The rate, and in milliseconds what half and all but one of a hundred requests took at most."""
+    return f"{load.rate:.0f} ({load.p50 * 1000:.1f}, {load.p99 * 1000:.1f})"
 
 
-async def _list(target: Target, connection: Connection) -> list[dict[str, str]]:
-    listed: list[dict[str, str]] = (await connection.send(target.request("GET", "/v1/containers"))).json()["containers"]
-    return listed
+def requests(target: Target, size: int) -> dict[str, bytes]:
+    """What is asked where there are so many containers."""
+    middle = size // 2
+    lists = {
+        "page of 100": "?limit=100",
+        "page of 100 by name": "?limit=100&sort_key=name",
+        "page of 100, Stopped only": "?limit=100&status=Stopped",
+        "list (at most 1000)": "",
+    }
+    found = {what: target.request("GET", f"/v1/containers{query}") for what, query in lists.items()}
+    found["show by uuid"] = target.request("GET", f"/v1/containers/{uuid_of(middle)}")
+    found["show by name"] = target.request("GET", f"/v1/containers/{name_of(middle)}")
+    return found
 
 
-async def _lift_quota(target: Target, connection: Connection, project: str) -> None:
-    limits = dict.fromkeys(("containers", "cpu", "memory", "disk"), -1)
-    answer = await connection.send(target.request("PUT", f"/v1/quotas/{project}", limits))
-    if answer.status >= 400:
-        raise RuntimeError(f"{answer.status}: {answer.body!r}")
+def creates(plane: ControlPlane, target: Target, *, at_once: int) -> Load:
+    """Creates that are placed, wired and written down; they are taken away again."""
+    few = [_create(target, number) for number in range(CREATES, CREATES + 2 * at_once)]
+    with plane.undone():
+        each(target, few, at_once=at_once)  # they pay for caches that all later ones find
+        return each(target, [_create(target, number) for number in range(CREATES)], at_once=at_once)
 
 
-async def _disable(target: Target, connection: Connection) -> None:
-    """Take no more work on the one host: what is made from here on is only written down."""
-    [service] = (await connection.send(target.request("GET", "/v1/services"))).json()["services"]
-    host, binary = service["host"], service["binary"]
-    path = f"/v1/services/disable?host={host}&binary={binary}&disabled_reason=benchmark"
-    answer = await connection.send(target.request("PUT", path))
-    if answer.status >= 400:
-        raise RuntimeError(f"{answer.status}: {answer.body!r}")
-
-
-def _create(target: Target, name: str) -> bytes:
-    body = {"name": name, "image": "busybox", "command": ["sleep", "1000"], "cpu": 0.1, "memory": "8"}
+def _create(target: Target, number: int) -> bytes:
+    body = {"name": f"new-{number}", "image": "busybox", "command": ["sleep", "1000"], "cpu": 0.1, "memory": "8"}
     return target.request("POST", "/v1/containers", body)
+
+
+def _waiting(plane: ControlPlane, seconds: float) -> tuple[str, ...]:
+    """How long a change takes to all who wait, and what they cost the others."""
+    target = Target(plane)
+    show = target.request("GET", f"/v1/containers/{uuid_of(5)}")
+    alone = repeated(target, show, at_once=8, seconds=seconds).rate
+    accepted = creates(plane, target, at_once=8).rate
+    with listeners(plane) as waiting, plane.undone():
+        times = [waiting.change(target, _create(target, CREATES + number)) for number in range(CHANGES)]
+        meanwhile = repeated(target, show, at_once=8, seconds=seconds).rate
+        among = creates(plane, target, at_once=8).rate
+    return (
+        f"{p50(times) * 1000:.0f} ms", f"{max(times) * 1000:.0f} ms", f"{meanwhile:.0f}", f"{alone:.0f}",
+        f"{among:.0f}", f"{accepted:.0f}",
+    )  # fmt: skip
+
+
+class Listeners:
+    """Clients that follow the events of all projects."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        self._sockets = sockets
+
+    def change(self, target: Target, create: bytes) -> float:
+        """Make a container; seconds until the last of them has heard of it."""
+        start = time.perf_counter()
+        each(target, [create], at_once=1)
+        self._await(b"event: container.status")
+        return time.perf_counter() - start
+
+    def opened(self) -> None:
+        """Wait until all of them follow."""
+        self._await(b": events follow")
+
+    def _await(self, words: bytes) -> None:
+        heard = dict.fromkeys(self._sockets, b"")
+        with selectors.DefaultSelector() as selector:
+            for follower in self._sockets:
+                selector.register(follower, selectors.EVENT_READ)
+            while heard:
+                ready = selector.select(PATIENCE)
+                if not ready:
+                    raise TimeoutError(f"{len(heard)} of {len(self._sockets)} have not heard {words!r}")
+                for key, _ in ready:
+                    one: Any = key.fileobj
+                    heard[one] += one.recv(2**16)
+                    # The last chunk is whole once its end is there.
+                    if words in heard[one] and heard[one].endswith(b"\n\n\r\n"):
+                        del heard[one]
+                        selector.unregister(one)
+
+
+@contextlib.contextmanager
+def listeners(plane: ControlPlane) -> Iterator[Listeners]:
+    """Clients that wait: of two projects, since one may not have so many streams open."""
+    targets = [Target(plane, "latest"), Target(plane.another("other"), "latest")]
+    with contextlib.ExitStack() as stack:
+        sockets: list[socket.socket] = []
+        for number in range(WAITING):
+            target = targets[number % len(targets)]
+            sockets.append(stack.enter_context(socket.create_connection(target.address)))
+            sockets[-1].sendall(target.request("GET", "/v1/events?all_projects=true"))
+        waiting = Listeners(sockets)
+        waiting.opened()
+        yield waiting

@@ -29,7 +29,16 @@ def p50(seconds: Sequence[float]) -> float:
 
 def p95(seconds: Sequence[float]) -> float:
     """The smallest value that 95 of 100 do not exceed."""
-    return sorted(seconds)[max(0, -(-len(seconds) * 95 // 100) - 1)]
+    return _percentile(seconds, 95)
+
+
+def p99(seconds: Sequence[float]) -> float:
+    """The smallest value that 99 of 100 do not exceed."""
+    return _percentile(seconds, 99)
+
+
+def _percentile(seconds: Sequence[float], share: int) -> float:
+    return sorted(seconds)[max(0, -(-len(seconds) * share // 100) - 1)]
 
 
 def milliseconds(seconds: float) -> str:

@@ -87,6 +87,13 @@ class FakeHost:
         assert assigned is not None
         await self.link.observe(self.number, [_observed(one) for one in assigned.workloads])
 
+    async def report(self, state: str, *, error: str = "") -> None:
+        """Report every workload in this state, or why it cannot go on."""
+        assigned = await self.link.assignments(self.number, -1, 0)
+        assert assigned is not None
+        seen = [_observed(one, state, error) for one in assigned.workloads]
+        await self.link.observe(self.number, seen)
+
     # what HostStreams asks for
     async def logs(self, uuid: str, options: LogOptions) -> AsyncIterator[LogChunk]:
         self.options = options
@@ -136,6 +143,10 @@ class FakeHost:
     async def commit(self, uuid: str, name: str) -> str:
         return f"sha256:{name}"
 
+    @asynccontextmanager
+    async def save(self, image: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        yield self._archive(breaks=False)
+
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image:
         return Image("sha256:1", (image,), 42)
 
@@ -149,17 +160,24 @@ class FakeHost:
 _STATES = {Goal.CREATED: "created", Goal.RUNNING: "running", Goal.PAUSED: "paused", Goal.STOPPED: "exited"}
 
 
-def _observed(one: Assignment) -> Observation:
-    members = {member.uuid: _known(member) for member in one.members if member.goal != Goal.DELETED}
+def _observed(one: Assignment, state: str | None = None, error: str = "") -> Observation:
+    members = {member.uuid: _known(member, state) for member in one.members if member.goal != Goal.DELETED}
     return Observation(
-        workload=one.uuid, generation=one.generation, members=members, gone=one.deleting, settled=not one.deleting
+        workload=one.uuid,
+        generation=one.generation,
+        members=members,
+        gone=one.deleting,
+        settled=not one.deleting,
+        error=error,
     )
 
 
-def _known(member: Member) -> Known:
+def _known(member: Member, state: str | None) -> Known:
+    state = state or _STATES[member.goal]
     return Known(
         incarnation=member.incarnation,
-        state=_STATES[member.goal],
-        exit_code=0 if member.goal == Goal.STOPPED else None,
+        state=state,
+        exit_code=0 if state == "exited" else None,
         order_done=member.order.seq if member.order else 0,
+        ended=state == "exited" and member.goal == Goal.RUNNING,
     )

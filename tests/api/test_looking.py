@@ -93,8 +93,11 @@ async def test_files_were_plain_text_until_1_24(api: Caller, host: FakeHost) -> 
     one = await running(api, host)
     old = api.at("1.24")
     assert (await old.get(f"{one}/get_archive?path=/etc")).json["data"] == "a tar, as it were �"
-    assert (await old.post(f"{one}/put_archive?path=/", {"data": "plain"})).status == 200
-    assert host.put == [("/", b"plain")]
+    assert (await old.post(f"{one}/put_archive?path=/", {"data": "a tar\0\0 in plain"})).status == 200
+    assert host.put == [("/", b"a tar\0\0 in plain")]
+    for odd in ("\ud800", 7):
+        refused = await old.post(f"{one}/put_archive?path=/", {"data": odd})
+        assert (refused.status, "'data'" in refused.error["title"]) == (400, True)
 
 
 async def test_a_large_archive_is_refused_as_json_and_streamed_as_tar(serve: Opener, host: FakeHost) -> None:

@@ -49,11 +49,15 @@ async def test_the_document_is_served_to_anybody(api: Caller) -> None:
 
 
 async def test_what_is_answered_is_what_the_document_says(api: Caller, host: FakeHost) -> None:
-    admin = api.by("admin").at("1.48")
+    admin = api.by("admin").at("1.49")
     one = await running(admin, host, interactive=True)
     await admin.post("/v1/capsules", {"template": TEMPLATE})
     await admin.post("/v1/registries", {"registry": {"domain": "x.example", "name": "reg"}})
     await admin.post("/v1/images", {"repo": "busybox", "host": "host-1"})
+    group = await admin.post("/v1/security_groups", {"name": "web", "rules": [{"remote_group_id": "default"}]})
+    conforms("SecurityGroup", group.json)
+    rule = await admin.post("/v1/security_groups/default/rules", {"protocol": "tcp"})
+    conforms("SecurityGroupRule", rule.json)
     (action, *_) = (await admin.get(f"{one}/container_actions")).json["containerActions"]
     paths = {
         "/v1/containers/{container}/container_actions/{request}": f"{one}/container_actions/{action['request_id']}",
@@ -66,6 +70,7 @@ async def test_what_is_answered_is_what_the_document_says(api: Caller, host: Fak
         "/v1/quotas/{project}/defaults": "/v1/quotas/wonder/defaults",
         "/v1/quota_classes/{quota_class}": "/v1/quota_classes/default",
         "/v1/registries/{registry}": "/v1/registries/reg",
+        "/v1/security_groups/{security_group}": "/v1/security_groups/default",
     }
     for route in ROUTES:
         if route.method == "GET" and route.answer != "Stream":

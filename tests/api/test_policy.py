@@ -42,6 +42,7 @@ def test_every_rule_admits_whom_it_should_and_nobody_else(policy: Policy) -> Non
 
 def test_the_82_names_of_zun_are_all_there() -> None:
     own = {"network:get_all", "event:get_all", "event:get_all_all_projects", "metrics:get", "container:network_list"}
+    own |= {name for name, *_ in RULES if name.startswith("security_group:")}
     own |= {"volume:get_all", "volume:get_all_all_projects", "volume:delete"}
     blocks = {name for name, *_ in BASE}
     assert {"context_is_admin", "admin_or_owner", "admin_api", "deny_everybody"} <= blocks
@@ -68,7 +69,7 @@ async def test_a_policy_file_changes_a_rule(serve: Opener, host: FakeHost, tmp_p
 
 
 def concrete(route: Route, project: str = "wonder") -> str:
-    names = ("container", "capsule", "image", "network", "host", "registry", "volume")
+    names = ("container", "capsule", "image", "network", "host", "registry", "volume", "security_group", "rule")
     parts = dict.fromkeys(names, "x")
     return route.path.format(**parts, request="x", project=project, quota_class="default")
 

@@ -9,30 +9,75 @@ import pytest
 from higgins.runtimes.base import Runtime
 from tests.contract.workloads import SHARED, Workloads
 from tests.engines import Engine
-from tests.engines.containerd import containerd_engine
-from tests.engines.docker import docker_engine
+from tests.engines.containerd import (
+    ContainerdEngine,
+    containerd_engine,
+    containerd_sid,
+    containerd_trixie,
+    containerd_users,
+    plain_cri,
+)
+from tests.engines.docker import DockerEngine, docker_engine, docker_sid, docker_store, docker_trixie
 from tests.engines.images import busybox_archive
 from tests.engines.podman import podman_engine
 from tests.engines.registry import registry
 
-__all__ = ["busybox_archive", "containerd_engine", "docker_engine", "podman_engine", "registry"]
+__all__ = [
+    "busybox_archive",
+    "containerd_engine",
+    "containerd_sid",
+    "containerd_trixie",
+    "containerd_users",
+    "docker_engine",
+    "docker_sid",
+    "docker_store",
+    "docker_trixie",
+    "plain_cri",
+    "podman_engine",
+    "registry",
+]
 
 #: The name of an engine → the session fixture that gives it, running. (Its module's fixtures are imported above.)
 ENGINES = {
     "containerd": "containerd_engine",
+    "containerd-trixie": "containerd_trixie",
+    "containerd-sid": "containerd_sid",
+    "containerd-users": "containerd_users",
+    "plain-cri": "plain_cri",
     "docker": "docker_engine",
+    "docker-trixie": "docker_trixie",
+    "docker-sid": "docker_sid",
+    "docker-store": "docker_store",
     "podman": "podman_engine",
 }
 
-#: Tried only when asked for, because they take minutes: ``HIGGINS_ENGINES=podman scripts/test tests/contract``.
-SLOW = {"podman"}
+#: Those that "make test" has; the others take minutes, and are tried by "make test-engines".
+USUAL = "containerd,docker"
 
-CHOSEN = os.environ.get("HIGGINS_ENGINES", ",".join(sorted(set(ENGINES) - SLOW))).split(",")
+CHOSEN = os.environ.get("HIGGINS_ENGINES", USUAL).split(",")
+
+
+def some(kind: str) -> list[str]:
+    return [name for name in CHOSEN if name.startswith(kind)]
 
 
 @pytest.fixture(scope="session", params=CHOSEN)
 def engine(request: pytest.FixtureRequest) -> Engine:
     found: Engine = request.getfixturevalue(ENGINES[request.param])
+    return found
+
+
+@pytest.fixture(scope="session", params=some("containerd"))
+def a_containerd(request: pytest.FixtureRequest) -> ContainerdEngine:
+    """Each containerd among them, for what only its driver does."""
+    found: ContainerdEngine = request.getfixturevalue(ENGINES[request.param])
+    return found
+
+
+@pytest.fixture(scope="session", params=some("docker"))
+def a_docker(request: pytest.FixtureRequest) -> DockerEngine:
+    """Each Docker among them, for what only Docker's driver does."""
+    found: DockerEngine = request.getfixturevalue(ENGINES[request.param])
     return found
 
 

@@ -225,11 +225,11 @@ def kernels() -> set[int]:
 
 
 async def test_a_handing_over_that_is_broken_off_is_made_good_by_the_next_start_or_removal(
-    containerd_engine: ContainerdEngine, monkeypatch: pytest.MonkeyPatch
+    a_containerd: ContainerdEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """containerd's record of a container is away for a moment when the agent ends there."""
-    driver = await containerd_engine.open()
-    work = Workloads(driver, containerd_engine.image)
+    driver = await a_containerd.open()
+    work = Workloads(driver, a_containerd.image)
     if GVISOR not in (await driver.info()).classes:
         pytest.skip("gVisor (runsc) is not installed")
     ask = Containerd.ask
@@ -263,11 +263,11 @@ async def test_a_handing_over_that_is_broken_off_is_made_good_by_the_next_start_
 
 
 async def test_a_handing_over_holds_up_no_event(
-    containerd_engine: ContainerdEngine, monkeypatch: pytest.MonkeyPatch
+    a_containerd: ContainerdEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(events, "_SETTLE", 10 * DEADLINE)
-    driver = await containerd_engine.open()
-    work = Workloads(driver, containerd_engine.image)
+    driver = await a_containerd.open()
+    work = Workloads(driver, a_containerd.image)
     if GVISOR not in (await driver.info()).classes:
         pytest.skip("gVisor (runsc) is not installed")
     sandbox = await work.sandbox(runtime=GVISOR)

@@ -5,15 +5,15 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from uuid import uuid4
 
 import pytest
 from cri_api.v1 import api_pb2 as cri
 
 from higgins.model.errors import EngineError, ImageNotFound, NotImplementedHere, SandboxGone
-from higgins.runtimes.base import LogOptions, SandboxSpec
-from higgins.runtimes.cri import open_cri, streams
+from higgins.runtimes.base import Event, LogOptions, SandboxSpec
+from higgins.runtimes.cri import events, open_cri, streams
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd
 from higgins.runtimes.cri.driver import CriRuntime
@@ -25,24 +25,24 @@ from tests.engines.images import archive, busybox_config, busybox_layer
 
 
 @pytest.fixture
-async def client(containerd_engine: ContainerdEngine) -> AsyncIterator[Client]:
+async def client(a_containerd: ContainerdEngine) -> AsyncIterator[Client]:
     """The engine's own view."""
-    made = Client(containerd_engine.endpoint)
+    made = Client(a_containerd.endpoint)
     yield made
     await made.close()
 
 
 @pytest.fixture
-async def driver(containerd_engine: ContainerdEngine) -> AsyncIterator[CriRuntime]:
-    made = await containerd_engine.open()
+async def driver(a_containerd: ContainerdEngine) -> AsyncIterator[CriRuntime]:
+    made = await a_containerd.open()
     assert isinstance(made, CriRuntime)
     yield made
     await made.close()
 
 
 @pytest.fixture
-async def work(driver: CriRuntime, containerd_engine: ContainerdEngine) -> AsyncIterator[Workloads]:
-    made = Workloads(driver, containerd_engine.image)
+async def work(driver: CriRuntime, a_containerd: ContainerdEngine) -> AsyncIterator[Workloads]:
+    made = Workloads(driver, a_containerd.image)
     before = {sandbox.uuid for sandbox in (await driver.list()).sandboxes}
     yield made
     for sandbox in (await driver.list()).sandboxes:
@@ -105,12 +105,12 @@ async def test_a_start_that_is_cut_short_after_any_step_is_finished_by_the_next(
 
 
 async def test_what_is_written_to_a_volume_of_the_image_is_there_after_the_next_start(
-    driver: CriRuntime, work: Workloads, containerd_engine: ContainerdEngine
+    driver: CriRuntime, work: Workloads, a_containerd: ContainerdEngine
 ) -> None:
     binary = Path(shutil.which("busybox") or "").read_bytes()
     layer = busybox_layer(binary, ["sh", "cat", "sleep", "wc", "ls"])
     wish = busybox_config() | {"Volumes": {"/data": {}}}
-    containerd_engine.command("images", "import", "-", stdin=archive("volume:1", layer, wish))
+    a_containerd.command("images", "import", "-", stdin=archive("volume:1", layer, wish))
 
     async def here() -> bool:
         return "volume:1" in [name for found in await driver.images() for name in found.names]
@@ -130,7 +130,7 @@ async def test_what_is_written_to_a_volume_of_the_image_is_there_after_the_next_
 
 
 async def test_a_container_moves_with_its_files_when_its_sandbox_has_ended(
-    driver: CriRuntime, work: Workloads, client: Client, containerd_engine: ContainerdEngine
+    driver: CriRuntime, work: Workloads, client: Client, a_containerd: ContainerdEngine
 ) -> None:
     spec = SandboxSpec(uuid=str(uuid4()), project_id="demo")
     before = await driver.create_sandbox(spec)
@@ -161,9 +161,9 @@ async def test_a_container_moves_with_its_files_when_its_sandbox_has_ended(
 
 
 async def test_a_log_that_grows_too_long_is_turned_over_and_read_in_order(
-    containerd_engine: ContainerdEngine, driver: CriRuntime, work: Workloads
+    a_containerd: ContainerdEngine, driver: CriRuntime, work: Workloads
 ) -> None:
-    short = open_cri(containerd_engine.endpoint, logs=containerd_engine.root / "logs", log_bytes=1000)
+    short = open_cri(a_containerd.endpoint, logs=a_containerd.root / "logs", log_bytes=1000)
     script = "seq 1 50; while [ ! -e /go ]; do sleep 0.05; done; seq 51 100"
     uuid = await work.start("sh", "-c", script)
 
@@ -181,7 +181,7 @@ async def test_a_log_that_grows_too_long_is_turned_over_and_read_in_order(
     assert followed == every
     assert (await output(driver, uuid))[0] == every
     assert (await output(driver, uuid, tail=60))[0] == every[every.index(b"41\n") :]
-    files = list((containerd_engine.root / "logs").glob(f"*/{uuid}_1.log*"))
+    files = list((a_containerd.root / "logs").glob(f"*/{uuid}_1.log*"))
     assert len(files) == 2
     await driver.remove(uuid)
     assert not any(file.exists() for file in files)
@@ -238,15 +238,49 @@ async def nothing() -> AsyncIterator[bytes]:
     yield b""
 
 
-async def test_an_engine_without_events_is_looked_at(another_engine: None, driver: CriRuntime, work: Workloads) -> None:
-    events = driver.events()
-    heard = asyncio.ensure_future(anext(events))
-    made = set()
-    while not heard.done():  # what happens before the first list was made is in it
+async def hear_of_a_sandbox(events: AsyncIterator[Event], work: Workloads) -> None:
+    """Until an event tells of a new one. An engine may begin with what happened before, and a list does with now."""
+    heard: set[str] = set()
+
+    async def listen() -> None:
+        async for event in events:
+            heard.add(event.sandbox)
+
+    listening = asyncio.ensure_future(listen())
+    made: set[str] = set()
+
+    async def one() -> bool:
+        if listening.done():
+            await listening
         made.add(await work.sandbox())
-        await asyncio.wait([heard], timeout=2)
-    assert (await heard).sandbox in made
-    await events.aclose()  # type: ignore[attr-defined]
+        await asyncio.wait([listening], timeout=2)
+        return bool(made & heard)
+
+    try:
+        await until(one, "no event tells of a new sandbox")
+    finally:
+        listening.cancel()
+        await asyncio.wait([listening])
+
+
+async def test_an_engine_without_events_is_looked_at(
+    another_engine: None, driver: CriRuntime, work: Workloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(client: Client) -> NoReturn:
+        raise NotImplementedHere("It has no events.")
+
+    monkeypatch.setattr(events, "_from_cri", none)
+    await hear_of_a_sandbox(driver.events(), work)
+
+
+async def test_an_engine_that_has_events_of_cris_own_is_heard(
+    another_engine: None, driver: CriRuntime, work: Workloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_lists(client: Client) -> NoReturn:
+        pytest.skip("this containerd has none (1.7 is the first that does)")
+
+    monkeypatch.setattr(events, "_from_lists", no_lists)
+    await hear_of_a_sandbox(driver.events(), work)
 
 
 async def test_the_kernel_tells_of_a_kill_for_memory_that_the_engine_may_miss(
@@ -264,12 +298,12 @@ async def test_the_kernel_tells_of_a_kill_for_memory_that_the_engine_may_miss(
 
 
 async def test_an_image_goes_with_its_last_name_and_not_while_it_is_used(
-    driver: CriRuntime, work: Workloads, containerd_engine: ContainerdEngine
+    driver: CriRuntime, work: Workloads, a_containerd: ContainerdEngine
 ) -> None:
     uuid = await work.start()
     await sh(driver, uuid, "echo new > /new")
     image = await driver.commit(uuid, "twice:1")
-    containerd_engine.command("images", "tag", "docker.io/library/twice:1", "docker.io/library/twice:2")
+    a_containerd.command("images", "tag", "docker.io/library/twice:1", "docker.io/library/twice:2")
 
     async def named_twice() -> bool:
         return len([name for found in await driver.images() if found.id == image for name in found.names]) == 2

@@ -12,8 +12,8 @@ from tests.engines.docker import DockerEngine
 
 
 @pytest.fixture
-def engine(docker_engine: DockerEngine) -> DockerEngine:
-    return docker_engine
+def engine(a_docker: DockerEngine) -> DockerEngine:
+    return a_docker
 
 
 @pytest.fixture

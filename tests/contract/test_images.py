@@ -90,6 +90,7 @@ async def test_an_image_comes_from_a_registry_that_knows_the_caller(
     assert (await output(runtime, seen.uuid))[0] == b"runs\n"
 
 
+@pytest.mark.needs("names of one image")
 async def test_pulls_of_one_image_at_once_all_get_it(runtime: Runtime, registry: Registry) -> None:
     await runtime.remove_image(registry.image)
     pulls = [runtime.pull(registry.image, policy="always", auth=registry.auth) for _ in range(4)]
@@ -103,6 +104,7 @@ async def test_an_image_that_its_registry_does_not_have_is_not_found(runtime: Ru
             await runtime.pull(missing, auth=registry.auth)
 
 
+@pytest.mark.needs("names of one image")
 async def test_a_wrong_password_gets_no_image_even_beside_a_right_one(runtime: Runtime, registry: Registry) -> None:
     await runtime.remove_image(registry.image)
     wrong = RegistryAuth(username="reader", password="wrong", domain=registry.address)
@@ -117,6 +119,7 @@ async def test_a_wrong_password_gets_no_image_even_beside_a_right_one(runtime: R
     assert not isinstance(pulled, BaseException)
 
 
+@pytest.mark.needs("names of one image")
 async def test_an_image_fetched_with_credentials_is_not_for_those_without(runtime: Runtime, registry: Registry) -> None:
     await runtime.remove_image(registry.image)
     wrong = RegistryAuth(username="reader", password="wrong", domain=registry.address)

@@ -10,6 +10,7 @@ from tests.contract.test_inside import MIB, cores, limit
 from tests.contract.workloads import Workloads, ended, output, sh, until
 
 
+@pytest.mark.needs("files over a stop")
 async def test_a_container_that_starts_again_has_the_files_that_it_wrote(
     runtime: Runtime, workloads: Workloads
 ) -> None:
@@ -47,6 +48,7 @@ async def test_a_container_that_starts_again_is_the_same_to_a_list(runtime: Runt
     assert len((await runtime.list(sandbox)).containers) == 1
 
 
+@pytest.mark.needs("files of stopped containers")
 @pytest.mark.needs("volumes of stopped containers")
 async def test_files_go_into_a_stopped_container_and_are_there_when_it_starts(
     runtime: Runtime, workloads: Workloads, tmp_path: Path
@@ -64,6 +66,7 @@ async def test_files_go_into_a_stopped_container_and_are_there_when_it_starts(
     assert await sh(runtime, uuid, "cat /before /root/word /volume/word") == "before\nput in\non the volume\n"
 
 
+@pytest.mark.needs("limits of stopped containers")
 @pytest.mark.needs("update")
 async def test_limits_that_were_changed_hold_after_the_next_start(runtime: Runtime, workloads: Workloads) -> None:
     uuid = await workloads.start(cpu=0.5, memory=64 * MIB, pids=50)

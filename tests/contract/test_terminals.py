@@ -29,6 +29,7 @@ async def test_exec_without_output_ends(runtime: Runtime, box: str) -> None:
     assert await run(runtime, box, "true") == (0, b"", b"")
 
 
+@pytest.mark.needs("end of input")
 async def test_exec_reads_its_input_to_the_end(runtime: Runtime, box: str) -> None:
     data = bytes(range(256)) * 4096
     assert await run(runtime, box, "wc", "-c", stdin=b"what is written\n") == (0, b"16\n", b"")

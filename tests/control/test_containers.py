@@ -259,7 +259,7 @@ async def test_an_injected_file_is_kept_encrypted_and_given_to_the_host_in_clear
     assert wire.content == "aGVsbG8="
 
 
-async def test_networks_attach_and_detach_and_keep_one(cloud: Cloud, host: Host, alice: Actor) -> None:
+async def test_networks_attach_and_detach_even_the_last_one(cloud: Cloud, host: Host, alice: Actor) -> None:
     from higgins.control import networks
 
     net = await networks.create(cloud, alice, "back")
@@ -273,9 +273,14 @@ async def test_networks_attach_and_detach_and_keep_one(cloud: Cloud, host: Host,
     await containers.network_detach(cloud, alice, found.uuid, network="back")
     (port,) = await containers.network_list(cloud, alice, found.uuid)
     assert port["net_id"] != net.uuid
-    with pytest.raises(Invalid, match="keeps at least one network"):
-        await containers.network_detach(cloud, alice, found.uuid, port=port["port_id"])
     await networks.delete(cloud, alice, "back")
+    # Who replaces the only network takes it off first, as Heat does.
+    await containers.network_detach(cloud, alice, found.uuid, port=port["port_id"])
+    assert await containers.network_list(cloud, alice, found.uuid) == []
+    assert (await containers.get(cloud, alice, found.uuid)).addresses == {}
+    await containers.network_attach(cloud, alice, found.uuid, NetRequest(network="default"))
+    (wire,) = (await host.holds())[found.uuid].ports
+    assert wire.default_route
 
 
 async def test_a_fixed_address_is_given_once(cloud: Cloud, host: Host, alice: Actor) -> None:

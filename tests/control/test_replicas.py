@@ -19,7 +19,7 @@ from higgins.control import capsules, containers, events, hosts, housekeeping, n
 from higgins.control.capsules import CapsuleDraft
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import NetRequest
-from higgins.control.events import Tail
+from higgins.control.feed import Tail, fresh
 from higgins.control.link import Known, Observation
 from higgins.model.container import ContainerSpec, Mount, Status
 from higgins.model.errors import AlreadyExists, Conflict, HigginsError, OverQuota
@@ -387,7 +387,7 @@ async def test_an_event_that_is_committed_after_a_later_one_is_not_missed(
     tail = Tail(0)
     names = []
     for _ in range(2):
-        rows = await store.read(lambda conn: events._after(conn, alice, tail, False))
+        rows = await store.read(lambda conn: fresh(conn, tail))
         tail.took([row.id for row in rows], 0)
         names.append([row.name for row in rows])
         go_on.set()

@@ -1,6 +1,7 @@
 """A private containerd, which serves CRI."""
 
 import asyncio
+import contextlib
 import io
 import shutil
 import subprocess
@@ -17,10 +18,13 @@ from cri_api.v1 import api_pb2_grpc
 
 from higgins.runtimes.base import Runtime
 from higgins.runtimes.cri import open_cri
+from higgins.runtimes.cri.driver import CriRuntime
 from tests.engines import Daemon, need, wait_until
 from tests.engines.gvisor import gvisor
 from tests.engines.images import BUSYBOX, archive
+from tests.engines.releases import path_with, programs_of
 
+USER_IDS = "1000000:6553600"
 PAUSE = "localhost/pause:latest"
 CNI_PLUGINS = Path("/usr/lib/cni")
 
@@ -86,8 +90,10 @@ class ContainerdEngine:
         "`search`": "501: CRI has no such call",
     }
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, programs: Path | None = None) -> None:
+        """``programs`` is a directory of those of another release, see ``releases``."""
         self.root = root
+        self._environment = path_with(programs)
         self.endpoint = f"unix://{root}/containerd.sock"
         self.options = ["--runtime", "cri", "--cri-endpoint", self.endpoint]
         self._ctr = ["ctr", "--address", f"{root}/containerd.sock", "--namespace", "k8s.io"]
@@ -98,14 +104,17 @@ class ContainerdEngine:
         if shutil.which("runsc") is not None:
             text += GVISOR.format(root=root, program=gvisor(root))
         config.write_text(text)
-        self._daemon = Daemon(["containerd", "--config", str(config)], root / "containerd.log")
+        self._daemon = Daemon(["containerd", "--config", str(config)], root / "containerd.log", self._environment)
 
     async def open(self) -> Runtime:
         return open_cri(self.endpoint, logs=self.root / "logs")
 
     def command(self, *arguments: str, stdin: bytes = b"") -> str:
         """What containerd's own client prints, in the namespace of CRI."""
-        return subprocess.run([*self._ctr, *arguments], check=True, capture_output=True, input=stdin).stdout.decode()
+        ran = subprocess.run(
+            [*self._ctr, *arguments], check=True, capture_output=True, input=stdin, env=self._environment
+        )
+        return ran.stdout.decode()
 
     def _serves_cri(self) -> bool:
         """Not only that the service is there: for a moment after the start it is, and refuses everything."""
@@ -144,21 +153,109 @@ class ContainerdEngine:
         return self._daemon.log()
 
 
-@pytest.fixture(scope="session")
-def containerd_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
-    """One for the whole session, with busybox and the pause image loaded."""
-    need("containerd", "ctr", "runc", "catatonit")
+class UsersEngine(ContainerdEngine):
+    """containerd with a user namespace for every sandbox."""
+
+    name = "containerd-users"
+    cannot: Mapping[str, str] = {
+        "commit": "no image can be made of a container in a user namespace",
+        "files of stopped containers": "those of a container in a user namespace can be reached while it runs",
+    }
+
+    def __init__(self, root: Path, programs: Path | None = None) -> None:
+        super().__init__(root, programs)
+        for directory in (root, root.parent):  # root of a container has to come through, who is nobody here
+            directory.chmod(directory.stat().st_mode | 0o011)
+
+    async def open(self) -> Runtime:
+        return open_cri(self.endpoint, logs=self.root / "logs", user_ids=USER_IDS)
+
+
+class PlainCriEngine(ContainerdEngine):
+    """containerd, of which the driver asks nothing but what it may ask of any CRI engine.
+
+    It stands for those that cannot be had here (CRI-O above all): what the driver needs of containerd's own API is
+    refused with a sentence and not used unasked.
+    """
+
+    name = "plain-cri"
+    cannot: Mapping[str, str] = {
+        "commit": "CRI has no such call",
+        "end of input": "the engine's websocket has no word for it",
+        "files of stopped containers": "CRI tells no way to them",
+        "files over a stop": "CRI cannot start a container again, and a new one has the image's",
+        "kill": "CRI knows no signals",
+        "limits of stopped containers": "CRI changes those of running ones alone",
+        "names of one image": "CRI removes an image with all of its names",
+        "pause": "CRI has no such call",
+        "pids": "CRI has no such limit; the engine's own setting holds",
+        "runtime classes": "CRI starts a class' kernel with the sandbox, before its network",
+    }
+
+    async def open(self) -> Runtime:
+        driver = await super().open()
+        assert isinstance(driver, CriRuntime)
+        driver._client.is_containerd = _no  # type: ignore[method-assign]
+        return driver
+
+
+async def _no() -> bool:
+    return False
+
+
+@contextlib.contextmanager
+def running_containerd(
+    busybox: Path, programs: Path | None = None, kind: type[ContainerdEngine] = ContainerdEngine
+) -> Iterator[ContainerdEngine]:
+    """An engine with busybox and the pause image loaded, which ends with all it runs."""
+    need("runc", "catatonit")
     if not (CNI_PLUGINS / "loopback").exists():
         pytest.skip("the CNI plugins are not installed")
     # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
     root = Path(tempfile.mkdtemp(prefix="cd"))
-    engine = ContainerdEngine(root)
+    engine = kind(root, programs)
     engine.start()
     try:
-        for image in (busybox_archive.read_bytes(), pause_archive()):
+        for image in (busybox.read_bytes(), pause_archive()):
             engine.command("images", "import", "-", stdin=image)
         yield engine
         engine.close()
     finally:
         engine.kill()
         shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def containerd_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
+    """One for the whole session."""
+    need("containerd", "ctr")
+    with running_containerd(busybox_archive) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def containerd_trixie(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
+    """As ``containerd_engine``, of Debian 13."""
+    with running_containerd(busybox_archive, programs_of("trixie")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def containerd_sid(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
+    """As ``containerd_engine``, of Debian's newest."""
+    with running_containerd(busybox_archive, programs_of("sid")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def containerd_users(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
+    """As ``containerd_sid``, with user namespaces."""
+    with running_containerd(busybox_archive, programs_of("sid"), UsersEngine) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def plain_cri(own_namespaces: None, busybox_archive: Path) -> Iterator[ContainerdEngine]:
+    """As ``containerd_sid``, with nothing asked of it but CRI."""
+    with running_containerd(busybox_archive, programs_of("sid"), PlainCriEngine) as engine:
+        yield engine

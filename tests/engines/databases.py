@@ -1,4 +1,4 @@
-"""Private database servers for tests: each on a unix socket, its data in the session's directory, in no hurry to sync.
+"""Private database servers for tests and benchmarks: each on a unix socket, its data in a directory of its own.
 
 A test asks for ``database`` and gets an empty one of each kind in turn. Servers start once per session, when the first
 test needs them; between tests the rows are deleted and the tables stay.
@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 import sqlalchemy as sa
@@ -82,6 +83,12 @@ class Server:
             self._engine.dispose()
 
 
+class Directories(Protocol):
+    """Where servers keep their files: ``mktemp`` makes a new directory that begins with this name."""
+
+    def mktemp(self, basename: str) -> Path: ...
+
+
 def _program(name: str, package: str, *directories: Path) -> str:
     """The path of a program; fails the test, naming the package that brings it, where it is not installed."""
     path = os.pathsep.join([*(str(directory) for directory in directories), os.environ.get("PATH", ""), "/usr/sbin"])
@@ -91,7 +98,7 @@ def _program(name: str, package: str, *directories: Path) -> str:
     return found
 
 
-def _directory(factory: pytest.TempPathFactory, name: str, user: str) -> tuple[Path, list[str]]:
+def _directory(factory: Directories, name: str, user: str) -> tuple[Path, list[str]]:
     """A directory that ``user`` owns and can reach, and the words that make a command run as that user.
 
     The servers refuse to run as root, or had better not; where the tests do not run as root, they run as who runs them.
@@ -130,38 +137,46 @@ def _serve(daemon: Daemon, server: Server) -> Iterator[Server]:
         daemon.kill()
 
 
-@pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A PostgreSQL server of the newest version that is installed."""
+def serve_postgresql(directories: Directories, **settings: str) -> Iterator[Server]:
+    """A PostgreSQL server of the newest version that is installed; ``settings`` as in postgresql.conf."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
     initdb, postgres = (_program(name, "postgresql", *versions) for name in ("initdb", "postgres"))
-    directory, as_user = _directory(tmp_path_factory, "postgresql", "postgres")
+    directory, as_user = _directory(directories, "postgresql", "postgres")
     data = directory / "data"
     _run([*as_user, initdb, "-D", str(data), "-U", "higgins", "-A", "trust", "-E", "UTF8", "--no-sync"], directory)
-    settings = {
-        "listen_addresses": "",
-        "unix_socket_directories": str(directory),
-        "fsync": "off",
-        "synchronous_commit": "off",
-        "full_page_writes": "off",
-        "autovacuum": "off",
-        "shared_buffers": "32MB",
-        "deadlock_timeout": "100ms",
-        "max_connections": "200",
-    }
+    settings = {"listen_addresses": "", "unix_socket_directories": str(directory), "max_connections": "200"} | settings
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     url = sa.URL.create("postgresql+psycopg", username="higgins", query={"host": str(directory)})
     yield from _serve(
-        Daemon([*as_user, postgres, "-D", str(data), *options], tmp_path_factory.mktemp("logs") / "postgresql"),
+        Daemon([*as_user, postgres, "-D", str(data), *options], directories.mktemp("logs") / "postgresql"),
         Server(url, directory / ".s.PGSQL.5432"),
+    )
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A PostgreSQL server that is in no hurry to sync."""
+    yield from serve_postgresql(
+        tmp_path_factory,
+        fsync="off",
+        synchronous_commit="off",
+        full_page_writes="off",
+        autovacuum="off",
+        shared_buffers="32MB",
+        deadlock_timeout="100ms",
     )
 
 
 @pytest.fixture(scope="session")
 def mariadb_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data directory of a new MariaDB server, to copy: to make one takes seconds."""
+    return new_mariadb_data(tmp_path_factory)
+
+
+def new_mariadb_data(directories: Directories) -> Path:
+    """The data directory of a new MariaDB server."""
     install = _program("mariadb-install-db", "mariadb-server")
-    directory, as_user = _directory(tmp_path_factory, "mariadb-data", "mysql")
+    directory, as_user = _directory(directories, "mariadb-data", "mysql")
     _run(
         [*as_user, install, "--no-defaults", f"--datadir={directory}/data", "--skip-test-db",
          "--auth-root-authentication-method=normal", f"--tmpdir={directory}"],
@@ -173,7 +188,7 @@ def mariadb_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 class MariaDB:
     """The files of a MariaDB server, and how it is started."""
 
-    def __init__(self, factory: pytest.TempPathFactory, name: str, data: Path) -> None:
+    def __init__(self, factory: Directories, name: str, data: Path) -> None:
         self._mariadbd = _program("mariadbd", "mariadb-server")
         self.directory, self._as_user = _directory(factory, name, "mysql")
         self._log = factory.mktemp("logs") / name
@@ -190,10 +205,6 @@ class MariaDB:
                 f"--pid-file={self.directory}/pid",
                 f"--tmpdir={self.directory}",
                 "--skip-networking",
-                "--innodb-flush-log-at-trx-commit=0",
-                "--innodb-doublewrite=OFF",
-                "--innodb-buffer-pool-size=64M",
-                "--innodb-log-file-size=8M",
                 "--max-connections=200",
                 *options,
             ],
@@ -205,11 +216,25 @@ class MariaDB:
         return Server(sa.URL.create("mysql+pymysql", username="root", query={"unix_socket": str(path)}), path)
 
 
+def serve_mariadb(directories: Directories, data: Path, *options: str) -> Iterator[Server]:
+    """A MariaDB server on a copy of ``data``; ``options`` as mariadbd takes them."""
+    files = MariaDB(directories, "mariadb", data)
+    yield from _serve(files.daemon(*options), files.server())
+
+
+#: How tests want MariaDB: small, and in no hurry to sync.
+_SMALL = (
+    "--innodb-flush-log-at-trx-commit=0",
+    "--innodb-doublewrite=OFF",
+    "--innodb-buffer-pool-size=64M",
+    "--innodb-log-file-size=8M",
+)
+
+
 @pytest.fixture(scope="session")
 def mariadb(tmp_path_factory: pytest.TempPathFactory, mariadb_data: Path) -> Iterator[Server]:
     """A MariaDB server."""
-    files = MariaDB(tmp_path_factory, "mariadb", mariadb_data)
-    yield from _serve(files.daemon(), files.server())
+    yield from serve_mariadb(tmp_path_factory, mariadb_data, *_SMALL)
 
 
 #: Galera's nodes reach each other by TCP: on loopback, and by scripts/test in a network namespace of its own.
@@ -229,6 +254,7 @@ def galera(
     with contextlib.ExitStack() as stack:
         for files, port in zip(nodes, _GALERA_PORTS, strict=True):
             daemon = files.daemon(
+                *_SMALL,
                 "--binlog-format=ROW",
                 "--wsrep-on=ON",
                 f"--wsrep-provider={provider}",

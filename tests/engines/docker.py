@@ -1,11 +1,14 @@
 """A private Docker Engine."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,7 @@ from higgins.runtimes.docker import open_docker
 from tests.engines import Daemon, need, reap, wait_until
 from tests.engines.gvisor import gvisor
 from tests.engines.images import BUSYBOX
+from tests.engines.releases import path_with, programs_of
 
 
 class DockerEngine:
@@ -31,12 +35,21 @@ class DockerEngine:
         "`search`": "as the engine does",
     }
 
-    def __init__(self, root: Path, *more: str, live_restore: bool = True, within: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *more: str,
+        live_restore: bool = True,
+        within: Sequence[str] = (),
+        programs: Path | None = None,
+        environment: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """With ``live_restore``, as an operator should set it, containers outlive a restart of the engine.
 
         ``more`` are options of dockerd. ``within`` are the words that make a command run where the engine shall: in
-        a network namespace, for instance.
+        a network namespace, for instance. ``programs`` is a directory of those of another release, see ``releases``.
         """
+        self._environment = {**(path_with(programs) or os.environ), **environment}
         self.url = f"unix://{root}/docker.sock"
         self.options = ["--runtime", "docker", "--docker-url", self.url]
         self.root = root
@@ -48,7 +61,7 @@ class DockerEngine:
         command += ["--live-restore"] if live_restore else []
         if shutil.which("runsc") is not None:
             command += ["--add-runtime", f"runsc={gvisor(root)}"]
-        self._daemon = Daemon([*command, *more], root / "dockerd.log")
+        self._daemon = Daemon([*command, *more], root / "dockerd.log", self._environment)
 
     async def open(self) -> Runtime:
         return open_docker(self.url)
@@ -56,14 +69,13 @@ class DockerEngine:
     def command(self, *arguments: str) -> str:
         """What the engine's own client prints."""
         command = ["docker", "--host", self.url, *arguments]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(command, check=True, capture_output=True, text=True, env=self._environment).stdout
 
     def _answers(self) -> bool:
         if not self._daemon.running:
             raise RuntimeError("dockerd ended")
-        return (
-            subprocess.run(["docker", "--host", self.url, "version"], check=False, capture_output=True).returncode == 0
-        )
+        command = ["docker", "--host", self.url, "version"]
+        return subprocess.run(command, check=False, capture_output=True, env=self._environment).returncode == 0
 
     def start(self) -> None:
         try:
@@ -98,6 +110,7 @@ class DockerEngine:
         patterns = (
             "data/containers/*",
             "data/overlay2/*",
+            "data/containerd/daemon/io.containerd.snapshotter.v1.overlayfs/snapshots/*",
             "exec/containerd/daemon/io.containerd.runtime.v2.task/moby/*",
         )
         return {str(path) for pattern in patterns for path in self.root.glob(pattern)}
@@ -107,11 +120,14 @@ class DockerEngine:
 
 
 @contextlib.contextmanager
-def running_docker(busybox: Path, root: Path | None = None, *, live_restore: bool = True) -> Iterator[DockerEngine]:
-    """An engine with busybox loaded, which ends with all it runs; below a directory of its own unless told where."""
+def running_docker(busybox: Path, root: Path | None = None, *more: str, **options: Any) -> Iterator[DockerEngine]:
+    """An engine with busybox loaded, which ends with all it runs; below a directory of its own unless told where.
+
+    ``more`` and ``options`` are those of ``DockerEngine``.
+    """
     # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
     place = root or Path(tempfile.mkdtemp(prefix="dk"))
-    engine = DockerEngine(place, live_restore=live_restore)
+    engine = DockerEngine(place, *more, **options)
     engine.start()
     try:
         engine.command("load", "--input", str(busybox))
@@ -128,4 +144,27 @@ def docker_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[Docke
     """One for the whole session, with busybox loaded."""
     need("dockerd", "docker", "runc", "catatonit")
     with running_docker(busybox_archive) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def docker_trixie(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEngine]:
+    """As ``docker_engine``, of Debian 13."""
+    with running_docker(busybox_archive, programs=programs_of("trixie")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def docker_sid(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEngine]:
+    """As ``docker_engine``, of Debian's newest."""
+    with running_docker(busybox_archive, programs=programs_of("sid")) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def docker_store(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEngine]:
+    """That engine with what Docker 29 has by default: images in containerd's store, and no API older than 1.44."""
+    modern = {"DOCKER_MIN_API_VERSION": "1.44"}
+    store = ("--feature=containerd-snapshotter=true", "--storage-driver=overlayfs")
+    with running_docker(busybox_archive, None, *store, programs=programs_of("sid"), environment=modern) as engine:
         yield engine

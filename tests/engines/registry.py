@@ -1,5 +1,6 @@
-"""A private image registry that asks for a password, on the loopback of the test's network namespace."""
+"""Image registries, one that asks for a password and one that does not, on the loopback of the test's namespace."""
 
+import contextlib
 import socket
 import subprocess
 import urllib.request
@@ -17,6 +18,8 @@ version: 0.1
 log: {{level: info, accesslog: {{disabled: false}}}}
 storage: {{filesystem: {{rootdirectory: {root}/data}}}}
 http: {{addr: "{address}", secret: tests}}
+"""
+ASKS = """
 auth: {{htpasswd: {{realm: tests, path: {root}/htpasswd}}}}
 """
 
@@ -24,7 +27,7 @@ auth: {{htpasswd: {{realm: tests, path: {root}/htpasswd}}}}
 class Registry:
     """A registry; ``image`` is a busybox in it, and ``auth`` who may read it."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, asks: bool = True) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -32,7 +35,8 @@ class Registry:
         self.auth = RegistryAuth(username="reader", password="right", domain=self.address)
         password = bcrypt.hashpw(self.auth.password.encode(), bcrypt.gensalt(4)).decode()
         (root / "htpasswd").write_text(f"{self.auth.username}:{password}\n")
-        (root / "config.yml").write_text(CONFIG.format(root=root, address=self.address))
+        config = CONFIG + (ASKS if asks else "")
+        (root / "config.yml").write_text(config.format(root=root, address=self.address))
         self._daemon = Daemon(["docker-registry", "serve", str(root / "config.yml")], root / "log")
 
     def _answers(self) -> bool:
@@ -53,14 +57,29 @@ class Registry:
         self._daemon.kill()
 
 
+@contextlib.contextmanager
+def _serving(made: Registry, archive: Path) -> Iterator[Registry]:
+    try:
+        made.start(archive)
+        yield made
+    finally:
+        made.stop()
+
+
 @pytest.fixture(scope="session")
 def registry(
     own_namespaces: None, busybox_archive: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Registry]:
     need("docker-registry", "skopeo")
-    made = Registry(tmp_path_factory.mktemp("registry"))
-    try:
-        made.start(busybox_archive)
+    with _serving(Registry(tmp_path_factory.mktemp("registry")), busybox_archive) as made:
         yield made
-    finally:
-        made.stop()
+
+
+@pytest.fixture(scope="session")
+def open_registry(
+    own_namespaces: None, busybox_archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Registry]:
+    """A registry that anybody may read."""
+    need("docker-registry", "skopeo")
+    with _serving(Registry(tmp_path_factory.mktemp("registry"), asks=False), busybox_archive) as made:
+        yield made

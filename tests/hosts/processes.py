@@ -79,11 +79,13 @@ class ControlPlane:
         self.url = ""
         self.process: Process | None = None
         self._listen, self._agent_listen = "127.0.0.1:0", f"{NETWORK}.1:0"
+        (data / "higgins.conf").write_text("[network]\noverlay = true\n")
 
     def start(self) -> None:
         """Serve, where it did before if it did."""
         listen = ("--listen", self._listen, "--agent-listen", self._agent_listen)
-        self.process = Process(self.data / "api.log", "api", "--data", str(self.data), *listen)
+        config = ("--config-file", str(self.data / "higgins.conf"))
+        self.process = Process(self.data / "api.log", "api", "--data", str(self.data), *config, *listen)
         self.url = self.process.says(r"Agents are served at (https://\S+[0-9])")
         self._agent_listen = self.url.removeprefix("https://")
         self._listen = self.process.says(r"Higgins serves http://(\S+)/v1")
@@ -135,7 +137,7 @@ class Machine:
         self.data = data
         self.within = ("nsenter", f"--net={namespace.path}")
         self.agent: Process | None = None
-        (data / "higgins.conf").write_text(f"[DEFAULT]\nhost = {name}\n")
+        (data / "higgins.conf").write_text(f"[DEFAULT]\nhost = {name}\n[network]\noverlay = true\n")
 
     def options(self) -> list[str]:
         return [

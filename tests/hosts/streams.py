@@ -159,6 +159,12 @@ class ScriptedStreams:
     async def commit(self, uuid: str, name: str) -> str:
         return f"sha256:{name}"
 
+    @asynccontextmanager
+    async def save(self, image: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        if image == "missing":
+            raise ImageNotFound("The image missing was not found.")
+        yield self._archive()
+
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image:
         self.asked.append((image, auth))
         if image == "missing":

@@ -13,7 +13,7 @@ import pytest
 from tests.engines import need
 from tests.engines.images import busybox_archive
 from tests.hosts.processes import ControlPlane, Machine, bridge, machine, wait_for
-from tests.system.client import OpenStack
+from tests.system.client import OpenStack, Outcome
 
 __all__ = ["busybox_archive"]
 
@@ -27,10 +27,16 @@ class SmallCloud:
 
     def __init__(self, control: ControlPlane, one: Machine, two: Machine, openstack: OpenStack) -> None:
         self.control, self.one, self.two, self.openstack = control, one, two, openstack
+        self.heard = Outcome(0, "", "")
 
     def states(self) -> dict[str, str]:
         rows = self.openstack.json("service", "list")
         return {row["Host"]: row["State"] for row in rows}
+
+    def reaches(self, name: str, other: str) -> bool:
+        """Whether one container gets a word from the other, which is called by its name."""
+        self.heard = self.openstack.call("exec", name, "wget", "-q", "-O", "-", f"http://{other}/word")
+        return f"I am {other}" in self.heard.out
 
     def run_on(self, host: Machine) -> str:
         """A running container on this host; its name."""
@@ -85,6 +91,15 @@ def test_files_travel_to_and_from_a_container_on_another_machine(small_cloud: Sm
     (tmp_path / "back").mkdir()
     small_cloud.openstack("cp", f"{name}:/tmp/letter", str(tmp_path / "back"))
     assert (tmp_path / "back" / "letter").read_bytes() == (tmp_path / "letter").read_bytes()
+
+
+def test_containers_on_two_hosts_reach_each_other_by_name(small_cloud: SmallCloud) -> None:
+    here, there = small_cloud.run_on(small_cloud.one), small_cloud.run_on(small_cloud.two)
+    for name in (here, there):
+        small_cloud.openstack("exec", name, "sh", "-c", f"echo I am {name} > /tmp/word; httpd -p 80 -h /tmp")
+    # Each host learns of the other's container a moment after it was made.
+    wait_for(lambda: small_cloud.reaches(here, there), lambda: f"{small_cloud.heard}")
+    wait_for(lambda: small_cloud.reaches(there, here), lambda: f"{small_cloud.heard}")
 
 
 def test_hosts_go_on_without_their_control_plane_and_find_it_again(small_cloud: SmallCloud) -> None:

@@ -102,6 +102,19 @@ async def test_questions_and_answers_travel_whole(far: HostStreams, streams: Scr
     assert await far.search("busy") == [{"name": "busy", "stars": 5}]
 
 
+async def test_an_image_travels_as_it_is_read(far: HostStreams, streams: ScriptedStreams) -> None:
+    async with far.save("web:1") as pieces:
+        assert sum([len(piece) async for piece in pieces]) == streams.size
+    with pytest.raises(ImageNotFound):
+        async with far.save("missing"):
+            pass
+    streams.breaks_off = True
+    with pytest.raises(HostUnavailable):
+        async with far.save("web:1") as pieces:
+            async for _ in pieces:
+                pass
+
+
 async def test_errors_of_the_engine_arrive_as_what_they_were(far: HostStreams, streams: ScriptedStreams) -> None:
     with pytest.raises(ContainerGone, match="not there any more") as gone:
         await far.stats("gone")

@@ -6,9 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from higgins.networks import links
 from higgins.networks.base import Network, PortFilter, PortWire, Rule
-from higgins.networks.cni import open_cni
+from higgins.networks.cni import links, open_cni
 from tests.networks.namespaces import Host, Namespace
 
 
@@ -49,7 +48,7 @@ class Site:
             project_open=project_open,
             rules=rules,
         )
-        await self.network.apply(list(self.filters.values()))
+        await self.network.apply(list(self.filters.values()), [])
 
 
 def wire(network: str, host: int, *, subnet: str = "10.88.1", project: str = "blue", name: str = "eth0") -> PortWire:

@@ -12,6 +12,7 @@ from keystoneauth1.plugin import BaseAuthPlugin
 from msgspec import Struct
 
 AUTH_URL = "http://127.0.0.1:5000/v3"
+GLANCE = "http://127.0.0.1:9292"
 PASSWORD = "secret"
 _ROOT = Path(__file__).parents[2]
 _numbers = itertools.count(1)
@@ -107,6 +108,10 @@ class Reply(Struct, frozen=True):
     def title(self) -> str:
         return str(self.body["errors"][0]["title"])
 
+    @property
+    def request_id(self) -> str:
+        return self.headers["X-Openstack-Request-Id"]
+
 
 def ask(url: str, method: str = "GET", *, token: str | None = None, json: Any = None, **headers: str) -> Reply:
     """A request without any client in between. ``headers`` with _ for -."""
@@ -123,12 +128,21 @@ def glance(method: str, path: str, token: str, json: Any = None, data: bytes | N
     """A request to Glance; what it answers."""
     kind = {"Content-Type": "application/octet-stream"} if data is not None else {}
     answer = session.Session().request(
-        f"http://127.0.0.1:9292/v2/{path}",
+        f"{GLANCE}/v2/{path}",
         method,
         headers={"X-Auth-Token": token} | kind,
         json=json,
         data=data,
         authenticated=False,
+    )
+    return answer.json() if answer.content else None
+
+
+def cinder(method: str, path: str, project: str = "demo", json: Any = None) -> Any:
+    """A request to Cinder by the member of a project that is named like it; what it answers."""
+    member = session.Session(auth=password(project, project))
+    answer = member.request(
+        f"http://127.0.0.1:8776/v3/{path}", method, headers={"OpenStack-API-Version": "volume 3.54"}, json=json
     )
     return answer.json() if answer.content else None
 

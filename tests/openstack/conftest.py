@@ -19,9 +19,12 @@ with warnings.catch_warnings():
 
 from tests.engines.docker import DockerEngine, docker_engine, running_docker
 from tests.engines.images import busybox_archive
+from tests.openstack import SERVICES
 from tests.openstack import cloud as openstack_cloud
 from tests.openstack.between import Between
+from tests.openstack.faulty import Way
 from tests.openstack.neutron import Network, Port, Tenant, ports_of
+from tests.openstack.proxy import Proxy, internal_endpoint
 from tests.system.client import OpenStack
 from tests.system.cloud import HigginsUp
 
@@ -58,12 +61,31 @@ def register(url: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def higgins(docker_engine: DockerEngine) -> Iterator[HigginsInCloud]:
+def way() -> Iterator[Way]:
+    """The way from Higgins to Glance."""
+    made = Way(openstack_cloud.GLANCE)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def cinder_proxy() -> Iterator[Proxy]:
+    """What stands between Higgins and Cinder, for whoever wants to disturb it."""
+    with internal_endpoint("block-storage", "http://127.0.0.1:8776", "/v3") as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def higgins(docker_engine: DockerEngine, way: Way, request: pytest.FixtureRequest) -> Iterator[HigginsInCloud]:
     """Higgins as the operator's guide sets it up. A token is believed for two seconds, so that tests need not wait."""
+    if "cinder" in SERVICES:
+        request.getfixturevalue("cinder_proxy")
     with tempfile.TemporaryDirectory(prefix="higgins-openstack") as directory:
         up = HigginsInCloud(Path(directory), ["--runtime", "docker", "--docker-url", docker_engine.url])
         settings = register(up.url).stdout
-        up.configuration.write_text(f"{settings}token_cache_time = 2\n")
+        more = f"\n[glance]\nenabled = true\nendpoint = {way.url}\n"
+        more += "[DEFAULT]\nvolume = cinder\n" if "cinder" in SERVICES else ""
+        up.configuration.write_text(f"{settings}token_cache_time = 2\n{more}")
         up.start()
         yield up
         if up.process is not None:

@@ -4,19 +4,16 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from higgins.images.base import ImageRefused
 from higgins.images.glance import Glance
 from higgins.images.shelf import Shelf
-from higgins.model.errors import Conflict, ImageNotFound, Unauthorized
+from higgins.model.errors import Conflict, ImageNotFound, ImageRefused, Unauthorized
 from higgins.openstack.errors import ServiceUnavailable
 from higgins.runtimes.docker import open_docker
-from higgins.runtimes.docker.driver import DockerRuntime
 from tests.engines.docker import DockerEngine
 from tests.openstack import cloud, needs
 from tests.openstack.cloud import glance, identifier, password, token, upload
@@ -115,13 +112,11 @@ async def test_an_image_is_brought_once_and_an_engine_runs_it_under_our_name(
         brought.append(target)
         await demo.service.save(found, demo.token, target)
 
-    first, *others = await asyncio.gather(*(shelf.fetch(found, save) for _ in range(5)))
+    first, *others = await asyncio.gather(*(shelf.take_in(found, save) for _ in range(5)))
     assert set(others) == {first} and len(brought) == 1
     before = json.loads(docker_engine.command("image", "inspect", "busybox:latest"))[0]
     runtime = open_docker(docker_engine.url)
-    assert isinstance(runtime, DockerRuntime)
-    await runtime.load(first)
-    loaded = await runtime.pull(found.engine_name, policy="never")
+    loaded = await runtime.load(shelf.files(first), found.engine_name)
     await runtime.close()
     assert loaded.id == before["Id"]
     ran = docker_engine.command("run", "--rm", "--network", "none", found.engine_name, "echo", "it runs")
@@ -133,20 +128,8 @@ async def test_an_image_that_is_no_archive_leaves_nothing_behind(demo: Tenant, t
     found = await demo.service.resolve(upload(demo.token, name(), b"x" * 5000), demo.token, demo.project)
     shelf = Shelf(tmp_path)
     with pytest.raises(ImageRefused, match="docker save"):
-        await shelf.fetch(found, lambda target: demo.service.save(found, demo.token, target))
-    assert list(tmp_path.iterdir()) == []
-
-
-async def test_the_shelf_lets_go_of_what_was_used_longest_ago(
-    demo: Tenant, busybox_archive: Path, tmp_path: Path
-) -> None:
-    shelf = Shelf(tmp_path, limit=busybox_archive.stat().st_size * 3 // 2)
-    kept: list[Path] = []
-    for number in range(3):
-        made = upload(demo.token, name(), busybox_archive.read_bytes() + bytes(number * 10240))
-        found = await demo.service.resolve(made, demo.token, demo.project)
-        kept.append(await shelf.fetch(found, partial(demo.service.save, found, demo.token)))
-    assert [path.exists() for path in kept] == [False, False, True]
+        await shelf.take_in(found, lambda target: demo.service.save(found, demo.token, target))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 async def test_a_token_that_is_no_more_is_told_as_that(demo: Tenant) -> None:

@@ -22,6 +22,12 @@ class Outcome(Struct, frozen=True):
     err: str
 
 
+def succeeded(done: Outcome) -> Outcome:
+    """What a command did; it must have succeeded. The client ends some failures with 0 and the word *failed*."""
+    assert done.code == 0 and " failed: " not in done.out, done
+    return done
+
+
 class OpenStack:
     """The client for one user. ``environment`` holds OS_ENDPOINT and the like."""
 
@@ -40,18 +46,20 @@ class OpenStack:
                 pipe.close()
         self._process.wait(timeout=PATIENCE)
 
-    def call(self, *arguments: str) -> Outcome:
-        """``openstack appcontainer`` with these arguments, whatever comes of it."""
+    def program(self, name: str, *arguments: str) -> Outcome:
+        """``openstack`` or ``zun`` with these arguments, whatever comes of it."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(json.dumps(["appcontainer", *arguments]) + "\n")
+        self._process.stdin.write(json.dumps([name, *arguments]) + "\n")
         self._process.stdin.flush()
         return Outcome(**json.loads(self._process.stdout.readline()))
 
+    def call(self, *arguments: str) -> Outcome:
+        """``openstack appcontainer`` with these arguments, whatever comes of it."""
+        return self.program("openstack", "appcontainer", *arguments)
+
     def __call__(self, *arguments: str) -> str:
-        """What the command prints; it must succeed. The client ends some failures with 0 and the word *failed*."""
-        done = self.call(*arguments)
-        assert done.code == 0 and " failed: " not in done.out, f"{arguments}: {done}"
-        return done.out
+        """What the command prints; it must succeed."""
+        return succeeded(self.call(*arguments)).out
 
     def json(self, *arguments: str) -> Any:
         """What a command tells, as JSON. Options come before a container's command."""
@@ -105,4 +113,4 @@ class OpenStack:
 
 
 #: First words of commands of two or three words.
-_NOUNS = {"action", "host", "service", "availability", "zone"}
+_NOUNS = {"action", "host", "service", "availability", "zone", "image"}

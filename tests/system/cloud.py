@@ -90,9 +90,9 @@ class HigginsUp:
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
 
-    def openrc(self) -> dict[str, str]:
-        """The environment of a shell that has read ``openrc``."""
-        read = ["sh", "-c", '. "$1" && env -0', "sh", str(self.data / "openrc")]
+    def openrc(self, name: str = "openrc") -> dict[str, str]:
+        """The environment of a shell that has read ``openrc``, or ``openrc-token``."""
+        read = ["sh", "-c", '. "$1" && env -0', "sh", str(self.data / name)]
         shell = subprocess.run(read, env={"PATH": os.environ["PATH"]}, check=True, capture_output=True, text=True)
         return dict(entry.split("=", 1) for entry in shell.stdout.split("\0") if entry)
 

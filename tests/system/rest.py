@@ -30,14 +30,14 @@ class Answer(Struct, frozen=True):
 
 
 class Rest:
-    """The API of one cloud, as its administrator."""
+    """The API of one cloud, as its administrator, in a microversion."""
 
-    def __init__(self, up: HigginsUp) -> None:
+    def __init__(self, up: HigginsUp, version: str = "1.40") -> None:
         environment = up.openrc()
         user = f"{environment['OS_USERNAME']}:{environment['OS_PASSWORD']}"
         self._headers = {
             "Authorization": f"Basic {b64encode(user.encode()).decode()}",
-            "OpenStack-API-Version": "container 1.40",
+            "OpenStack-API-Version": f"container {version}",
             "Content-Type": "application/json",
         }
         self._up = up

@@ -50,5 +50,5 @@ def test_the_credentials_are_made_once_and_for_the_owner_only(cloud: HigginsUp) 
     assert cloud.openrc() == before
     assert before["OS_AUTH_TYPE"] == "http_basic" and before["OS_ENDPOINT"].endswith("/v1")
     assert len(before["OS_PASSWORD"]) >= 16
-    for secret in ("openrc", "users"):
+    for secret in ("openrc", "openrc-token", "users"):
         assert (cloud.data / secret).stat().st_mode & 0o777 == 0o600

@@ -9,6 +9,7 @@ import pytest
 from tests.system.client import OpenStack
 from tests.system.cloud import HigginsUp
 from tests.system.conftest import Naming
+from tests.system.rest import Rest
 
 IDLE = ("sh", "-c", "trap exit TERM; while sleep 0.1; do :; done")
 PASSWORD = "correct horse battery staple"
@@ -59,3 +60,51 @@ def test_another_projects_network_does_not_reach_in(openstack: OpenStack, strang
     fetch = ("timeout", "3", "wget", "-q", "-O", "-", f"http://{address}/passwd")
     openstack.wait_until(lambda: "root:" in openstack.call("exec", name, *fetch).out)
     assert "root:" not in stranger.call("exec", "prober", *fetch).out
+
+
+@pytest.fixture(scope="module")
+def veteran(cloud: HigginsUp) -> Iterator[OpenStack]:
+    """The administrator's client in the newest of Zun's versions that has its commands for security groups."""
+    client = OpenStack(cloud.openrc() | {"OS_CONTAINER_API_VERSION": "1.14"})
+    yield client
+    client.close()
+
+
+def test_a_security_groups_rules_let_another_project_in_while_they_are_there(
+    cloud: HigginsUp, openstack: OpenStack, stranger: OpenStack, veteran: OpenStack, named: Naming
+) -> None:
+    name, rest = named("served"), Rest(cloud, "1.49")
+    group = rest.call("POST", "/security_groups", {"name": f"group-of-{name}"})
+    openstack("run", "--name", name, "--security-group", group["name"], "busybox", "sh", "-c", "exec httpd -f -h /etc")
+    shown = openstack.wait(name, "Running")
+    assert shown["security_groups"] == [group["uuid"]]
+    address = shown["addresses"]
+    stranger("run", "--name", "visitor", "busybox", *IDLE)
+    stranger.wait("visitor", "Running")
+    fetch = ("timeout", "2", "wget", "-q", "-O", "-", f"http://{address}/passwd")
+
+    def let_in() -> bool:
+        return "root:" in stranger.call("exec", "visitor", *fetch).out
+
+    def kept_out() -> bool:
+        return not let_in()
+
+    openstack.wait_until(lambda: "root:" in openstack.call("exec", name, *fetch).out)
+    assert kept_out()
+    http = {"protocol": "tcp", "port_range_min": 80, "port_range_max": 80}
+    rule = rest.call("POST", f"/security_groups/{group['name']}/rules", http)
+    openstack.wait_until(let_in)
+    rest.call("DELETE", f"/security_groups/{group['name']}/rules/{rule['id']}")
+    openstack.wait_until(kept_out)
+
+    other = rest.call("POST", "/security_groups", {"name": f"other-of-{name}", "rules": [http]})
+    veteran("add", "security", "group", name, other["name"])
+    openstack.wait_until(let_in)
+    veteran("remove", "security", "group", name, other["name"])
+    openstack.wait_until(kept_out)
+    assert "Not Acceptable" in openstack.call("add", "security", "group", name, other["name"]).out, "since Zun's 1.15"
+    refused = rest.ask("DELETE", f"/security_groups/{group['uuid']}")
+    assert refused is not None and refused.status == 409
+    openstack.delete([name])
+    for gone in (group, other):
+        rest.call("DELETE", f"/security_groups/{gone['uuid']}")

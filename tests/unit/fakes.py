@@ -19,7 +19,7 @@ from higgins.model.errors import (
     SandboxGone,
 )
 from higgins.model.resources import HostInfo
-from higgins.networks.base import Plugged, PortFilter, PortWire
+from higgins.networks.base import Neighbour, Plugged, PortFilter, PortWire
 from higgins.runtimes.base import EngineContainer, Event, Holdings, Image, Observed, RegistryAuth, Sandbox, SandboxSpec
 from higgins.volumes.base import VolumeWire
 
@@ -295,6 +295,7 @@ class FakeNetwork:
     def __init__(self) -> None:
         self.wired: dict[tuple[str, str], str] = {}
         self.filters: list[PortFilter] = []
+        self.neighbours: list[Neighbour] = []
         self.applied = 0
         self.broken = False
 
@@ -313,8 +314,9 @@ class FakeNetwork:
     async def plugged(self) -> list[Plugged]:
         return [Plugged(workload, port) for workload, port in self.wired]
 
-    async def apply(self, filters: list[PortFilter]) -> None:
+    async def apply(self, filters: list[PortFilter], neighbours: list[Neighbour]) -> None:
         self.filters = filters
+        self.neighbours = neighbours
         self.applied += 1
 
     async def teardown(self) -> None:

@@ -102,6 +102,65 @@ async def test_a_container_is_made_wired_started_and_told_in_one_observation(hos
     assert len(host.control.batches) == 1
 
 
+async def test_the_engine_is_not_asked_about_a_workload_that_it_cannot_hold_yet(host: Host) -> None:
+    host.control.put(assignment())
+    host.start()
+    await host.settled()
+    host.runtime.calls.clear()
+    new = replace(assignment(replace(member(), uuid=OTHER)), uuid=OTHER)
+    host.control.put(new)
+    await host.settled(OTHER)
+    assert host.runtime.calls[0] != "list" and "list" in host.runtime.calls[1:]
+
+
+async def test_what_was_reported_before_is_looked_at_before_anything_is_done(host: Host) -> None:
+    host.control.put(assignment())
+    host.start()
+    await host.settled()
+    host.runtime.calls.clear()
+    reported = replace(member(), uuid=OTHER, known=Known(incarnation=1, state="running"))
+    host.control.put(replace(assignment(reported), uuid=OTHER))
+    await host.settled(OTHER)
+    assert host.runtime.calls[0] == "list"
+
+
+async def test_a_new_neighbour_is_named_without_asking_the_engine_about_those_it_joins(host: Host) -> None:
+    host.control.put(assignment())
+    host.start()
+    await host.settled()
+    hosts = host.data / "sandboxes" / WORKLOAD / "hosts"
+    for number in range(20):  # the first comparisons may still be under way, and ask
+        host.runtime.calls.clear()
+        names = {"10.0.0.77": (f"neighbour-{number}",)}
+        host.control.put(replace(host.control.assigned[WORKLOAD], names=names))
+        await until(lambda number=number: f"10.0.0.77\tneighbour-{number}" in hosts.read_text())  # type: ignore[misc]
+        await asyncio.sleep(0.01)
+        if not host.runtime.calls:
+            return
+    raise AssertionError("the engine is asked at each new neighbour")
+
+
+async def test_what_happens_during_a_look_is_looked_at_again(host: Host) -> None:
+    host.control.put(assignment())
+    host.start()
+    await host.settled()
+    look = host.runtime.list
+    ended = False
+
+    async def ends_meanwhile(sandbox: str | None = None) -> Any:
+        nonlocal ended
+        found = await look(sandbox)
+        if not ended:
+            ended = True
+            host.runtime.end(WORKLOAD, 3)
+            await asyncio.sleep(0.01)  # its event comes before the look is over
+        return found
+
+    host.runtime.list = ends_meanwhile  # type: ignore[method-assign]
+    host.change(lambda one: one)
+    await until(lambda: host.control.known(WORKLOAD).state == "exited")
+
+
 async def test_stop_start_and_delete_leave_nothing(host: Host) -> None:
     host.control.put(assignment())
     host.start()

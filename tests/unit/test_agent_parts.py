@@ -1,5 +1,6 @@
 """The agent's smaller parts: its failpoints, its files, its filters, its outbox and its table of wires."""
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -9,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from higgins.agent import failpoints, outbox
+from higgins.agent import failpoints
 from higgins.agent.files import Files, hosts, name_servers
 from higgins.agent.filters import Filters
 from higgins.agent.observe import Table, naive
 from higgins.agent.outbox import Outbox
 from higgins.control.link import Observation
 from higgins.model.errors import HostUnavailable, Invalid
-from higgins.networks.base import Plugged, PortFilter
+from higgins.networks.base import Neighbour, Plugged, PortFilter
 from tests.unit.fakes import FakeNetwork, FakeVolumes, assignment
 
 
@@ -89,6 +90,10 @@ async def test_filters_are_applied_once_for_all_who_wait_and_only_when_they_chan
     filters.want([])
     await filters.hold()
     assert (network.filters, network.applied) == ([], 2)
+    far = Neighbour(network="n", tunnel=1, project_id="demo", address="10.0.0.6", mac="02:00:00:00:00:06", host="h")
+    filters.want([], (far,))
+    await filters.hold()
+    assert (network.neighbours, network.applied) == ([far], 3)
 
 
 async def test_what_was_not_heard_is_sent_again_unless_something_newer_was_seen() -> None:
@@ -109,7 +114,30 @@ async def test_what_was_not_heard_is_sent_again_unless_something_newer_was_seen(
     assert await box.flush()
     assert sorted((one.workload, one.generation) for one in heard[0]) == [("a", 2), ("b", 1)]
     assert await box.flush() and len(heard) == 1
-    assert outbox.COLLECT < outbox.FIRST_RETRY
+
+
+async def test_what_is_seen_while_a_batch_is_under_way_goes_together_in_the_next() -> None:
+    heard: list[list[str]] = []
+    under_way, answered, all_heard = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def send(batch: list[Observation]) -> None:
+        heard.append([one.workload for one in batch])
+        under_way.set()
+        await answered.wait()
+        if len(heard) == 2:
+            all_heard.set()
+
+    box = Outbox(send)
+    box.put(Observation(workload="a", generation=1))
+    running = asyncio.ensure_future(box.run())
+    await under_way.wait()
+    box.put(Observation(workload="b", generation=1))
+    box.put(Observation(workload="c", generation=1))
+    answered.set()
+    async with asyncio.timeout(30):
+        await all_heard.wait()
+    running.cancel()
+    assert heard == [["a"], ["b", "c"]]
 
 
 async def test_one_observation_that_is_refused_does_not_hold_up_the_others() -> None:

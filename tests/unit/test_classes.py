@@ -84,8 +84,8 @@ def test_how_containerd_runs_a_class_is_read_from_its_configuration() -> None:
     held = handlers(status(containerd={"defaultRuntimeName": "runc", "runtimes": tables}, sandboxImage="pause:3"))
     assert (held.default, held.pause_image) == ("runc", "pause:3")
     assert held.named["runsc"] == Handler("x", {"Root": "/r"})
-    newer = handlers(status(containerd={"runtimes": tables}, pinnedImages={"sandbox": "pause:4"}))
-    assert (newer.default, newer.pause_image) == ("runc", "pause:4")
+    newer = handlers(status(containerd={"runtimes": tables}))
+    assert (newer.default, newer.pause_image) == ("runc", "")
 
 
 def test_a_shim_is_told_what_its_table_says() -> None:

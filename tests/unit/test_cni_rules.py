@@ -9,10 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from higgins.model.errors import Invalid
-from higgins.networks.base import PortFilter, Rule
+from higgins.networks.base import Neighbour, PortFilter, Rule
 from higgins.networks.cni.boxes import box, boxes, disjoint
 from higgins.networks.cni.rules import no_ruleset, ruleset
-from higgins.networks.cni.wires import bridge_name, port_name
+from higgins.networks.cni.wires import bridge_name, port_name, tunnel_name
 
 #: Nothing here measures time, so that a busy machine changes no verdict.
 UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -206,3 +206,35 @@ def test_nft_takes_every_ruleset(own_namespaces: None, ports: list[PortFilter], 
 
 def test_removal_names_our_tables_only() -> None:
     assert set(re.findall(r"table (\S+ \S+)", no_ruleset("higgins"))) == {"inet higgins", "bridge higgins"}
+
+
+def neighbour(address: str = "10.0.0.9", **more: object) -> Neighbour:
+    known = {"tunnel": 7, "project_id": "blue", "mac": "02:00:00:00:00:09", "host": "192.0.2.2", "network": BLUE}
+    return Neighbour(address=address, **(known | more))  # type: ignore[arg-type]
+
+
+def test_a_neighbour_may_do_what_its_project_s_ports_here_may_and_is_held_to_its_addresses() -> None:
+    text = ruleset([port(ONE, "10.0.0.5")], [neighbour()])
+    place = f'"{bridge_name(BLUE)}" . 10.0.0.9'
+    assert place in elements(text, "places") and elements(text, "beyond") == {place}
+    assert f"{place} : jump project_0" in elements(text, "sender_project")
+    assert f'"{tunnel_name(BLUE)}" . 02:00:00:00:00:09 . 10.0.0.9' in elements(text, "senders")
+    assert elements(text, "tunnel_ends") == {"192.0.2.2 . 0x700"}
+    assert place not in elements(text, "open_0"), "whether it lets that in is judged where it is"
+
+
+def test_a_port_that_came_here_is_no_neighbour_any_more() -> None:
+    text = ruleset([port(ONE, "10.0.0.9")], [neighbour()])
+    assert elements(text, "beyond") == set()
+    assert "from_hosts" not in text
+
+
+def test_a_neighbour_of_a_project_that_has_no_port_here_sends_to_nobody() -> None:
+    text = ruleset([port(ONE, "10.0.0.5")], [neighbour(project_id="red")])
+    assert elements(text, "sender_project") == {f'"{bridge_name(BLUE)}" . 10.0.0.5 : jump project_0'}
+
+
+@pytest.mark.parametrize("wrong", [{"mac": "x; drop"}, {"address": "10.0.0.9 }"}, {"host": "here"}, {"network": "n"}])
+def test_nothing_but_addresses_passes_into_the_rules_of_a_neighbour(wrong: dict[str, str]) -> None:
+    with pytest.raises(Invalid):
+        ruleset([], [neighbour(**wrong)])

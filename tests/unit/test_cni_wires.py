@@ -1,5 +1,6 @@
-"""Names and plugin input."""
+"""Names, and what a port is in the kernel's terms."""
 
+from ipaddress import IPv4Address, IPv4Interface
 from uuid import UUID
 
 import msgspec
@@ -27,33 +28,24 @@ PORT = PortWire(
 )
 
 
-def test_a_port_becomes_the_bridge_plugin_s_input() -> None:
-    assert wires.bridge_config(PORT) == {
-        "cniVersion": "1.0.0",
-        "name": PORT.network,
-        "type": "bridge",
-        "bridge": "hgffeeddccbbaa",
-        "isGateway": True,
-        "isDefaultGateway": False,
-        "ipMasq": False,
-        "mtu": 1450,
-        "ipam": {
-            "type": "static",
-            "addresses": [{"address": "10.88.0.5/16", "gateway": "10.88.0.1"}],
-            "routes": [{"dst": "0.0.0.0/0", "gw": "10.88.0.1"}],
-        },
-        "runtimeConfig": {"mac": "02:00:0a:58:00:05"},
-    }
+def test_a_port_in_the_kernel_s_terms() -> None:
+    assert wires.place_of(PORT) == wires.Place(
+        interface="eth0",
+        mac="02:00:0a:58:00:05",
+        mtu=1450,
+        address=IPv4Interface("10.88.0.5/16"),
+        gateway=IPv4Address("10.88.0.1"),
+        default_route=True,
+    )
 
 
 def test_only_a_port_with_default_route_has_one() -> None:
-    assert "routes" not in wires.bridge_config(msgspec.structs.replace(PORT, default_route=False))["ipam"]
+    assert not wires.place_of(msgspec.structs.replace(PORT, default_route=False)).default_route
 
 
-def test_a_network_without_gateway_gives_the_host_no_address() -> None:
-    config = wires.bridge_config(msgspec.structs.replace(PORT, gateway=""))
-    assert config["isGateway"] is False
-    assert config["ipam"] == {"type": "static", "addresses": [{"address": "10.88.0.5/16"}]}
+def test_a_network_without_gateway_has_no_default_route() -> None:
+    place = wires.place_of(msgspec.structs.replace(PORT, gateway=""))
+    assert (place.gateway, place.default_route) == (None, False)
 
 
 @pytest.mark.parametrize(
@@ -72,12 +64,12 @@ def test_a_network_without_gateway_gives_the_host_no_address() -> None:
 )
 def test_a_value_that_no_port_may_have_is_refused(field: str, value: str) -> None:
     with pytest.raises(Invalid):
-        wires.bridge_config(msgspec.structs.replace(PORT, **{field: value}))
+        wires.place_of(msgspec.structs.replace(PORT, **{field: value}))
 
 
 def test_ipv6_is_refused_with_a_reason() -> None:
     with pytest.raises(EngineError, match="wires IPv4 only"):
-        wires.bridge_config(msgspec.structs.replace(PORT, address="fd00::5", cidr="fd00::/64", gateway="fd00::1"))
+        wires.place_of(msgspec.structs.replace(PORT, address="fd00::5", cidr="fd00::/64", gateway="fd00::1"))
 
 
 @UNHURRIED
@@ -88,6 +80,9 @@ def test_interface_names_fit_the_kernel_and_are_known_again(uuid: UUID) -> None:
     assert len(port) <= 15
     assert wires.is_bridge_name(bridge) and wires.is_port_name(port)
     assert not wires.is_bridge_name(port) and not wires.is_port_name(bridge)
+    unfinished = wires.unfinished_name(str(uuid))
+    assert len(unfinished) <= 15
+    assert not wires.is_bridge_name(unfinished) and not wires.is_port_name(unfinished)
 
 
 @UNHURRIED

@@ -292,6 +292,20 @@ async def test_a_container_that_vanished_is_made_again_where_it_shall_heal(tmp_p
     assert rig.known().state == "running"
 
 
+@pytest.mark.parametrize(("code", "later", "state"), [(137, 1, "running"), (137, 60, "created"), (0, 1, "created")])
+async def test_a_removal_by_force_that_is_seen_in_two_steps_is_healed_like_one(
+    tmp_path: Path, code: int, later: int, state: str
+) -> None:
+    rig = await made(tmp_path, member(auto_heal=True))
+    rig.runtime.end(WORKLOAD, code)
+    await rig.settle()
+    assert rig.known().ended
+    rig.clock.forward(later)
+    rig.runtime.held.clear()
+    await rig.settle()
+    assert rig.known().state == state
+
+
 @pytest.mark.parametrize("gone", [True, False])
 @pytest.mark.parametrize("forgets", [True, False])
 @pytest.mark.parametrize("ended", [True, False])

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from higgins.agent.deliveries import Deliveries
 from higgins.agent.effects import Effects
 from higgins.agent.figures import Figures
 from higgins.agent.files import Files, name_servers
@@ -22,7 +23,8 @@ from higgins.agent.outbox import Outbox
 from higgins.agent.spares import Spares
 from higgins.agent.steps import DeleteVolume, DetachVolume, Step
 from higgins.agent.worker import Bench, Worker
-from higgins.control.link import Assignment, Assignments, ControlLink, HostReport, Observation
+from higgins.control.link import Assignment, Assignments, ControlLink, HostReport, Known, Observation
+from higgins.images.shelf import Shelf
 from higgins.model.errors import EngineUnavailable, HigginsError, NotFound
 from higgins.networks.base import Network
 from higgins.runtimes.base import Runtime
@@ -40,6 +42,8 @@ LAST_RETRY = 10.0
 FAREWELL = 5.0
 #: Seconds for removing the sandboxes that nobody has taken.
 TIDY = 10.0
+#: Bytes of images that are kept for another time.
+IMAGE_CACHE = 10 * 2**30
 #: Workloads worked on at a time.
 SLOTS = 16
 
@@ -54,10 +58,20 @@ def host_name_servers(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
     return name_servers(path.read_text()) if path.exists() else ()
 
 
+def _never_reported(assignment: Assignment) -> bool:
+    """Whether no host has ever told anything of the workload.
+
+    Where it is new to a host whose engine was compared, and so holds nothing that is not assigned but what a worker is
+    removing, its engine holds nothing of it. Were it wrong, each step would find what it is about to make.
+    """
+    return all(member.known == Known() for member in assignment.members)
+
+
 class Agent:
     """Keeps one host as the control plane says. ``data`` is a directory of its own; ``dns`` name servers.
 
-    ``spares`` is how many sandboxes are made ahead.
+    ``spares`` is how many sandboxes are made ahead. ``image_cache`` is how many bytes of images of the cloud's image
+    service stay, on the ``shelf`` (one of its own, unless the control plane's is here too) and again in the engine.
     ``classes``: what the engine calls each runtime class that the host reports; None where they are its own names.
     """
 
@@ -75,6 +89,8 @@ class Agent:
         compare_every: float = COMPARE,
         slots: int = SLOTS,
         spares: int = 0,
+        shelf: Shelf | None = None,
+        image_cache: int = IMAGE_CACHE,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._link = link
@@ -87,6 +103,7 @@ class Agent:
         self._filters = Filters(network)
         self._table = Table(network, volumes)
         self._spares = Spares(runtime, spares)
+        self.figures.spares.set_function(lambda: self._spares.ready)
         self._observer = Observer(runtime, self._table, self._files, self._spares)
         self._outbox = Outbox(self._send)
         self._effects = Effects(
@@ -98,6 +115,13 @@ class Agent:
             table=self._table,
             spares=self._spares,
             classes=classes,
+            deliveries=Deliveries(
+                link,
+                lambda: self._hosted,
+                runtime,
+                shelf or Shelf(data / "images", limit=image_cache),
+                limit=image_cache,
+            ),
         )
         self._bench = Bench(
             runtime=runtime,
@@ -220,7 +244,7 @@ class Agent:
         for uuid, assignment in self._assigned.items():
             for volume in assignment.volumes:
                 self._users.setdefault(volume, set()).add(uuid)
-        self._filters.want(self._assigned.values())
+        self._filters.want(self._assigned.values(), answer.neighbours)
         for uuid, worker in self._workers.items():  # first what is elsewhere now, or nowhere: it gives its cores back
             if uuid not in self._assigned:
                 worker.assign(None)
@@ -228,15 +252,15 @@ class Agent:
             if uuid in self._workers:
                 self._workers[uuid].assign(assignment)
             elif self._told:
-                self._employ(uuid, assignment)
+                self._employ(uuid, assignment, unmade=self._compared and _never_reported(assignment))
         if not self._told:
             self._told = True
             self._compare_now.set()
         if self._dead:
             self._sweep_now.set()
 
-    def _employ(self, uuid: str, assignment: Assignment | None) -> None:
-        worker = Worker(self._bench, uuid, assignment)
+    def _employ(self, uuid: str, assignment: Assignment | None, *, unmade: bool = False) -> None:
+        worker = Worker(self._bench, uuid, assignment, unmade=unmade)
         self._workers[uuid] = worker
         self._spawn(self._work(worker))
 
@@ -279,7 +303,8 @@ class Agent:
         while True:
             self._compare_now.clear()
             if self._told:
-                await self._compare_all()
+                with self.figures.compare_seconds.time():
+                    await self._compare_all()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._compare_every):
                     await self._compare_now.wait()

@@ -7,12 +7,13 @@ from msgspec.structs import replace
 
 from higgins.agent import failpoints, steps
 from higgins.agent.classes import engine_name
+from higgins.agent.deliveries import Deliveries
 from higgins.agent.files import Files
 from higgins.agent.filters import Filters
 from higgins.agent.observe import Table
 from higgins.agent.spares import Spares
 from higgins.agent.steps import CreateContainer, Plug, Step
-from higgins.model.errors import EngineError
+from higgins.model.errors import EngineError, NotImplementedHere
 from higgins.networks.base import Network
 from higgins.runtimes.base import Bind, Runtime, Sandbox, SandboxSpec
 from higgins.volumes.base import Volumes, VolumeWire
@@ -32,8 +33,12 @@ class Effects:
         table: Table,
         spares: Spares,
         classes: Mapping[str, str] | None = None,
+        deliveries: Deliveries | None = None,
     ) -> None:
-        """``classes``: what the engine calls each runtime class; None where they are its own names."""
+        """``classes``: what the engine calls each runtime class; None where they are its own names.
+
+        ``deliveries`` brings images of the cloud's image service.
+        """
         self._runtime = runtime
         self._network = network
         self._volumes = volumes
@@ -42,6 +47,7 @@ class Effects:
         self._table = table
         self._spares = spares
         self._classes = classes
+        self._deliveries = deliveries
         self._namespaces: dict[str, str] = {}
         self._paths: dict[str, str] = {}
         self._failpoint = failpoints.from_environment()
@@ -92,6 +98,10 @@ class Effects:
     async def _container(self, step: steps.ContainerStep) -> None:
         runtime = self._runtime
         match step:
+            case steps.PullImage() if step.found is not None:
+                if self._deliveries is None:
+                    raise NotImplementedHere("This host has no way to the cloud's image service.")
+                await self._deliveries.bring(step.uuid, step.found, step.policy)
             case steps.PullImage():
                 await runtime.pull(step.image, policy=step.policy, auth=step.auth)
             case steps.CreateContainer():

@@ -1,4 +1,4 @@
-"""The packet filters of the host: all of them applied at once, and seldom more often than needed."""
+"""The packet filters of the host and the ways to its neighbours: applied at once, seldom more often than needed."""
 
 import asyncio
 import logging
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from higgins.control.link import Assignment
 from higgins.model.errors import HigginsError
-from higgins.networks.base import Network, PortFilter
+from higgins.networks.base import Neighbour, Network, PortFilter
 
 LOG = logging.getLogger(__name__)
 
@@ -15,19 +15,22 @@ DEBOUNCE = 0.05
 RETRY = 5.0
 
 
+Wanted = tuple[tuple[PortFilter, ...], tuple[Neighbour, ...]]
+
+
 class Filters:
-    """What the filters of all workloads are and whether the host has them."""
+    """What the filters of all workloads and the neighbours on other hosts are, and whether the host has them."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
-        self._wanted: tuple[PortFilter, ...] = ()
-        self._applied: tuple[PortFilter, ...] | None = None
+        self._wanted: Wanted = ((), ())
+        self._applied: Wanted | None = None
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
 
-    def want(self, assignments: Iterable[Assignment]) -> None:
-        """From now on these are the filters of the host."""
-        self._wanted = tuple(one for assignment in assignments for one in assignment.filters)
+    def want(self, assignments: Iterable[Assignment], neighbours: tuple[Neighbour, ...] = ()) -> None:
+        """From now on these are the filters of the host and its neighbours."""
+        self._wanted = (tuple(one for assignment in assignments for one in assignment.filters), neighbours)
         if self._wanted != self._applied:
             self._changed.set()
 
@@ -38,7 +41,8 @@ class Filters:
             if self._applied in (wanted, self._wanted):
                 return
             now = self._wanted
-            await self._network.apply(list(now))
+            filters, neighbours = now
+            await self._network.apply(list(filters), list(neighbours))
             self._applied = now
 
     async def run(self) -> None:

@@ -34,6 +34,9 @@ MIB = 2**20
 VANISHED = "The container vanished from its host; rebuild it to have it made again."
 DEAD = "The container engine could not remove what is left of the container; rebuild it to have it made again."
 
+#: Exit code of what SIGKILL ended, and the time within which a removal after that is taken for one deed with it.
+_KILLED, _ONE_DEED = 128 + 9, timedelta(seconds=10)
+
 NO_VOLUME = "A volume of the container is not known to its host; delete the container and make it again."
 
 
@@ -149,6 +152,8 @@ def _missing(
         return Course(known=_noted(known, member.order))
     if known.incarnation >= member.incarnation:
         if ground.lost or ground.stale or known.step == TaskState.REBOOTING or member.spec.auto_heal:
+            if _removed_by_force(known, memory, ground.now):
+                known = replace(known, ended=False)
             return _remake(assignment, member, Course(known=known))
         gone = replace(known, state="gone", reason=VANISHED, step="", health="")
         return Course(known=_noted(gone, pending(member, known)))
@@ -166,6 +171,13 @@ def _missing(
     return way
 
 
+def _removed_by_force(known: Known, memory: MemberMemory, now: datetime) -> bool:
+    """Whether what killed the container was its removal, which engines do in two steps that can be seen one by one."""
+    if known.exit_code != _KILLED or known.finished_at is None or memory.killed_at is not None:
+        return False
+    return now - known.finished_at <= _ONE_DEED
+
+
 def _remake(assignment: Assignment, member: Member, way: Course) -> Course:
     """Make a container again that is lost; it runs again unless it had come to its end for good."""
     order = pending(member, way.known)
@@ -181,7 +193,9 @@ def _make(assignment: Assignment, member: Member, way: Course, *, start: bool, p
         way.known = replace(way.known, state="error", reason=NO_VOLUME, step="")
         way.steps = []
         return way
-    way.then(Stage.PREPARE, PullImage(uuid=member.uuid, image=member.spec.image, policy=policy, auth=member.auth))
+    spec = member.spec
+    pull = PullImage(uuid=member.uuid, image=spec.image, policy=policy, auth=member.auth, found=spec.found)
+    way.then(Stage.PREPARE, pull)
     way.then(Stage.MAKE, creation(assignment, member))
     if start:
         order = pending(member, way.known)

@@ -9,8 +9,7 @@ from higgins.model.errors import Invalid, TooLarge
 
 LOG = logging.getLogger(__name__)
 
-#: Seconds in which observations are collected, and before an unheard batch is sent again (doubled up to the last).
-COLLECT = 0.005
+#: Seconds before an unheard batch is sent again, doubled up to the last.
 FIRST_RETRY = 0.2
 LAST_RETRY = 10.0
 
@@ -30,10 +29,9 @@ class Outbox:
         self._some.set()
 
     async def run(self) -> None:
-        """Send what comes, for ever."""
+        """Send what comes, for ever: the first at once, and together whatever comes while that is under way."""
         while True:
             await self._some.wait()
-            await asyncio.sleep(COLLECT)
             if await self.flush():
                 self._retry = FIRST_RETRY
             else:

@@ -85,7 +85,7 @@ def _basis(assignment: Assignment, seen: Seen, memory: Memory, stale: bool) -> S
     if not seen.files or memory.files != files:
         staged.append((Stage.PREPARE, files))
     for uuid, volume in sorted(assignment.volumes.items()):
-        if uuid not in seen.volumes:
+        if uuid not in seen.volumes and not volume.awaited:
             staged.append((Stage.PREPARE, AttachVolume(volume=volume)))
     wanted = {port.uuid for port in assignment.ports}
     if not new and (extra := seen.ports - wanted):

@@ -17,6 +17,7 @@ from higgins.control.identities import CONTROL_PLANE
 from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.tls import CONNECT_TIMEOUT, Directory, new_session
 from higgins.control.wire import AGENTS, Joined, Observations, Registered, Renewal, Uuids, encode, error_in
+from higgins.images.base import Parts
 from higgins.model.errors import HigginsError, Unauthorized
 
 _NETWORK = (aiohttp.ClientError, OSError, TimeoutError)
@@ -71,6 +72,18 @@ class RemoteLink:
         async with self._answer("POST", "volumes_deleted", data=encode(Uuids(uuids))):
             pass
 
+    async def image(self, host: int, container: str, timeout: float) -> Parts | None:
+        call, query = f"containers/{container}/image", {"timeout": str(timeout)}
+        async with self._answer("GET", call, params=query, seconds=timeout + _PATIENCE) as response:
+            if response.status == 204:
+                return None
+            return msgspec.json.decode(await response.read(), type=Parts)
+
+    @asynccontextmanager
+    async def layer(self, host: int, container: str, digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with self._answer("GET", f"containers/{container}/layers/{digest}", seconds=None) as response:
+            yield response.content.iter_any()
+
     async def renew(self, request: str) -> str:
         """A certificate (PEM) for the key of a certificate request."""
         async with self._answer("POST", "renew", data=encode(Renewal(request))) as response:
@@ -78,10 +91,13 @@ class RemoteLink:
 
     @asynccontextmanager
     async def _answer(
-        self, method: str, call: str, *, seconds: float = _PATIENCE, **more: Any
+        self, method: str, call: str, *, seconds: float | None = _PATIENCE, **more: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer that was not a refusal. Raises ControlUnavailable, CertificateRefused, or what was told."""
-        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT)
+        """An answer that was not a refusal, within so many seconds; None: for as long as something comes of it.
+
+        Raises ControlUnavailable, CertificateRefused, or what was told.
+        """
+        timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT, sock_read=seconds or _PATIENCE)
         try:
             async with self._session.request(
                 method, self._base / call, timeout=timeout, allow_redirects=False, **more

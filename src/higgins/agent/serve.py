@@ -62,6 +62,7 @@ def make_streams_app(streams: HostStreams) -> web.Application:
             web.put(f"{one}/archive", calls.put_archive),
             web.post(f"{one}/commit", calls.commit),
             web.post(f"{STREAMS}/images/pull", calls.pull),
+            web.post(f"{STREAMS}/images/save", calls.save),
             web.post(f"{STREAMS}/images/remove", calls.remove_image),
             web.post(f"{STREAMS}/images/search", calls.search),
         ]
@@ -119,16 +120,7 @@ class Calls:
     async def get_archive(self, request: web.Request) -> web.StreamResponse:
         async with self._streams.get_archive(_container(request), _path(request)) as (stat, pieces):
             told = base64.b64encode(wire.encode(stat)).decode()
-            response = web.StreamResponse(headers={STAT_HEADER: told})
-            await response.prepare(request)
-            try:
-                async for piece in pieces:
-                    await response.write(piece)
-            except HigginsError as error:
-                LOG.warning("An archive broke off: %s", error)
-                if request.transport is not None:
-                    request.transport.abort()  # all that can be told now is that it is not whole
-            return response
+            return await _streamed(request, web.StreamResponse(headers={STAT_HEADER: told}), pieces)
 
     async def put_archive(self, request: web.Request) -> web.StreamResponse:
         await self._streams.put_archive(_container(request), _path(request), request.content.iter_any())
@@ -136,6 +128,10 @@ class Calls:
 
     async def commit(self, request: web.Request) -> web.StreamResponse:
         return _json(await self._streams.commit(_container(request), (await _body(request, Named)).name))
+
+    async def save(self, request: web.Request) -> web.StreamResponse:
+        async with self._streams.save((await _body(request, Named)).name) as pieces:
+            return await _streamed(request, web.StreamResponse(), pieces)
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         asked = await _body(request, PullImage)
@@ -183,6 +179,20 @@ async def _closing(items: AsyncIterator[Any]) -> AsyncIterator[None]:
         close = getattr(items, "aclose", None)
         if close is not None:
             await close()
+
+
+async def _streamed(
+    request: web.Request, response: web.StreamResponse, pieces: AsyncIterator[bytes]
+) -> web.StreamResponse:
+    await response.prepare(request)
+    try:
+        async for piece in pieces:
+            await response.write(piece)
+    except HigginsError as error:
+        LOG.warning("An archive broke off: %s", error)
+        if request.transport is not None:
+            request.transport.abort()  # all that can be told now is that it is not whole
+    return response
 
 
 def _container(request: web.Request) -> str:

@@ -53,6 +53,11 @@ class Spares:
             return None
         return self._workload.get(sandbox, sandbox)
 
+    @property
+    def ready(self) -> int:
+        """How many nobody has taken."""
+        return len(self._ready)
+
     def take(self, assignment: Assignment) -> Sandbox | None:
         """A sandbox for this workload, at once, if one is ready and will do."""
         specs = [member.spec for member in assignment.members]

@@ -9,6 +9,7 @@ from typing import ClassVar
 from msgspec import Struct, field
 
 from higgins.model.container import TaskState
+from higgins.model.images import FoundImage
 from higgins.networks.base import PortWire
 from higgins.runtimes.base import EngineContainer, RegistryAuth, SandboxSpec
 from higgins.volumes.base import VolumeWire
@@ -54,6 +55,7 @@ class PullImage(ContainerStep, frozen=True, kw_only=True):
     image: str
     policy: str
     auth: RegistryAuth | None = None
+    found: FoundImage | None = None  # one of the cloud's image service
 
     lasting: ClassVar[bool] = True
     final: ClassVar[bool] = True
@@ -65,6 +67,8 @@ class PullImage(ContainerStep, frozen=True, kw_only=True):
 
     @property
     def slow(self) -> str:
+        if self.found is not None:
+            return f"The image {self.found.name} is still on its way; the image service is slow, or does not answer."
         return f"The image {self.image} is still being pulled; its registry is slow, or does not answer."
 
 

@@ -57,6 +57,9 @@ class LocalStreams:
     async def commit(self, uuid: str, name: str) -> str:
         return await self._runtime.commit(uuid, name)
 
+    def save(self, image: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return self._runtime.save(image)
+
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image:
         """The image as its registry has it now."""
         return await self._runtime.pull(image, policy="always", auth=auth)

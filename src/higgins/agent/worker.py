@@ -18,11 +18,11 @@ from higgins.agent.plan import plan
 from higgins.agent.probes import probe
 from higgins.agent.seen import Plan, Seen
 from higgins.agent.spares import Spares
-from higgins.agent.steps import Step
+from higgins.agent.steps import Step, WriteFiles
 from higgins.control.link import Assignment, Known, Observation
 from higgins.model.container import Healthcheck
 from higgins.model.errors import EngineUnavailable, HigginsError
-from higgins.runtimes.base import Runtime
+from higgins.runtimes.base import Holdings, Runtime
 
 LOG = logging.getLogger(__name__)
 
@@ -58,14 +58,28 @@ def _plain(assignment: Assignment | None) -> Assignment | None:
     return replace(assignment, members=tuple(replace(one, known=Known()) for one in assignment.members))
 
 
+def _only_renamed(before: Assignment, after: Assignment) -> bool:
+    """Whether nothing but its neighbours' names changed, as with each that comes to its network or goes."""
+    return before.names != after.names and replace(before, names=after.names) == after
+
+
+def _only_files(todo: Plan) -> bool:
+    """Whether all there is to do, if anything, is to write the files that name the neighbours."""
+    return all(isinstance(step, WriteFiles) for step in todo.steps)
+
+
 class Worker:
     """The worker of one workload. ``assignment`` None: the workload should not be on this host."""
 
-    def __init__(self, bench: Bench, workload: str, assignment: Assignment | None) -> None:
+    def __init__(self, bench: Bench, workload: str, assignment: Assignment | None, *, unmade: bool = False) -> None:
+        """``unmade``: the engine holds nothing of it, as is known without asking."""
         self.workload = workload
         self.assignment = assignment
         self.finished = False
         self._bench = bench
+        self._unmade = unmade
+        self._seen: Seen | None = None  # at the last look
+        self._stale = True  # whether it may be otherwise by now
         self._memory = memory.Memory()
         self._volumes: frozenset[str] = frozenset(assignment.volumes) if assignment else frozenset()
         self._told: Observation | None = None
@@ -82,14 +96,17 @@ class Worker:
         before, self.assignment = self.assignment, assignment
         if assignment is not None:
             self._volumes = frozenset(assignment.volumes)
-        if before == assignment or _plain(before) == _plain(assignment):
+        if before == assignment or (before := _plain(before)) == (assignment := _plain(assignment)):
             return
         if before is None or assignment is None or before.generation != assignment.generation:
             self._changed.set()
+        if before is None or assignment is None or not _only_renamed(before, assignment):
+            self._stale = True
         self._wake.set()
 
     def wake(self) -> None:
         """Something may have happened to it."""
+        self._stale = True
         self._wake.set()
 
     def compare(self, seen: Seen) -> None:
@@ -101,7 +118,7 @@ class Worker:
         if todo.gone:
             self._told = None  # still assigned, though nothing is left: it is to be told again
         if todo.stages or todo.gone or self._news(todo):
-            self._wake.set()
+            self.wake()
 
     async def run(self) -> None:
         """Work until the workload is neither assigned nor here."""
@@ -136,7 +153,7 @@ class Worker:
             async with asyncio.timeout(None if wait is None else max(wait, 0)):
                 await self._wake.wait()
         except TimeoutError:
-            pass
+            self._stale = True
         self._wake.clear()
 
     async def _work(self) -> datetime | None:
@@ -144,9 +161,11 @@ class Worker:
         try:
             return await self._passes()
         except EngineUnavailable as error:
+            self._stale = True
             LOG.warning("Workload %s waits for the engine: %s", self.workload, error)
             return self._bench.now() + timedelta(seconds=OUTAGE)
         except Exception:  # a fault of ours in one workload must not stop the others, nor this one for ever
+            self._stale = True
             LOG.exception("Workload %s met a fault", self.workload)
             return self._bench.now() + timedelta(seconds=FAULT)
 
@@ -168,26 +187,51 @@ class Worker:
                 LOG.warning("Workload %s: %s changed nothing", self.workload, [type(s).__name__ for s in todo.steps])
                 return self._bench.now() + timedelta(seconds=FAULT)
             last = todo.stages
+            self._stale = self._stale or not _only_files(todo)
             await self._carry_out(todo, assignment.generation if assignment else 0)
+            if self._seen is not None and _only_files(todo):
+                self._seen = replace(self._seen, files=True)
 
     async def _consider(self, assignment: Assignment | None) -> Plan:
         """Look and plan, tell what is new, and ask for the health of those whose time it is."""
-        bench = self._bench
-        bench.figures.passes.inc()
+        self._bench.figures.passes.inc()
         if assignment is not None:
             memory.meet(self._memory, assignment)
-        seen = await bench.observer.look(self.workload, self._volumes, bench.shared(self.workload, self._volumes))
-        if assignment is not None and seen.nothing and (spare := bench.spares.take(assignment)) is not None:
-            seen = replace(seen, sandbox=spare)
-        if seen.sandbox is not None:
-            bench.effects.found(seen.sandbox)
-        todo = plan(self.workload, assignment, seen, self._memory, bench.now())
+        todo = self._without_a_look(assignment) or await self._with_a_look(assignment)
         for uuid, known in todo.known.items():
             self._memory.members[uuid].known = known
         if assignment is not None:
             self._tell(assignment, todo)
             self._mind_health(assignment, todo)
         return todo
+
+    async def _with_a_look(self, assignment: Assignment | None) -> Plan:
+        bench = self._bench
+        seen = await self._look(assignment)
+        if assignment is not None and seen.nothing and (spare := bench.spares.take(assignment)) is not None:
+            seen = replace(seen, sandbox=spare)
+        if seen.sandbox is not None:
+            bench.effects.found(seen.sandbox)
+        self._seen = seen
+        return plan(self.workload, assignment, seen, self._memory, bench.now())
+
+    def _without_a_look(self, assignment: Assignment | None) -> Plan | None:
+        """The plan where nothing happened to the workload, and all there is to do is to tell it its neighbours' names;
+        None where it has to be looked at. Of many on one network each new one renames all.
+        """
+        if self._stale or self._seen is None or assignment is None:
+            return None
+        todo = plan(self.workload, assignment, self._seen, self._memory, self._bench.now())
+        return todo if _only_files(todo) and not todo.probes and not todo.gone else None
+
+    async def _look(self, assignment: Assignment | None) -> Seen:
+        """The workload as it is now. The engine is not asked about what it cannot hold yet."""
+        shared = self._bench.shared(self.workload, self._volumes)
+        self._stale = False  # but by what happens from now on
+        unmade, self._unmade = self._unmade, False
+        if unmade and assignment is not None and not assignment.deleting:
+            return self._bench.observer.seen(self.workload, Holdings((), ()), self._volumes, shared)
+        return await self._bench.observer.look(self.workload, self._volumes, shared)
 
     # telling
 
@@ -248,7 +292,8 @@ class Worker:
             tasks = {asyncio.ensure_future(self._step(step, generation)): step for step in stage}
             changed = asyncio.ensure_future(self._changed.wait())
             try:
-                await self._await(tasks, changed)
+                with self._bench.figures.stage_seconds.time():
+                    await self._await(tasks, changed)
             finally:
                 for task in (*tasks, changed):
                     task.cancel()
@@ -321,4 +366,4 @@ class Worker:
             mine.health = replace(mine.health, probing=False, next_at=now + health.interval(check))
         else:
             mine.health = health.answered(mine.health, check, ok, now)
-        self._wake.set()
+        self.wake()

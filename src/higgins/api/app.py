@@ -1,6 +1,7 @@
 """The application: everything put together."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -8,9 +9,10 @@ from aiohttp import web
 from msgspec import structs
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 
-from higgins.api import consoles, openapi, versions
-from higgins.api.auth import Auth
+from higgins.api import consoles, identity, openapi, versions
+from higgins.api.auth import Auth, HttpBasic
 from higgins.api.call import ApiSettings, base_url
+from higgins.api.identity import Handler
 from higgins.api.matching import Matcher
 from higgins.api.metrics import Metrics
 from higgins.api.pipeline import IDENTITY, Pipeline, json_response
@@ -63,22 +65,24 @@ def make_app(
 
     async def scrape(request: web.Request) -> web.StreamResponse:
         if not settings.open_metrics:
-            identity = await auth.identify(request)
-            request[IDENTITY] = identity
-            policy.require("metrics:get", identity)
+            caller = await auth.identify(request)
+            request[IDENTITY] = caller
+            policy.require("metrics:get", caller)
         return web.Response(body=await metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def console(request: web.Request) -> web.StreamResponse:
         return await consoles.open_console(request, cloud, settings, streams)
 
-    public = {
-        "/": root,
-        "/v1": v1,
-        "/v1/openapi.json": described,
-        "/healthcheck": health,
-        "/metrics": scrape,
-        "/v1/consoles": console,
+    public: dict[str, Mapping[str, Handler]] = {
+        "/": {"GET": root},
+        "/v1": {"GET": v1},
+        "/v1/openapi.json": {"GET": described},
+        "/healthcheck": {"GET": health},
+        "/metrics": {"GET": scrape},
+        "/v1/consoles": {"GET": console},
     }
+    if isinstance(auth, HttpBasic):
+        public |= identity.handlers(auth, settings)
     pipeline = Pipeline(cloud, Matcher(ROUTES), auth, policy, settings, metrics, streams, public)
     app = web.Application(client_max_size=0)
     app.on_response_prepare.append(pipeline.add_headers)

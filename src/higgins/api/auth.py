@@ -5,6 +5,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import json
 import logging
 import os
 import re
@@ -15,6 +16,7 @@ from typing import Protocol
 
 import bcrypt
 from aiohttp import web
+from cryptography.fernet import Fernet, InvalidToken
 from msgspec import Struct
 
 from higgins.model.errors import Unauthorized
@@ -85,7 +87,7 @@ def parse_password_file(text: str) -> dict[str, _Entry]:
 
 
 class HttpBasic:
-    """HTTP Basic authentication against a password file, for a cloud without Keystone.
+    """HTTP Basic authentication against a password file, for a cloud without Keystone; or a token got with a password.
 
     bcrypt is slow on purpose: it runs in threads, a few at a time, and a success is remembered for ``ttl`` seconds
     under a keyed hash. A user who is not there costs what a wrong password costs. The file is read again when it
@@ -94,9 +96,12 @@ class HttpBasic:
 
     challenge = 'Basic realm="Higgins", charset="UTF-8"'
 
-    def __init__(self, path: Path, *, ttl: float = 60) -> None:
+    def __init__(self, path: Path, *, ttl: float = 60, secret: bytes | None = None, token_ttl: int = 3600) -> None:
+        """``secret`` is what makes the tokens of one process good in another; they are so for ``token_ttl`` seconds."""
         self._path = path
         self._ttl = ttl
+        self._tokens = _fernet(secret or os.urandom(32))
+        self.token_ttl = token_ttl
         self._key = os.urandom(32)
         self._seen: dict[bytes, tuple[float, Identity]] = {}
         self._stamp: tuple[int, int] | None = None
@@ -122,7 +127,30 @@ class HttpBasic:
             LOG.error("the password file stays as it was: %s", error)
 
     async def identify(self, request: web.Request) -> Identity:
-        user, password = _credentials(request.headers.get("Authorization", ""))
+        token = request.headers.get("X-Auth-Token")
+        if token is not None:
+            return self._bearer(token)
+        return await self._check(*_credentials(request.headers.get("Authorization", "")))
+
+    async def log_in(self, user: str, password: str) -> tuple[Identity, str]:
+        """Who has that password, and a token to say so. Raises ``Unauthorized``."""
+        identity = await self._check(user, password)
+        told = {"user": user, "password": _fingerprint(self._entries[user])}
+        return identity, self._tokens.encrypt(json.dumps(told).encode()).decode()
+
+    def _bearer(self, token: str) -> Identity:
+        """Whose token it is: good until it is over, and no longer than the password that it was got with."""
+        self._reload()
+        try:
+            told = json.loads(self._tokens.decrypt(token.encode(), ttl=self.token_ttl))
+        except (InvalidToken, UnicodeEncodeError):
+            raise Unauthorized("The token is none of this cloud's, or it is over.") from None
+        entry = self._entries.get(told["user"])
+        if entry is None or _fingerprint(entry) != told["password"]:
+            raise Unauthorized("The token is over.")
+        return entry.identity
+
+    async def _check(self, user: str, password: str) -> Identity:
         self._reload()
         digest = hmac.digest(self._key, f"{user}\0{password}".encode(), hashlib.sha256)
         known = self._seen.get(digest)
@@ -130,13 +158,23 @@ class HttpBasic:
             return known[1]
         entry = self._entries.get(user)
         async with self._busy:
-            matches = await asyncio.to_thread(_check, password, entry.password_hash if entry else self._absent)
+            matches = await asyncio.to_thread(_matches, password, entry.password_hash if entry else self._absent)
         if entry is None or not matches or self._entries.get(user) != entry:
             raise Unauthorized("The user name or the password is wrong.")
         if len(self._seen) >= 1024:
             self._seen.clear()
         self._seen[digest] = (time.monotonic() + self._ttl, entry.identity)
         return entry.identity
+
+
+def _fernet(secret: bytes) -> Fernet:
+    """What tokens are made with: with a key of their own, so that nothing else made of ``secret`` passes for one."""
+    return Fernet(base64.urlsafe_b64encode(hmac.digest(secret, b"higgins tokens", hashlib.sha256)))
+
+
+def _fingerprint(entry: _Entry) -> str:
+    """Changes with the password."""
+    return hashlib.sha256(entry.password_hash).hexdigest()
 
 
 def _hash_of_nobody(entries: Iterable[_Entry]) -> bytes:
@@ -158,7 +196,7 @@ def _credentials(header: str) -> tuple[str, str]:
     return user, password
 
 
-def _check(password: str, password_hash: bytes) -> bool:
+def _matches(password: str, password_hash: bytes) -> bool:
     data = password.encode()
     if len(data) > 72 or b"\0" in data:  # bcrypt looks no further, so such a password was never set
         bcrypt.checkpw(b"", password_hash)

@@ -87,6 +87,11 @@ class Call(Struct, kw_only=True):
         return structs.replace(self.actor, is_admin=True) if self.all_projects(rule) else self.actor
 
     @property
+    def token(self) -> str:
+        """The caller's own token, for what is asked of the cloud's other services in the caller's name."""
+        return self.request.headers.get("X-Auth-Token", "").strip()
+
+    @property
     def base_url(self) -> str:
         """Where this API is, as the caller sees it, without a slash at the end."""
         return base_url(self.request, self.settings)

@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from msgspec import structs
+
 from higgins.api import idempotency, paging
 from higgins.api.call import Call, Located
 from higgins.api.containers import guarded
 from higgins.api.drafts import limits
 from higgins.api.schemas.capsules import read_template
 from higgins.api.views import capsules as views
-from higgins.control import capsules
+from higgins.control import capsules, delivery
 from higgins.control.capsules import CapsuleDraft
 from higgins.control.cloud import Settings
 from higgins.model.container import ContainerSpec, Mount, RestartPolicy
@@ -22,28 +24,33 @@ def draft(template: dict[str, Any], settings: Settings, *, may_pull: bool) -> Ca
     spec, metadata = template["spec"], template["metadata"]
     volumes = {volume["name"]: volume["cinder"] for volume in spec.get("volumes") or ()}
     restart = spec.get("restartPolicy") or template.get("restartPolicy") or "Always"
-    zone = template.get("availabilityZone")
+    shared: dict[str, Any] = {
+        "availability_zone": template.get("availabilityZone"),
+        "security_groups": tuple(dict.fromkeys(spec.get("securityGroups") or ())),
+    }
     return CapsuleDraft(
         name=metadata.get("name"),
         labels=metadata.get("labels") or {},
         annotations=metadata.get("annotations") or {},
         restart_policy=RestartPolicy(_RESTART[restart]),
-        containers=tuple(_member(item, volumes, zone, settings, may_pull=may_pull) for item in spec["containers"]),
+        containers=tuple(_member(item, volumes, shared, settings, may_pull=may_pull) for item in spec["containers"]),
         init_containers=tuple(
-            _member(item, volumes, zone, settings, may_pull=may_pull) for item in spec["initContainers"]
+            _member(item, volumes, shared, settings, may_pull=may_pull) for item in spec["initContainers"]
         ),
     )
 
 
 def _member(
-    item: dict[str, Any], volumes: dict[str, Any], zone: str | None, settings: Settings, *, may_pull: bool
+    item: dict[str, Any], volumes: dict[str, Any], shared: dict[str, Any], settings: Settings, *, may_pull: bool
 ) -> ContainerSpec:
+    """``shared`` is what all members of the capsule have in common."""
     requests = (item.get("resources") or {}).get("requests") or {}
     told: dict[str, Any] = {}
     if may_pull and item.get("imagePullPolicy"):
         told["image_pull_policy"] = item["imagePullPolicy"]
     return ContainerSpec(
         image=item["image"],
+        image_driver=settings.image_driver,
         command=(*(item.get("command") or ()), *(item.get("args") or ())),
         environment=item.get("env") or {},
         workdir=item.get("workDir") or item.get("workingDir"),
@@ -54,7 +61,7 @@ def _member(
             f"{port['containerPort']}/{port.get('protocol', 'TCP').lower()}" for port in item.get("ports") or ()
         ),
         mounts=tuple(_mount(mount, volumes[mount["name"]]) for mount in item.get("volumeMounts") or ()),
-        availability_zone=zone,
+        **shared,
         **told,
     )
 
@@ -89,9 +96,18 @@ async def find(call: Call) -> Any:
     }
 
 
+async def _pinned(call: Call, specs: tuple[ContainerSpec, ...]) -> tuple[ContainerSpec, ...]:
+    return tuple([await delivery.pinned(call.cloud, call.actor, call.token, spec) for spec in specs])
+
+
 async def create(call: Call) -> Any:
     template = read_template(call.body["template"], call.version)
     wanted = draft(template, call.cloud.settings, may_pull=call.allows("container:create:image_pull_policy"))
+    wanted = structs.replace(
+        wanted,
+        containers=await _pinned(call, wanted.containers),
+        init_containers=await _pinned(call, wanted.init_containers),
+    )
     key, body_hash = idempotency.of(call)
     made = await capsules.create(call.cloud, call.actor, wanted, idempotency_key=key, body_hash=body_hash)
     return Located(_one(call, made), f"capsules/{made.uuid}")

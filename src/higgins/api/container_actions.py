@@ -6,7 +6,7 @@ from higgins.api import drafts
 from higgins.api.call import Call
 from higgins.api.views import containers as views
 from higgins.control import actions, containers
-from higgins.model.errors import Invalid, NotFound
+from higgins.model.errors import Invalid
 
 #: Seconds a process gets to end by itself, where the caller does not say.
 _TIMEOUT = 10.0
@@ -48,6 +48,7 @@ async def rebuild(call: Call) -> Any:
         call.path["container"],
         image=call.query["image"],
         image_driver=call.query["image_driver"],
+        token=call.token,
     )
 
 
@@ -68,10 +69,12 @@ async def network_list(call: Call) -> Any:
     return {"networks": views.networks(found, call.version)}
 
 
-async def security_group(call: Call) -> Any:
-    """Security groups as a container's own, until 1.14: there are none to add here."""
-    await containers.get(call.cloud, call.actor, call.path["container"])
-    raise NotFound("security_group", call.query["name"])
+async def add_security_group(call: Call) -> Any:
+    await containers.add_security_group(call.cloud, call.actor, call.path["container"], call.query["name"])
+
+
+async def remove_security_group(call: Call) -> Any:
+    await containers.remove_security_group(call.cloud, call.actor, call.path["container"], call.query["name"])
 
 
 async def find(call: Call) -> Any:

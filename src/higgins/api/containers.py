@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from msgspec import structs
+
 from higgins.api import drafts, idempotency, paging
 from higgins.api.call import Call, Located, Told
 from higgins.api.schemas.containers import FILTERS
 from higgins.api.views import common
 from higgins.api.views import containers as views
-from higgins.control import containers
+from higgins.control import containers, delivery
 from higgins.model.container import Status
 from higgins.model.errors import SchemaInvalid, TooLarge
 from higgins.model.resources import Container
@@ -45,6 +47,7 @@ async def create(call: Call) -> Any:
     draft = drafts.container(call)
     if call.query.get("dry_run"):
         return Told(await containers.dry_run(call.cloud, call.actor, draft), 200)
+    draft = structs.replace(draft, spec=await delivery.pinned(call.cloud, call.actor, call.token, draft.spec))
     key, body_hash = idempotency.of(call)
     made = await containers.create(
         call.cloud, call.actor, draft, run=call.query["run"], idempotency_key=key, body_hash=body_hash

@@ -20,7 +20,7 @@ def container(call: Call) -> Draft:
     _permitted(call, body)
     _together(body, call.version)
     spec = ContainerSpec(
-        **_same(body),
+        **{"image_driver": call.cloud.settings.image_driver} | _same(body),
         **limits(body, call.cloud.settings),
         disk=_disk(body, call.cloud.settings),
         tty=body.get("tty", False) if call.version >= _TTY_SINCE else body.get("interactive", False),

@@ -21,6 +21,8 @@ async def stream(call: Call) -> Any:
     if since is None and last:
         since = read(EVENTS, {"since": last}, call.version)["since"]
     with call.streams.one(call.actor.project_id):
+        if since is None:
+            since = await events.newest(call.cloud)  # before the caller is told that events follow
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         response = web.StreamResponse(headers=headers)
         await response.prepare(call.request)

@@ -5,8 +5,7 @@ from typing import Any
 from higgins.api import paging
 from higgins.api.call import Call, Located
 from higgins.api.views import others as views
-from higgins.control import images
-from higgins.model.errors import NotImplementedHere
+from higgins.control import delivery, images
 
 
 async def find(call: Call) -> Any:
@@ -40,6 +39,7 @@ async def delete(call: Call) -> Any:
 
 
 async def search(call: Call) -> Any:
-    if call.query.get("image_driver") == "glance":
-        raise NotImplementedHere("There is no image service to search; leave image_driver out, or ask for docker.")
-    return await images.search(call.cloud, call.path["image"], exact_match=call.query["exact_match"])
+    name, exact = call.path["image"], call.query["exact_match"]
+    if (call.query.get("image_driver") or call.cloud.settings.image_driver) == "glance":
+        return await delivery.of(call.cloud).service.search(name, call.token, exact=exact)
+    return await images.search(call.cloud, name, exact_match=exact)

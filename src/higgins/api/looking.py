@@ -141,6 +141,7 @@ async def commit(call: Call) -> Any:
         call.path["container"],
         call.query["repository"],
         call.query["tag"] or "latest",
+        call.token,
     )
     return {"uuid": uuid}
 
@@ -181,8 +182,7 @@ async def put_archive(call: Call) -> Any:
     if takes_tar(call.request, call.version):
         pieces: AsyncIterator[bytes] = bodies.pieces(call.request)
     else:
-        data: bytes | str = call.query["data"]
-        pieces = _whole(data.encode() if isinstance(data, str) else data)
+        pieces = _whole(call.query["data"])
     await looking.put_archive(call.cloud, call.actor, ident, path, pieces)
 
 

@@ -20,7 +20,7 @@ class Version(NamedTuple):
 MINIMUM = Version(1, 1)
 #: The last that Zun knows; clients of Zun never ask for more.
 ZUN_MAXIMUM = Version(1, 40)
-MAXIMUM = Version(1, 48)
+MAXIMUM = Version(1, 49)
 
 HEADER = "OpenStack-API-Version"
 #: The service types by which this API may be called: the one clients use, and the official one.

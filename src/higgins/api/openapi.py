@@ -42,6 +42,8 @@ def _operation(route: Route) -> Document:
         told += f" Since microversion {route.since}."
     if route.until < MAXIMUM:
         told += f" Until microversion {route.until}."
+    if route.gap is not None:
+        told += f" Not in microversions {route.gap[0]} to {route.gap[1]}."
     operation: Document = {
         "operationId": _identifier(route),
         "summary": route.summary,

@@ -61,7 +61,7 @@ class Pipeline:
         settings: ApiSettings,
         metrics: Metrics,
         streams: OpenStreams,
-        public: Mapping[str, _Handler],
+        public: Mapping[str, Mapping[str, _Handler]],
     ) -> None:
         self.cloud, self.matcher, self.auth, self.policy = cloud, matcher, auth, policy
         self.settings, self.metrics, self.streams, self.public = settings, metrics, streams, public
@@ -154,7 +154,7 @@ class Pipeline:
         route, path = self.matcher.match(request.method, request.rel_url.raw_path)
         request[ROUTE] = route.path
         version = microversion.negotiate(request.headers.getall(microversion.HEADER, ()))
-        if not route.since <= version <= route.until:
+        if not route.serves(version):
             raise CallNotInVersion(f"The API {route.method} {route.path} is not supported in version {version}.")
         request[VERSION] = version
         if route.rule is not None:
@@ -164,13 +164,14 @@ class Pipeline:
         scope.require_project(call, route)
         return respond(route, call, await route.handler(call))
 
-    async def _public(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+    async def _public(self, request: web.Request, handlers: Mapping[str, _Handler]) -> web.StreamResponse:
         request[ROUTE] = plain(request)
-        if request.method not in ("GET", "HEAD", "OPTIONS"):
-            raise WrongMethod("GET, HEAD, OPTIONS")
+        methods = sorted({*handlers, "OPTIONS"} | ({"HEAD"} if "GET" in handlers else set()))
+        if request.method not in methods:
+            raise WrongMethod(", ".join(methods))
         if request.method == "OPTIONS":
-            return self._preflight(request, ["GET", "HEAD", "OPTIONS"])
-        return await handler(request)
+            return self._preflight(request, methods)
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
 
     def _options(self, request: web.Request) -> web.Response:
         methods = self.matcher.methods(request.rel_url.raw_path)

@@ -19,6 +19,7 @@ from higgins.api import (
     networks,
     quotas,
     registries,
+    security_groups,
     services,
     volumes,
 )
@@ -27,6 +28,7 @@ from higgins.api.microversion import MAXIMUM, MINIMUM, Version
 from higgins.api.schemas import capsules as capsule_fields
 from higgins.api.schemas import containers as fields
 from higgins.api.schemas import others
+from higgins.api.schemas import security_groups as group_fields
 from higgins.api.schemas.fields import Fields
 
 Handler = Callable[[Call], Awaitable[Any]]
@@ -35,6 +37,8 @@ Handler = Callable[[Call], Awaitable[Any]]
 @dataclass(frozen=True, slots=True)
 class Route:
     """One call. ``rule`` is the policy that guards it; ``target`` names the part of the path that is a project's id.
+
+    It is served from version ``since`` to ``until``, but not in those of the ``gap`` (both ends belong to it).
 
     ``lax`` passes over query parameters that nobody knows, where Zun does. ``limit`` is which of the body limits of
     the settings holds. ``streams``: what is answered may be a stream, or has an effect, so that there is no HEAD.
@@ -48,6 +52,7 @@ class Route:
     status: int = 200
     since: Version = MINIMUM
     until: Version = MAXIMUM
+    gap: tuple[Version, Version] | None = None
     query: Fields = ()
     body: Fields | None = None
     either: Fields | None = None
@@ -57,6 +62,10 @@ class Route:
     streams: bool = False
     answer: str = "Null"
     summary: str = ""
+
+    def serves(self, version: Version) -> bool:
+        gone = self.gap is not None and self.gap[0] <= version <= self.gap[1]
+        return self.since <= version <= self.until and not gone
 
 
 _ALL = "/v1/containers"
@@ -72,6 +81,9 @@ def _look(name: str, handler: Handler, query: Fields = (), **more: Any) -> Route
     """A GET on a container, guarded by the rule of its own name."""
     return Route("GET", f"{_ONE}/{name}", handler, f"container:{name}", query=query, **more)
 
+
+#: In these versions of Zun the security groups of a container are Neutron's to change.
+_GROUPS_WERE_NEUTRONS = (Version(1, 15), Version(1, 48))
 
 A = container_actions
 CONTAINERS = (
@@ -108,9 +120,9 @@ CONTAINERS = (
     _action("network_detach", A.network_detach, fields.NETWORK_DETACH, since=Version(1, 6),
             summary="Detach a network"),
     _look("network_list", A.network_list, since=Version(1, 13), answer="Attachments", summary="List its networks"),
-    _action("add_security_group", A.security_group, fields.SECURITY_GROUP, until=Version(1, 14),
+    _action("add_security_group", A.add_security_group, fields.SECURITY_GROUP, gap=_GROUPS_WERE_NEUTRONS,
             summary="Add a security group"),
-    _action("remove_security_group", A.security_group, fields.SECURITY_GROUP, until=Version(1, 14),
+    _action("remove_security_group", A.remove_security_group, fields.SECURITY_GROUP, gap=_GROUPS_WERE_NEUTRONS,
             summary="Remove a security group"),
     _action("rename", containers.rename, fields.RENAME, 200, until=Version(1, 13), answer="Container",
             summary="Rename a container"),
@@ -151,6 +163,26 @@ NETWORKS = (
           summary="Create a network"),
     Route("DELETE", "/v1/networks/{network}", networks.delete, "network:delete", 204, since=Version(1, 27), lax=True,
           summary="Delete a network"),
+)  # fmt: skip
+
+_GROUPS = "/v1/security_groups"
+_GROUP = f"{_GROUPS}/{{security_group}}"
+_GROUPS_SINCE = Version(1, 49)
+SECURITY_GROUPS = (
+    Route("GET", _GROUPS, security_groups.find, "security_group:get_all", since=_GROUPS_SINCE, query=others.PAGE,
+          answer="SecurityGroups", summary="List security groups"),
+    Route("POST", _GROUPS, security_groups.create, "security_group:create", 201, since=_GROUPS_SINCE,
+          body=group_fields.CREATE, answer="SecurityGroup", summary="Create a security group"),
+    Route("GET", _GROUP, security_groups.get, "security_group:get_one", since=_GROUPS_SINCE, answer="SecurityGroup",
+          summary="Show a security group"),
+    Route("PATCH", _GROUP, security_groups.rename, "security_group:update", since=_GROUPS_SINCE,
+          body=group_fields.UPDATE, answer="SecurityGroup", summary="Rename a security group"),
+    Route("DELETE", _GROUP, security_groups.delete, "security_group:delete", 204, since=_GROUPS_SINCE,
+          summary="Delete a security group"),
+    Route("POST", f"{_GROUP}/rules", security_groups.add_rule, "security_group:create_rule", 201, since=_GROUPS_SINCE,
+          body=group_fields.RULE, answer="SecurityGroupRule", summary="Add a rule to a security group"),
+    Route("DELETE", f"{_GROUP}/rules/{{rule}}", security_groups.delete_rule, "security_group:delete_rule", 204,
+          since=_GROUPS_SINCE, summary="Delete a rule of a security group"),
 )  # fmt: skip
 
 VOLUMES = (
@@ -213,5 +245,5 @@ EVENTS = (
 )  # fmt: skip
 
 ROUTES: tuple[Route, ...] = (
-    *CONTAINERS, *CAPSULES, *IMAGES, *NETWORKS, *VOLUMES, *OPERATING, *QUOTAS, *REGISTRIES, *EVENTS,
+    *CONTAINERS, *CAPSULES, *IMAGES, *NETWORKS, *SECURITY_GROUPS, *VOLUMES, *OPERATING, *QUOTAS, *REGISTRIES, *EVENTS,
 )  # fmt: skip

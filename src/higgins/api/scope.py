@@ -5,7 +5,7 @@ from higgins.api.routes import Route
 from higgins.model.errors import Forbidden
 
 #: Collections of things that belong to projects: the first word of their paths.
-_OF_PROJECTS = frozenset({"containers", "capsules", "networks", "volumes", "registries", "events"})
+_OF_PROJECTS = frozenset({"containers", "capsules", "networks", "security_groups", "volumes", "registries", "events"})
 
 
 def require_project(call: Call, route: Route) -> None:

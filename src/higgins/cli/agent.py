@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import socket
 import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -20,10 +19,10 @@ from higgins.cli import machine
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.networking import open_network
 from higgins.cli.processes import log_to_stderr, told_to_end
+from higgins.cli.storage import open_volumes
 from higgins.control.background import background
 from higgins.model.addresses import BadAddress, split_address
 from higgins.model.errors import EngineError
-from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
 
@@ -74,14 +73,6 @@ async def _membership(conf: cfg.ConfigOpts, data: Path) -> Membership:
     return found
 
 
-def reached_from(url: URL) -> str:
-    """The address of this machine that the control plane at ``url`` sees. Raises OSError. Nothing is sent."""
-    family, _, _, _, address = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_DGRAM)[0]
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect(address)
-        return str(probe.getsockname()[0])
-
-
 def stream_address(conf: cfg.ConfigOpts, url: URL, served: tuple[str, int]) -> str:
     """What the control plane is told to reach the streams by: host:port."""
     if conf.stream_address:
@@ -89,7 +80,7 @@ def stream_address(conf: cfg.ConfigOpts, url: URL, served: tuple[str, int]) -> s
         return str(conf.stream_address)
     host, port = served
     if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
-        host = reached_from(url)
+        host = machine.reached_from(url)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -108,15 +99,18 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
         address = stream_address(conf, URL(membership.url), served)
         link = RemoteLink(mine, address)
         stack.push_async_callback(link.close)
+        tunnels = machine.tunnel_address(conf, URL(membership.url))
+        held = open_volumes(conf, data)
         agent = Agent(
             link,
             runtime,
-            open_network(conf, data),
-            open_local(data),
+            open_network(conf, data, tunnels),
+            held.volumes,
             data=data,
-            report=machine.report(conf, engine, offered),
+            report=machine.report(conf, engine, offered, held.connector, tunnels),
             classes=offered,
             spares=conf.spare_sandboxes,
+            image_cache=conf.image_cache * 2**30,
         )
         await stack.enter_async_context(background(lambda: mine.run(link.renew)))
         ended = asyncio.create_task(told_to_end().wait())

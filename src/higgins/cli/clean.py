@@ -8,9 +8,9 @@ from oslo_config import cfg
 
 from higgins.cli.engine import NoEngine, open_engine
 from higgins.cli.networking import open_network
+from higgins.cli.storage import open_volumes
 from higgins.model.errors import EngineError
 from higgins.runtimes.base import Runtime
-from higgins.volumes.local import open_local
 
 
 def run(conf: cfg.ConfigOpts) -> int:
@@ -30,8 +30,8 @@ async def _clean(conf: cfg.ConfigOpts) -> None:
         await runtime.close()
     data = Path(conf.data).resolve()
     await open_network(conf, data).teardown()
-    volumes = open_local(data)
-    for uuid in await volumes.attached():
+    volumes = open_volumes(conf, data).volumes
+    for uuid in sorted({*await volumes.attached(), *await volumes.held()}):
         await volumes.detach(uuid)
 
 

@@ -95,7 +95,7 @@ async def introduce(runtime: Runtime, where: str) -> EngineInfo:
 
 
 def _cri(conf: cfg.ConfigOpts) -> Runtime:
-    return open_cri(conf.cri_endpoint, logs=Path(conf.data).resolve() / "logs")
+    return open_cri(conf.cri_endpoint, logs=Path(conf.data).resolve() / "logs", user_ids=conf.runtimes.user_ids)
 
 
 async def _speaks_cri(conf: cfg.ConfigOpts) -> bool:

@@ -1,18 +1,24 @@
 """What this machine is: the host's report."""
 
+import ipaddress
 import os
 import platform
 import shutil
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from oslo_config import cfg
+from yarl import URL
 
 from higgins import __version__
 from higgins.cli.cores import cores
 from higgins.control.link import HostReport
+from higgins.model.errors import EngineError
 from higgins.model.resources import HostInfo
+from higgins.networks.base import Network
+from higgins.networks.cni import open_cni
 from higgins.runtimes.base import EngineInfo
 
 
@@ -35,8 +41,44 @@ def host_name(conf: cfg.ConfigOpts) -> str:
     return str(conf.host or socket.gethostname())
 
 
-def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str]) -> HostReport:
+def reached_from(url: URL) -> str:
+    """The address of this machine that the control plane at ``url`` sees. Raises OSError. Nothing is sent."""
+    family, _, _, _, address = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_DGRAM)[0]
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        probe.connect(address)
+        return str(probe.getsockname()[0])
+
+
+def tunnel_address(conf: cfg.ConfigOpts, url: URL | None = None) -> str:
+    """Where tunnels of other hosts reach this one, as set or else as the control plane at ``url`` sees it.
+
+    Empty where networks do not span hosts, or this one takes no part. Raises EngineError.
+    """
+    address = conf.network.tunnel_address or (reached_from(url) if url is not None else "")
+    if not conf.network.overlay or not address:
+        return ""
+    try:
+        return str(ipaddress.IPv4Address(address))
+    except ValueError as error:
+        raise EngineError(f"[network] tunnel_address: tunnels take an IPv4 address, and {address} is none.") from error
+
+
+def local_network(conf: cfg.ConfigOpts, data: Path, tunnels: str) -> Network:
+    """The network that is Higgins' own; ``tunnels`` as ``tunnel_address`` has it."""
+    return open_cni(
+        data / "network",
+        table=conf.network.table,
+        tunnel_address=tunnels,
+        tunnel_port=conf.network.tunnel_port,
+    )
+
+
+def report(
+    conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str], connector: Mapping[str, Any], tunnel_address: str
+) -> HostReport:
     """The machine, its engine and its runtime classes, as the scheduler and the hosts API want to know them.
+
+    ``connector`` is what Cinder has to know of it; other hosts' tunnels reach it at ``tunnel_address``, if at all.
 
     Raises NoSuchCores.
     """
@@ -60,5 +102,7 @@ def report(conf: cfg.ConfigOpts, engine: EngineInfo, classes: Iterable[str]) -> 
             cores=own,
             shared_cores=shared,
             version=__version__,
+            tunnel_address=tunnel_address,
+            connector=dict(connector),
         ),
     )

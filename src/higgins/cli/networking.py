@@ -6,12 +6,12 @@ from pathlib import Path
 
 from oslo_config import cfg
 
+from higgins.cli import machine
 from higgins.cli.authentication import NoKeystone, missing
 from higgins.control.background import background
 from higgins.control.cloud import Cloud
 from higgins.control.port_keeping import PortKeeping
 from higgins.networks.base import Network
-from higgins.networks.cni import open_cni
 from higgins.networks.neutron import open_neutron
 
 
@@ -34,10 +34,10 @@ async def keep_ports(conf: cfg.ConfigOpts, cloud: Cloud) -> AsyncIterator[None]:
         yield
 
 
-def open_network(conf: cfg.ConfigOpts, data: Path) -> Network:
-    """What wires the containers of this host."""
+def open_network(conf: cfg.ConfigOpts, data: Path, tunnels: str = "") -> Network:
+    """What wires the containers of this host; ``tunnels`` as ``machine.tunnel_address`` has it."""
     if conf.network.driver == "neutron":
         return open_neutron(
             bridge=conf.neutron.integration_bridge, database=conf.neutron.ovsdb, ready=conf.neutron.ready_timeout
         )
-    return open_cni(data / "network", plugins=Path(conf.network.cni_plugins), table=conf.network.table)
+    return machine.local_network(conf, data, tunnels)

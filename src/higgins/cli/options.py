@@ -57,6 +57,13 @@ DEFAULT: list[cfg.Opt] = [
     ),
     cfg.StrOpt("host", default="", help="The name of this host; the machine's own name if empty."),
     cfg.StrOpt("zone", default="nova", help="The availability zone of this host."),
+    cfg.StrOpt(
+        "volume",
+        default="local",
+        choices=["local", "cinder"],
+        help="Where new volumes are: on the disk of their container's host, or in Cinder, whose volumes are then found "
+        "by name and id as well. For hosts: whether Cinder's volumes can be attached to them.",
+    ),
     cfg.StrOpt("public_url", default="", help="The URL that clients reach the API by, if not the one they ask."),
     cfg.ListOpt("allowed_origins", default=[], help="Origins (host names) whose pages may open terminals."),
     cfg.StrOpt(
@@ -64,7 +71,27 @@ DEFAULT: list[cfg.Opt] = [
         default="",
         help="Cores of this host that containers may have to themselves: 2-7,10. Others keep to the rest.",
     ),
+    cfg.IntOpt(
+        "image_cache",
+        default=10,
+        min=0,
+        help="GiB of images of Glance that are kept for another time: by the control plane, by each host, and by its "
+        "engine.",
+    ),
     cfg.IntOpt("reserved_memory", default=512, min=0, help="Memory in MiB that containers of this host never get."),
+]
+
+CINDER: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "volume_type", default="", help="The type of volumes that are made for containers; Cinder's own default."
+    ),
+    cfg.StrOpt("my_ip", default="127.0.0.1", help="The address of this host that storage is to let in."),
+    cfg.BoolOpt("multipath", default=False, help="Whether this host reaches volumes by several ways at once."),
+    cfg.StrOpt(
+        "lock_path",
+        default="",
+        help="Directory of os-brick's locks, to be shared with Nova on the same host; one in data if empty.",
+    ),
 ]
 
 DATABASE: list[cfg.Opt] = [
@@ -100,6 +127,12 @@ CONTAINERS: list[cfg.Opt] = [
     cfg.StrOpt(
         "unique_names", default="", choices=["", "project", "global"], help="Where names of containers must differ."
     ),
+    cfg.StrOpt(
+        "image_driver",
+        default=_SETTINGS.image_driver,
+        choices=["docker", "glance"],
+        help="Where the image of a container comes from that does not say so: a registry, or Glance.",
+    ),
     cfg.FloatOpt("disk_allocation_ratio", default=_SETTINGS.disk_allocation_ratio, help="GiB claimed per GiB."),
     cfg.BoolOpt("spread", default=True, help="Fill the emptiest host first; otherwise the fullest."),
     cfg.BoolOpt("spread_zones", default=False, help="Fill the emptiest availability zone first."),
@@ -128,6 +161,12 @@ CONTAINERS: list[cfg.Opt] = [
     cfg.FloatOpt("host_lease", default=_SETTINGS.host_lease, help="Seconds of silence after which a host is down."),
 ]
 
+GLANCE: list[cfg.Opt] = [
+    cfg.BoolOpt("enabled", default=False, help="Whether containers may have images of Glance; [keystone_authtoken]."),
+    cfg.StrOpt("endpoint", default="", help="The URL of Glance, if not the one of Keystone's catalogue."),
+    cfg.IntOpt("maximum_size", default=20, min=1, help="The most GiB that the layers of one image may unpack to."),
+]
+
 NETWORK: list[cfg.Opt] = [
     cfg.StrOpt(
         "driver",
@@ -138,8 +177,29 @@ NETWORK: list[cfg.Opt] = [
     cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),
     cfg.IntOpt("mtu", default=_SETTINGS.network_mtu, min=576, help="MTU of containers' interfaces."),
+    cfg.BoolOpt(
+        "overlay", default=False, help="Whether a project's network spans hosts, by VXLAN tunnels between them."
+    ),
+    cfg.StrOpt(
+        "tunnel_address",
+        default="",
+        help="IPv4 address of this host that tunnels of other hosts come to; if nothing is said, the one that the "
+        "control plane sees.",
+    ),
+    cfg.PortOpt("tunnel_port", default=4789, help="UDP port of the tunnels, the same on all hosts."),
+    cfg.IntOpt(
+        "security_groups",
+        default=_SETTINGS.security_groups,
+        min=-1,
+        help="How many security groups a project may have; -1 is no limit.",
+    ),
+    cfg.IntOpt(
+        "security_group_rules",
+        default=_SETTINGS.security_group_rules,
+        min=-1,
+        help="How many rules a security group may have; -1 is no limit.",
+    ),
     cfg.StrOpt("table", default="higgins", help="The name of the nftables tables that are Higgins' own."),
-    cfg.StrOpt("cni_plugins", default="/usr/lib/cni", help="Directory of the CNI plugins."),
 ]
 
 RUNTIMES: list[cfg.Opt] = [
@@ -148,6 +208,12 @@ RUNTIMES: list[cfg.Opt] = [
         default={},
         help="Runtime classes of this host, each with what the engine calls it: gvisor:runsc,kata:kata-qemu. "
         "Each is tried once at the start, and those that work are offered.",
+    ),
+    cfg.StrOpt(
+        "user_ids",
+        default="",
+        help="User ids of this host for containers on containerd, first:count (1000000:65536000): every sandbox has a "
+        "user namespace with 65536 of them. None if empty.",
     ),
     cfg.ListOpt("hypervisor", default=[], help="Those of the classes that keep containers apart by a hypervisor."),
     cfg.BoolOpt("hypervisor_only", default=False, help="Whether all containers must run in one of these."),
@@ -169,10 +235,12 @@ NEUTRON: list[cfg.Opt] = [
 
 GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": DEFAULT,
+    "cinder": CINDER,
     "database": DATABASE,
     "policy": POLICY,
     "quota": QUOTA_DRIVER + QUOTA,
     "containers": CONTAINERS,
+    "glance": GLANCE,
     "network": NETWORK,
     "neutron": NEUTRON,
     "runtimes": RUNTIMES,
@@ -199,6 +267,9 @@ def settings_of(conf: cfg.ConfigOpts) -> Settings:
         network_pool=conf.network.pool,
         network_prefix=conf.network.prefix,
         network_mtu=conf.network.mtu,
+        overlay=conf.network.overlay,
+        security_groups=conf.network.security_groups,
+        security_group_rules=conf.network.security_group_rules,
         hypervisor_classes=tuple(conf.runtimes.hypervisor),
         hypervisor_only=conf.runtimes.hypervisor_only,
         hypervisor_only_projects=tuple(conf.runtimes.hypervisor_only_projects),

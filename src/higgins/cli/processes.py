@@ -1,6 +1,7 @@
 """What every process of Higgins does: log, and end when it is told to."""
 
 import asyncio
+import gc
 import logging
 import signal
 import sys
@@ -9,6 +10,14 @@ import sys
 def log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def settled() -> None:
+    """All that the start has made stays: the collector of garbage need not look through it again and again.
+
+    It did so about once for each list of a thousand containers, and took as long as the list itself.
+    """
+    gc.freeze()
 
 
 def told_to_end() -> asyncio.Event:

@@ -16,14 +16,14 @@ from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.networking import open_network
-from higgins.cli.processes import log_to_stderr, told_to_end
+from higgins.cli.processes import log_to_stderr, settled, told_to_end
+from higgins.cli.storage import keep_volumes, open_volumes
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import WrongSecret
 from higgins.control.hosts import LocalLink
 from higgins.model.addresses import BadAddress
 from higgins.model.errors import EngineError
-from higgins.volumes.local import open_local
 
 LOG = logging.getLogger(__name__)
 
@@ -49,26 +49,32 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         engine = await introduce(runtime, place)
         LOG.info(sentence)
         offered = await classes.working(runtime, conf.runtimes.classes)
-        network = open_network(conf, data)
+        tunnels = machine.tunnel_address(conf)
+        network = open_network(conf, data, tunnels)
+        held = open_volumes(conf, data)
         agent = Agent(
             LocalLink(cloud),
             runtime,
             network,
-            open_local(data),
+            held.volumes,
             data=data,
-            report=machine.report(conf, engine, offered),
+            report=machine.report(conf, engine, offered, held.connector, tunnels),
             classes=offered,
             spares=conf.spare_sandboxes,
+            shelf=cloud.depot.shelf if cloud.depot is not None else None,
+            image_cache=conf.image_cache * 2**30,
         )
         cloud.connect(machine.host_name(conf), LocalStreams(runtime))
         if conf.agent_listen:
             await serve_agents(stack, conf, cloud)
+        await stack.enter_async_context(keep_volumes(conf, cloud))
         endpoint = await serve_tenants(stack, conf, cloud, (agent.figures.registry,))
         credentials.tell_endpoint(data, endpoint)
         stop = told_to_end()
         work = asyncio.create_task(agent.run())
         # One that failed for once, say on a full disk, begins again: containers and the API are not ended for it.
         await stack.enter_async_context(background(lambda: housekeeping.run(cloud)))
+        settled()
         print(f"Higgins serves {endpoint}", flush=True)
         ended = asyncio.create_task(stop.wait())
         await asyncio.wait({ended, work}, return_when=asyncio.FIRST_COMPLETED)

@@ -10,21 +10,21 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import cloud_ports, images
+from higgins.control import attachments, cloud_ports, images
 from higgins.control.cloud import Cloud
-from higgins.control.link import Assignment, Assignments, Known, Member, Order
+from higgins.control.filtering import Groups, groups_of, port_filter
+from higgins.control.link import Assignment, Assignments, Known, Member, Order, Waits
 from higgins.control.placement.cores import share
 from higgins.control.rows import known_decoder, known_of, spec_decoder
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
 from higgins.model.errors import NotFound
 from higgins.model.resources import HostInfo
-from higgins.networks.base import PortFilter, PortWire, Rule
+from higgins.networks.base import Neighbour, PortWire
 from higgins.runtimes.base import RegistryAuth
-from higgins.store.schema import container, core, host, network, port, registry, security_group, volume, workload
+from higgins.store.schema import attachment, container, core, host, network, port, registry, volume, workload
 from higgins.volumes.base import VolumeWire
 
 _order = msgspec.json.Decoder(Order)
-_rules = msgspec.json.Decoder(list[Rule])
 
 
 class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,16 +38,14 @@ class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
 _capsule = msgspec.json.Decoder(CapsuleSpec)
 
 
-def revision_of(conn: Connection, host_id: int) -> int | None:
-    return conn.execute(sa.select(host.c.revision).where(host.c.id == host_id)).scalar_one_or_none()
-
-
-def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
-    """Everything that the host holds, at its revision. Raises NotFound."""
+def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Assignments | None:
+    """Everything that the host holds, at its revision; None where that is ``since``. Raises NotFound."""
     found = conn.execute(sa.select(host.c.revision, host.c.name).where(host.c.id == host_id)).one_or_none()
     if found is None:
         raise NotFound("host", str(host_id))
     revision, host_name = found
+    if revision == since:  # not where it is lower: the database may have been restored
+        return None
     workloads = conn.execute(sa.select(workload).where(workload.c.host_id == host_id).order_by(workload.c.id)).all()
     mine = sa.select(workload.c.id).where(workload.c.host_id == host_id)
     members = _grouped(
@@ -66,9 +64,9 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
         ).all()
     )
     cloud_rows = cloud_ports.of_host(conn, mine)
-    volumes = _volumes(conn, cloud, members)
+    volumes, lacking = _volumes(conn, cloud, members)
     names = _names(conn, host_id)
-    groups = _groups(conn, {row.project_id for row in workloads})
+    groups = groups_of(conn, workloads, members, ports)
     auths = _auths(conn, cloud, members)
     cores = _cores(conn, host_id)
     committed = images.committed(conn, host_name)
@@ -82,6 +80,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
                 ports.get(row.id, []),
                 cloud_rows.get(row.id, []),
                 volumes=volumes,
+                lacking=lacking,
                 names=names,
                 groups=groups,
                 auths=auths,
@@ -93,6 +92,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int) -> Assignments:
         dead_volumes=tuple(
             conn.execute(sa.select(volume.c.uuid).where(volume.c.host_id == host_id, volume.c.deleting)).scalars()
         ),
+        neighbours=_neighbours(conn, host_id) if cloud.settings.overlay else (),
     )
 
 
@@ -103,8 +103,13 @@ def _grouped(rows: Any) -> dict[int, list[Row[Any]]]:
     return result
 
 
-def _volumes(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, VolumeWire]:
-    """The volumes of these members; a file's content only for one that its host has not made yet."""
+def _volumes(
+    conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]
+) -> tuple[dict[str, VolumeWire], dict[str, Waits]]:
+    """The volumes of these members, and those that Cinder has not attached yet.
+
+    A file's content is there only for one that its host has not made yet.
+    """
     wanted: set[str] = set()
     unmade: set[str] = set()
     for row in (row for rows in members.values() for row in rows):
@@ -115,14 +120,30 @@ def _volumes(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]])
         if known_of(row).incarnation < row.incarnation:
             unmade |= used
     if not wanted:
-        return {}
-    plain = sa.select(volume.c.uuid, volume.c.size).where(volume.c.uuid.in_(wanted))
+        return {}, {}
+    local = (volume.c.uuid.in_(wanted), volume.c.driver == "local")
+    plain = conn.execute(sa.select(volume.c.uuid, volume.c.size).where(*local)).all()
+    attached, lacking = _attached(conn, cloud, wanted) if len(plain) < len(wanted) else ({}, {})
     files = sa.select(volume.c.uuid, volume.c.content).where(volume.c.uuid.in_(unmade), volume.c.content.is_not(None))
     contents = {row.uuid: cloud.secrets.decrypt(row.content.encode()).decode() for row in conn.execute(files)}
-    return {
-        row.uuid: VolumeWire(uuid=row.uuid, size=row.size, content=contents.get(row.uuid))
-        for row in conn.execute(plain)
-    }
+    there = {row.uuid: VolumeWire(uuid=row.uuid, size=row.size, content=contents.get(row.uuid)) for row in plain}
+    return there | attached, lacking
+
+
+def _attached(conn: Connection, cloud: Cloud, wanted: set[str]) -> tuple[dict[str, VolumeWire], dict[str, Waits]]:
+    """Volumes of Cinder: how the host comes to them, or why it does not yet."""
+    mine = sa.select(volume.c.uuid, attachment).join(attachment, attachment.c.volume_id == volume.c.id)
+    wires: dict[str, VolumeWire] = {}
+    lacking: dict[str, Waits] = {}
+    for row in conn.execute(mine.where(volume.c.uuid.in_(wanted))).all():
+        if row.connection is None:
+            refused = row.state == attachments.REFUSED
+            lacking[row.uuid] = Waits(reason=(row.reason if refused else row.trouble) or "", refused=refused)
+            wires[row.uuid] = VolumeWire(uuid=row.uuid, driver="cinder")
+            continue
+        connection = msgspec.json.decode(cloud.secrets.decrypt(row.connection.encode()))
+        wires[row.uuid] = VolumeWire(uuid=row.uuid, driver="cinder", connection=connection, fresh=row.made)
+    return wires, lacking
 
 
 def _names(conn: Connection, host_id: int) -> dict[int, dict[str, tuple[str, ...]]]:
@@ -143,14 +164,43 @@ def _names(conn: Connection, host_id: int) -> dict[int, dict[str, tuple[str, ...
     return result
 
 
-def _groups(conn: Connection, projects: set[str]) -> dict[tuple[str, str], tuple[Rule, ...]]:
-    if not projects:
-        return {}
-    rows = conn.execute(sa.select(security_group).where(security_group.c.project_id.in_(projects))).all()
-    result: dict[tuple[str, str], tuple[Rule, ...]] = {}
-    for row in rows:
-        result[row.project_id, row.name] = result[row.project_id, row.uuid] = tuple(_rules.decode(row.rules))
-    return result
+def _neighbours(conn: Connection, host_id: int) -> tuple[Neighbour, ...]:
+    """The ports on other hosts of the networks that the host has a port on.
+
+    A network's own number is that of its tunnel. A host that does not say where tunnels reach it has no neighbours.
+    """
+    here = (
+        sa.select(port.c.network_id)
+        .join(workload, workload.c.id == port.c.workload_id)
+        .where(workload.c.host_id == host_id)
+    )
+    rows = conn.execute(
+        sa.select(
+            port.c.network_id, port.c.address, port.c.mac, workload.c.host_id, network.c.uuid, network.c.project_id
+        )
+        .join(workload, workload.c.id == port.c.workload_id)
+        .join(network, network.c.id == port.c.network_id)
+        .where(port.c.network_id.in_(here), workload.c.host_id.is_not(None), workload.c.host_id != host_id)
+        .order_by(port.c.id)
+    ).all()
+    if not rows:
+        return ()
+    hosts = sa.select(host.c.id, host.c.info).where(host.c.id.in_({row.host_id for row in rows} | {host_id}))
+    ends = {row.id: msgspec.json.decode(row.info, type=HostInfo).tunnel_address for row in conn.execute(hosts)}
+    if not ends.get(host_id):
+        return ()
+    return tuple(
+        Neighbour(
+            network=row.uuid,
+            tunnel=row.network_id,
+            project_id=row.project_id,
+            address=row.address,
+            mac=row.mac,
+            host=ends[row.host_id],
+        )
+        for row in rows
+        if ends.get(row.host_id)
+    )
 
 
 def _auths(conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]) -> dict[str, RegistryAuth]:
@@ -210,8 +260,9 @@ def _assignment(
     cloud_rows: list[Row[Any]],
     *,
     volumes: dict[str, VolumeWire],
+    lacking: dict[str, Waits],
     names: dict[int, dict[str, tuple[str, ...]]],
-    groups: dict[tuple[str, str], tuple[Rule, ...]],
+    groups: Groups,
     auths: dict[str, RegistryAuth],
     cores: Cores,
     committed: dict[tuple[str, str, str], str],
@@ -235,11 +286,21 @@ def _assignment(
             *(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
             *cloud_ports.wires(cloud_rows),
         ),
-        filters=tuple(_filter(one, specs, groups) for one in ports),
+        filters=tuple(port_filter(one, specs, groups) for one in ports),
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
-        waits=cloud_ports.waits(cloud_rows),
+        waits=_waits(
+            [
+                *cloud_ports.waits(cloud_rows),
+                *(lacking[mount.volume] for spec in specs for mount in spec.mounts if mount.volume in lacking),
+            ]
+        ),
     )
+
+
+def _waits(lacking: list[Waits]) -> Waits | None:
+    """All that a workload waits for, as one: what was refused goes before what may come, and what holds it up."""
+    return max(lacking, key=lambda one: (one.refused, one.holds, bool(one.reason)), default=None)
 
 
 def _moving(member: Member) -> Member:
@@ -258,6 +319,8 @@ def _member(row: Row[Any], auths: dict[str, RegistryAuth], committed: dict[tuple
     spec = spec_decoder.decode(row.spec)
     known = known_decoder.decode(row.known) if row.known else Known()
     order = _order.decode(row.orders) if row.orders else None
+    if spec.found is not None:
+        spec = structs.replace(spec, image=spec.found.engine_name)
     auth = auths.get(spec.registry_id) if spec.registry_id else None
     if auth is not None and not spec.image.startswith(f"{auth.domain}/"):
         spec = structs.replace(spec, image=f"{auth.domain}/{spec.image}")
@@ -292,23 +355,4 @@ def _wire(cloud: Cloud, row: Row[Any], *, default_route: bool) -> PortWire:
         gateway=str(subnet[1]),
         mtu=cloud.settings.network_mtu,
         default_route=default_route,
-    )
-
-
-def _filter(row: Row[Any], specs: list[ContainerSpec], groups: dict[tuple[str, str], tuple[Rule, ...]]) -> PortFilter:
-    """Open to the own project unless security groups were named and ``default`` is not among them."""
-    named = [group for spec in specs for group in spec.security_groups]
-    rules: list[Rule] = [rule for group in named for rule in groups.get((row.project_id, group), ())]
-    for spec in specs:
-        for exposed in spec.exposed_ports:
-            number, _, protocol = exposed.partition("/")
-            rules.append(Rule(protocol=protocol or "tcp", port_min=int(number), port_max=int(number)))
-    return PortFilter(
-        uuid=row.uuid,
-        address=row.address,
-        mac=row.mac,
-        network=row.network_uuid,
-        project_id=row.project_id,
-        project_open=not named or "default" in named,
-        rules=tuple(rules),
     )

@@ -9,11 +9,20 @@ from msgspec import Struct, field, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import cloud_networks, cloud_ports, containers, images, mounts, quotas, recording, wiring
+from higgins.control import (
+    attachments,
+    cloud_networks,
+    cloud_ports,
+    containers,
+    images,
+    mounts,
+    quotas,
+    recording,
+    wiring,
+)
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
-    check_groups,
     generated_name,
     insert_ports,
     insert_workload,
@@ -21,6 +30,7 @@ from higgins.control.creating import (
     remember,
     repeated,
     with_class,
+    with_groups,
     with_registry,
 )
 from higgins.control.lookup import held, page, workload_row
@@ -91,12 +101,14 @@ async def create(
         shared: dict[str, dict[str, Any]] = {}
         hosts: frozenset[int] = frozenset()
         used: list[str] = []
+        attaches = False
         specs: list[tuple[str, ContainerSpec]] = []
         for role, spec in ordered:
             images.check_image(spec.image)
-            check_groups(conn, cloud, actor, spec)
-            asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, spec))
-            resolved = mounts.resolve(conn, cloud, actor, asked, made=shared)
+            grouped = with_groups(conn, cloud, actor, spec)
+            asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, grouped))
+            resolved = mounts.resolve(conn, cloud, actor, asked, stored=stored, made=shared)
+            attaches = attaches or resolved.attaches
             hosts |= resolved.hosts
             used += resolved.used
             specs.append((role, resolved.spec))
@@ -110,7 +122,7 @@ async def create(
         need = need_of(
             conn, actor.project_id, members,
             cpu=cpu, memory=memory, disk=disk + mounts.unplaced(conn, used, rows), volumes=hosts,
-            inits=len(draft.init_containers),
+            inits=len(draft.init_containers), attaches=attaches,
         )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
         need = structs.replace(need, disk=disk)
@@ -119,9 +131,9 @@ async def create(
             conn, cloud, actor, uuid=uuid, kind="capsule", name=name, need=need, host=chosen, reason=reason,
             spec=to_json(kept),
         )  # fmt: skip
-        mounts.insert(conn, rows, workload_id, chosen.id if chosen else None)
+        mounts.insert(conn, cloud, rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
-            mounts.place(conn, used, chosen.id)
+            mounts.place(conn, cloud, used, chosen.id)
         addresses: dict[str, Any] = {}
         if chosen is not None:
             addresses = insert_ports(conn, nets, workload_id)
@@ -145,12 +157,14 @@ async def create(
         recording.record_action(conn, cloud, actor, uuid, "create", generation=1)
         if chosen is not None:
             touch_host(conn, chosen.id)
+            wiring.tell_neighbours(conn, cloud, workload_id)
         if idempotency_key is not None:
             remember(conn, cloud, actor, idempotency_key, body_hash, uuid)
         made = conn.execute(sa.select(workload).where(workload.c.id == workload_id)).one()
         return _of(conn, cloud, [made])[0]
 
-    return await quotas.write(cloud, work)
+    async with attachments.looked_up(cloud, actor, [*draft.init_containers, *draft.containers]) as stored:
+        return await quotas.write(cloud, work)
 
 
 async def get(cloud: Cloud, actor: Actor, ident: str) -> Capsule:

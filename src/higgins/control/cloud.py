@@ -2,17 +2,23 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from cryptography.fernet import Fernet
 from msgspec import Struct, field
 
+from higgins.control.feed import Feed
 from higgins.control.link import HostStreams
 from higgins.control.placement.fleet import FleetCache
 from higgins.control.terminals import OpenTerminals
+from higgins.model.block_storage import BlockStorage
 from higgins.model.errors import HigginsError, HostUnavailable
 from higgins.model.limits import Limits
 from higgins.model.networking import Networking
 from higgins.store.database import Store
+
+if TYPE_CHECKING:
+    from higgins.control.delivery import Depot
 
 
 class Actor(Struct, frozen=True, kw_only=True):
@@ -23,7 +29,7 @@ class Actor(Struct, frozen=True, kw_only=True):
     roles: frozenset[str] = frozenset()
     is_admin: bool = False
     request_id: str = ""
-    token: str = ""  # to ask other services in the caller's name; empty where callers have none
+    token: str = ""  # of Keystone's, to speak to other services with
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -44,6 +50,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     network_pool: str = "10.192.0.0/10"
     network_prefix: int = 20
     network_mtu: int = 1500
+    overlay: bool = False  # networks span hosts
+    security_groups: int = 100  # of a project, and below the rules of one group; -1 is no limit
+    security_group_rules: int = 100
     unique_names: str = ""  # "" | project | global
     host_lease: float = 60
     console_ttl: float = 60
@@ -57,6 +66,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     hypervisor_classes: tuple[str, ...] = ()
     hypervisor_only: bool = False
     hypervisor_only_projects: tuple[str, ...] = ()
+    image_driver: str = "docker"  # of containers that name none
 
 
 class WrongSecret(HigginsError):
@@ -79,14 +89,19 @@ class Cloud:
         self.secrets = Fernet(secret)
         self.consoles = OpenTerminals()
         self.fleet = FleetCache()
+        self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
+        self.feed = Feed(store, self.now)
         self._hosts: dict[str, HostStreams] = {}
         #: Finds the way to a host that is not in this process, by its name; None where there is no such host.
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None
+        #: The service that volumes are made and found in, where hosts' disks are not all there is.
+        self.storage: BlockStorage | None = None
         #: Who keeps the limits of projects, where the database does not.
         self.limits: Limits | None = None
         #: The cloud's own network service, where networks are not Higgins'.
         self.networking: Networking | None = None
-        self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
+        #: Where images of the cloud's image service are, if it has one.
+        self.depot: Depot | None = None
 
     def connect(self, host: str, streams: HostStreams) -> None:
         """From now on ``host`` is reached through ``streams``."""

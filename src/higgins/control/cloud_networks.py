@@ -69,6 +69,14 @@ async def _groups(service: Networking, actor: Actor, names: Sequence[str]) -> tu
     return tuple(dict.fromkeys(found))
 
 
+async def groups(cloud: Cloud, actor: Actor, name: str) -> tuple[str, str] | None:
+    """The ids of a security group and of the project's default one; None where groups are Higgins' own."""
+    if cloud.networking is None:
+        return None
+    (found,), (default,) = [await _groups(cloud.networking, actor, (one,)) for one in (name, "default")]
+    return found, default
+
+
 async def find_network(service: Networking, actor: Actor, ident: str) -> CloudNetwork:
     """One network that the caller sees, by id or name. Raises NotFound, Conflict."""
     found = await service.find_networks(actor.token, ident)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
@@ -119,22 +119,34 @@ def want_again(conn: Connection, cloud: Cloud, workload_id: int, *, states: Sequ
     ask(conn, cloud, cloud_port, *mine, state="wanted", reason=None)
 
 
+def groups_of(conn: Connection, workload_id: int) -> tuple[str, ...]:
+    """The security groups that the ports made for a workload are in; nothing where those are the default one."""
+    found = [ask_decoder.decode(row.asked) for row in of_workload(conn, workload_id) if not row.given]
+    return tuple(dict.fromkeys(group for one in found for group in one.groups))
+
+
+def regroup(conn: Connection, cloud: Cloud, workload_id: int, groups: tuple[str, ...]) -> None:
+    """Have the ports that were made for a workload be in other security groups; a given port keeps its own."""
+    for row in of_workload(conn, workload_id):
+        if not row.given:
+            new = to_json(structs.replace(ask_decoder.decode(row.asked), groups=groups))
+            ask(conn, cloud, cloud_port, cloud_port.c.id == row.id, asked=new)
+
+
 def want_anew(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
     """A port that was ready is no more: another one is made, and plugged in its stead."""
     values = {"state": "wanted", "port": None, "wire": str(uuids.uuid4()), "late": True}
     ask(conn, cloud, cloud_port, cloud_port.c.id == row.id, **values)
 
 
-def waits(rows: Sequence[Row[Any]]) -> Waits | None:
-    """What a workload waits for before it can be made."""
-    refused = [row for row in rows if row.state == "refused"]
-    if refused:
-        return Waits(reason=refused[0].reason or "", refused=True, holds=any(not row.late for row in refused))
-    wanted = [row for row in rows if row.state == "wanted"]
-    if not wanted:
-        return None
-    reason = next((row.trouble for row in wanted if row.trouble), "")
-    return Waits(reason=reason, holds=any(not row.late for row in wanted))
+def waits(rows: Sequence[Row[Any]]) -> list[Waits]:
+    """What a workload waits for; a port that is attached to what is there already holds nothing up."""
+    return [
+        Waits(reason=(row.reason if row.state == "refused" else row.trouble) or "", refused=refused, holds=not row.late)
+        for row in rows
+        if row.state in ("wanted", "refused")
+        for refused in [row.state == "refused"]
+    ]
 
 
 def wires(rows: Sequence[Row[Any]]) -> tuple[PortWire, ...]:

@@ -12,11 +12,20 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import cloud_networks, cloud_ports, images, mounts, quotas, recording, wiring
+from higgins.control import (
+    attachments,
+    cloud_networks,
+    cloud_ports,
+    delivery,
+    mounts,
+    quotas,
+    recording,
+    security_groups,
+    wiring,
+)
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
-    check_image_driver,
     check_name,
     create,
     dry_run,
@@ -30,8 +39,8 @@ from higgins.control.placement.filters import SLACK
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
 from higgins.control.requests import NetRequest, PortAsk
-from higgins.control.rows import addresses_of, container_of, known_of, spec_decoder, to_json
-from higgins.model.container import ALLOWED, ContainerSpec, Goal, Status, TaskState
+from higgins.control.rows import COLUMNS, addresses_of, container_of, known_of, plain_of, spec_decoder, to_json
+from higgins.model.container import ALLOWED, MOST_GROUPS, ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import Conflict, Forbidden, Invalid, InvalidState, NotFound
 from higgins.model.resources import Container
 from higgins.store.database import touch_host
@@ -39,9 +48,12 @@ from higgins.store.schema import action, container, host, workload
 from higgins.store.schema import port as ports_table
 
 __all__ = [
-    "Draft", "NetRequest", "create", "delete", "dry_run", "find", "get", "kill", "network_attach", "network_detach",
-    "network_list", "pause", "reboot", "rebuild", "rename", "start", "stop", "unpause", "update", "wait",
+    "Draft", "NetRequest", "add_security_group", "create", "delete", "dry_run", "find", "get", "kill", "network_attach",
+    "network_detach", "network_list", "pause", "reboot", "rebuild", "remove_security_group", "rename", "start", "stop",
+    "unpause", "update", "wait",
 ]  # fmt: skip
+
+_PLAIN = sa.select(*COLUMNS).where(container.c.role == "plain")
 
 
 async def get(cloud: Cloud, actor: Actor, ident: str) -> Container:
@@ -60,10 +72,10 @@ async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Container]:
     def work(conn: Connection) -> list[Container]:
         project = None if query.all_projects and actor.is_admin else actor.project_id
         conditions, order = page(container, query, SORT_KEYS, conn, "container", project=project)
-        conditions += [container.c.role == "plain", *filter_conditions(query)]
-        rows = conn.execute(sa.select(container).where(*conditions).order_by(*order).limit(query.limit)).all()
+        conditions += filter_conditions(query)
+        rows = conn.execute(_PLAIN.where(*conditions).order_by(*order).limit(query.limit)).all()
         now = cloud.now()
-        return [container_of(row, row.uuid, now) for row in rows]
+        return [plain_of(row, now) for row in rows]
 
     return await cloud.store.read(work)
 
@@ -86,6 +98,7 @@ def changed(
     )
     conn.execute(sa.update(container).where(container.c.id == row.id).values(**values, updated_at=now))
     recording.record_action(conn, cloud, actor, row.uuid, name, generation=generation)
+    attachments.retry(conn, cloud, row.spec)
     if row.host_id is not None:
         touch_host(conn, row.host_id)
     if values.get("status", row.status) != row.status:
@@ -126,7 +139,7 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
     need = need_of(
         conn, row.project_id, [spec],
         cpu=spec.cpu, memory=spec.memory, disk=spec.disk + mounts.unplaced(conn, mounted, []),
-        volumes=mounts.hosts_of(conn, [spec]),
+        volumes=mounts.hosts_of(conn, [spec]), attaches=bool(attachments.of_workload(conn, row.workload_id)),
         workload_id=row.workload_id,
     )  # fmt: skip
     chosen, reason = place(conn, cloud, need)
@@ -138,7 +151,7 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
         .values(host_id=chosen.id, status=Status.CREATING, status_reason=None)
     )
     take_cores(conn, chosen.id, row.workload_id, chosen.cores)
-    mounts.place(conn, mounted, chosen.id)
+    mounts.place(conn, cloud, mounted, chosen.id)
     owner = Actor(user_id=row.user_id, project_id=row.project_id)
     kept = conn.execute(sa.select(workload.c.spec).where(workload.c.id == row.workload_id)).scalar_one()
     wanted = wiring.wanted_decoder.decode(kept)
@@ -147,6 +160,7 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
     cloud_ports.insert(
         conn, cloud, wanted.ports, workload_id=row.workload_id, device=row.workload_uuid, project_id=row.project_id
     )
+    wiring.tell_neighbours(conn, cloud, row.workload_id)
     touch_host(conn, chosen.id)
     return {"host": chosen.name, "addresses": to_json(addresses), "status": Status.CREATING}
 
@@ -253,17 +267,22 @@ async def rebuild(
     *,
     image: str | None = None,
     image_driver: str | None = None,
+    token: str = "",
 ) -> None:
-    """Make it anew from its image, or from another. The old one goes once the new image is there."""
+    """Make it anew from its image, or from another. The old one goes once the new image is there.
+
+    One of the image service stays what it was when it was asked for, unless it is asked for again with ``token``: by
+    name, or because its policy is always to have it as it is now.
+    """
+    before = (await get(cloud, actor, ident)).spec
+    chosen = structs.replace(before, image=image or before.image, image_driver=image_driver or before.image_driver)
+    if chosen != before or image is not None or chosen.image_pull_policy == "always":
+        chosen = await delivery.pinned(cloud, actor, token, chosen)
 
     def values(row: Row[Any]) -> dict[str, Any]:
-        spec = spec_decoder.decode(row.spec)
-        if image is not None:
-            images.check_image(image)
-            spec = structs.replace(spec, image=image)
-        if image_driver is not None:
-            check_image_driver(image_driver)
-            spec = structs.replace(spec, image_driver=image_driver)
+        spec = structs.replace(
+            spec_decoder.decode(row.spec), image=chosen.image, image_driver=chosen.image_driver, found=chosen.found
+        )
         return {
             "spec": to_json(spec),
             "image": spec.image,
@@ -360,8 +379,9 @@ def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
     for host_id in (row.host_id, row.next_host_id):
         if host_id is not None:
             let_go(conn, row, host_id)
-    mounts.drop(conn, workload_id)
+    mounts.drop(conn, cloud, workload_id)
     cloud_ports.abandon(conn, cloud, workload_id)
+    wiring.tell_neighbours(conn, cloud, workload_id)
     conn.execute(sa.delete(ports_table).where(ports_table.c.workload_id == workload_id))
     for member in members:
         recording.record_event(
@@ -471,14 +491,7 @@ async def rename(cloud: Cloud, actor: Actor, ident: str, name: str) -> Container
 def _call(conn: Connection, row: Row[Any], name: str) -> None:
     """Its neighbours shall find it by its new name: their hosts are told, too."""
     conn.execute(sa.update(workload).where(workload.c.id == row.workload_id).values(name=name))
-    mine = sa.select(ports_table.c.network_id).where(ports_table.c.workload_id == row.workload_id)
-    hosts = (
-        sa.select(workload.c.host_id)
-        .join(ports_table, ports_table.c.workload_id == workload.c.id)
-        .where(ports_table.c.network_id.in_(mine), workload.c.host_id.is_not(None), workload.c.host_id != row.host_id)
-    )
-    for number in sorted(set(conn.execute(hosts).scalars())):
-        touch_host(conn, number)
+    wiring.touch_neighbours(conn, row.workload_id)
 
 
 async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest) -> None:
@@ -499,6 +512,7 @@ async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest
             raise Conflict(f"Container {row.uuid} is on network {chosen.name} already.")
         position = max((one.position for one in ports), default=-1) + 1
         wiring.make_port(conn, chosen, row.workload_id, position, wanted)
+        wiring.tell_neighbours(conn, cloud, row.workload_id)
         _addresses_changed(conn, cloud, actor, row, "network_attach", TaskState.NETWORK_ATTACHING)
 
     await cloud.store.write(work)
@@ -534,13 +548,12 @@ async def network_detach(
         gone = [one for one in ports if port == one.uuid or network in (one.network_uuid, one.network_name)]
         if not gone:
             raise NotFound("port" if port else "network", port or network or "")
-        if len(gone) == len(ports):
-            raise Invalid("network: a container keeps at least one network.")
+        wiring.tell_neighbours(conn, cloud, row.workload_id)
         conn.execute(sa.delete(ports_table).where(ports_table.c.id.in_([one.id for one in gone])))
-        if ports[0] in gone:
+        left = [one for one in ports if one not in gone]
+        if left and ports[0] in gone:
             # It led out, and the next one does so now: as another port, since its host plugs a port only once.
-            first = next(one.id for one in ports if one not in gone)
-            conn.execute(sa.update(ports_table).where(ports_table.c.id == first).values(uuid=str(uuids.uuid4())))
+            conn.execute(sa.update(ports_table).where(ports_table.c.id == left[0].id).values(uuid=str(uuids.uuid4())))
         _addresses_changed(conn, cloud, actor, row, "network_detach", TaskState.NETWORK_DETACHING)
 
     await cloud.store.write(work)
@@ -584,6 +597,72 @@ async def network_list(cloud: Cloud, actor: Actor, ident: str) -> list[dict[str,
         ]
 
     return await cloud.store.read(work)
+
+
+async def add_security_group(cloud: Cloud, actor: Actor, ident: str, name: str) -> None:
+    """Have one more group's rules let traffic in to it. One that was in no other is in ``default`` still."""
+    known = await cloud_networks.groups(cloud, actor, name)
+
+    def work(conn: Connection) -> None:
+        row, spec, mine, group = _group(conn, cloud, actor, ident, "add_security_group", name, known)
+        if group in mine:
+            raise Invalid(f"name: security group {name} has been added to the container already.")
+        if len(mine) == MOST_GROUPS:
+            raise Invalid(f"name: a container is in {MOST_GROUPS} security groups at most.")
+        _regroup(conn, cloud, actor, row, "add_security_group", spec, (*mine, group), TaskState.GROUP_ADDING)
+
+    await cloud.store.write(work)
+
+
+async def remove_security_group(cloud: Cloud, actor: Actor, ident: str, name: str) -> None:
+    """Have a group's rules not count for it any more."""
+    known = await cloud_networks.groups(cloud, actor, name)
+
+    def work(conn: Connection) -> None:
+        row, spec, mine, group = _group(conn, cloud, actor, ident, "remove_security_group", name, known)
+        if group not in mine:
+            raise Invalid(f"name: security group {name} was not added to the container.")
+        if len(mine) == 1:
+            raise Invalid("name: a container keeps at least one security group.")
+        left = tuple(one for one in mine if one != group)
+        _regroup(conn, cloud, actor, row, "remove_security_group", spec, left, TaskState.GROUP_REMOVING)
+
+    await cloud.store.write(work)
+
+
+def _group(
+    conn: Connection, cloud: Cloud, actor: Actor, ident: str, verb: str, name: str, known: tuple[str, str] | None
+) -> tuple[Row[Any], ContainerSpec, tuple[str, ...], str]:
+    """The container, its spec, the groups that it is in, and the one that is named.
+
+    ``known`` are the ids of that one and of the default one where groups are the network service's.
+    """
+    row = _target(conn, actor, ident, verb)
+    if known is not None:
+        group, default = known
+        spec = spec_decoder.decode(row.spec)
+        return row, spec, cloud_ports.groups_of(conn, row.workload_id) or (default,), group
+    quotas.hold_names(conn, row.project_id)  # the group stays, and its rules
+    spec = spec_decoder.decode(row.spec)
+    mine = security_groups.resolve(conn, cloud, row.project_id, spec.security_groups or (security_groups.DEFAULT,))
+    (group,) = security_groups.resolve(conn, cloud, row.project_id, (name,))
+    return row, spec, mine, group
+
+
+def _regroup(
+    conn: Connection,
+    cloud: Cloud,
+    actor: Actor,
+    row: Row[Any],
+    verb: str,
+    spec: ContainerSpec,
+    groups: tuple[str, ...],
+    task: TaskState,
+) -> None:
+    new = structs.replace(spec, security_groups=groups)
+    if cloud.networking is not None:
+        cloud_ports.regroup(conn, cloud, row.workload_id, groups)
+    changed(conn, cloud, actor, row, verb, {"spec": to_json(new), "task_state": task})
 
 
 async def wait(cloud: Cloud, actor: Actor, ident: str, status: str, timeout: float) -> Container:

@@ -9,7 +9,17 @@ import sqlalchemy as sa
 from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
-from higgins.control import cloud_networks, cloud_ports, images, mounts, quotas, recording, wiring
+from higgins.control import (
+    attachments,
+    cloud_networks,
+    cloud_ports,
+    images,
+    mounts,
+    quotas,
+    recording,
+    security_groups,
+    wiring,
+)
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.placement.choosing import Chosen, choose, place
 from higgins.control.placement.claims import take_cores
@@ -18,10 +28,10 @@ from higgins.control.placement.needs import Need, need_of
 from higgins.control.requests import NetRequest
 from higgins.control.rows import addresses_of, container_of, to_json
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
-from higgins.model.errors import AlreadyExists, Conflict, Forbidden, Invalid, NotFound
+from higgins.model.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from higgins.model.resources import Container
 from higgins.store.database import touch_host
-from higgins.store.schema import container, idempotency, registry, security_group, workload
+from higgins.store.schema import container, idempotency, registry, workload
 
 _GREEK = (
     *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
@@ -67,25 +77,26 @@ async def create(
                 if there is None:
                     raise Conflict("The container made with this Idempotency-Key is deleted already.")
                 return container_of(there, before, cloud.now())
-        quotas.hold(conn, actor.project_id)
+        held = quotas.hold(conn, actor.project_id)
         uuid = str(uuids.uuid4())
         name = draft.name or generated_name()
         images.check_image(draft.spec.image)
-        check_image_driver(draft.spec.image_driver)
         check_name(conn, cloud, actor, name)
-        check_groups(conn, cloud, actor, draft.spec)
-        asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, draft.spec))
-        resolved = mounts.resolve(conn, cloud, actor, asked)
+        grouped = with_groups(conn, cloud, actor, draft.spec)
+        asked = with_class(cloud.settings, actor.project_id, with_registry(conn, actor, grouped))
+        resolved = mounts.resolve(conn, cloud, actor, asked, stored=stored)
         spec = resolved.spec
         nets = wiring.resolve(conn, cloud, actor, draft.nets)
         new = sum(row["size"] for row in resolved.rows)
         quotas.charge(
-            conn, cloud, actor.project_id, containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk + new
-        )
+            conn, cloud, actor.project_id,
+            containers=1, cpu=spec.cpu, memory=spec.memory, disk=spec.disk + new, held=held,
+        )  # fmt: skip
         unplaced = mounts.unplaced(conn, resolved.used, resolved.rows)
         need = need_of(
             conn, actor.project_id, [spec],
             cpu=spec.cpu, memory=spec.memory, disk=spec.disk + unplaced, volumes=resolved.hosts,
+            attaches=resolved.attaches,
         )  # fmt: skip
         chosen, reason = place(conn, cloud, need)
         need = structs.replace(need, disk=spec.disk)  # volumes keep their part of the host when the container goes
@@ -93,9 +104,9 @@ async def create(
             conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason,
             spec=to_json(wiring.Wanted(draft.nets, asks)),
         )  # fmt: skip
-        mounts.insert(conn, resolved.rows, workload_id, chosen.id if chosen else None)
+        mounts.insert(conn, cloud, resolved.rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
-            mounts.place(conn, resolved.used, chosen.id)
+            mounts.place(conn, cloud, resolved.used, chosen.id)
         addresses: dict[str, Any] = {}
         if chosen is not None:
             addresses = insert_ports(conn, nets, workload_id)
@@ -110,12 +121,13 @@ async def create(
             "addresses": to_json(addresses),
             "created_at": cloud.now(),
         }
-        conn.execute(sa.insert(container).values(row))
+        conn.execute(sa.insert(container), row)
         recording.record_action(conn, cloud, actor, uuid, "create", generation=1)
         if chosen is None:
             recording.finish_actions(conn, cloud, [uuid], 1, reason)
         else:
             touch_host(conn, chosen.id)
+            wiring.tell_neighbours(conn, cloud, workload_id)
         recording.record_event(
             conn, cloud, project_id=actor.project_id, uuid=uuid, name=name, status=row["status"], reason=reason or None
         )
@@ -137,26 +149,29 @@ async def create(
             created_at=row["created_at"],
         )
 
-    return await quotas.write(cloud, work)
+    async with attachments.looked_up(cloud, actor, [draft.spec]) as stored:
+        return await quotas.write(cloud, work)
 
 
 async def dry_run(cloud: Cloud, actor: Actor, draft: Draft) -> dict[str, Any]:
     """Where a container would go now, and why not to the other hosts. Nothing is changed."""
 
     def work(conn: Connection) -> dict[str, Any]:
-        resolved = mounts.resolve(conn, cloud, actor, draft.spec)
+        resolved = mounts.resolve(conn, cloud, actor, draft.spec, stored=stored)
         spec = with_class(cloud.settings, actor.project_id, draft.spec)
         need = need_of(
             conn, actor.project_id, [spec],
             cpu=spec.cpu, memory=spec.memory,
             disk=spec.disk + mounts.unplaced(conn, resolved.used, resolved.rows), volumes=resolved.hosts,
+            attaches=resolved.attaches,
         )  # fmt: skip
         fleet = cloud.fleet.get(conn)
         choice = choose(Question(fleet=fleet, need=need, settings=cloud.settings, now=cloud.now()))
         names = choice.names()
         return {"host": names[0] if names else None, "candidates": names, "refused": choice.refused()}
 
-    return await cloud.store.read(work)
+    async with attachments.looked_up(cloud, actor, [draft.spec], trusting=False) as stored:
+        return await cloud.store.read(work)
 
 
 def check_name(conn: Connection, cloud: Cloud, actor: Actor, name: str) -> None:
@@ -170,12 +185,6 @@ def check_name(conn: Connection, cloud: Cloud, actor: Actor, name: str) -> None:
         query = query.where(container.c.project_id == actor.project_id)
     if conn.execute(query).first() is not None:
         raise AlreadyExists("container", name)
-
-
-def check_image_driver(name: str) -> None:
-    """Raises Invalid for a way of getting images that this cloud does not have."""
-    if name != "docker":
-        raise Invalid(f"image_driver: {name} is not set up in this cloud; leave it out, or ask for docker.")
 
 
 def with_registry(conn: Connection, actor: Actor, spec: ContainerSpec) -> ContainerSpec:
@@ -211,19 +220,15 @@ def with_class(settings: Settings, project_id: str, spec: ContainerSpec) -> Cont
     return spec
 
 
-def check_groups(conn: Connection, cloud: Cloud, actor: Actor, spec: ContainerSpec) -> None:
-    """Raises NotFound for a security group that is not there, where groups are not the cloud's network service's."""
+def with_groups(conn: Connection, cloud: Cloud, actor: Actor, spec: ContainerSpec) -> ContainerSpec:
+    """The spec with the uuids of the security groups that it names. Raises NotFound.
+
+    Those of the cloud's network service were looked up before the transaction, and are their ports'.
+    """
     if cloud.networking is not None:
-        return
-    for name in spec.security_groups:
-        if name == "default":
-            continue
-        query = sa.select(security_group.c.id).where(
-            security_group.c.project_id == actor.project_id,
-            sa.or_(security_group.c.name == name, security_group.c.uuid == name),
-        )
-        if conn.execute(query).first() is None:
-            raise NotFound("security_group", name)
+        return spec
+    found = security_groups.resolve(conn, cloud, actor.project_id, spec.security_groups)
+    return structs.replace(spec, security_groups=found) if found else spec
 
 
 def insert_workload(
@@ -241,25 +246,26 @@ def insert_workload(
 ) -> int:
     """Write the workload's row and take its cores; its number."""
     result = conn.execute(
-        sa.insert(workload).values(
-            uuid=uuid,
-            kind=kind,
-            name=name,
-            project_id=actor.project_id,
-            user_id=actor.user_id,
-            host_id=host.id if host else None,
-            group_name=need.group,
-            generation=1,
-            observed=0,
-            deleting=False,
-            cpu=need.cpu,
-            memory=need.memory,
-            disk=need.disk,
-            spec=spec,
-            status=Status.CREATING if host else Status.ERROR,
-            status_reason=reason or None,
-            created_at=cloud.now(),
-        )
+        sa.insert(workload),
+        {
+            "uuid": uuid,
+            "kind": kind,
+            "name": name,
+            "project_id": actor.project_id,
+            "user_id": actor.user_id,
+            "host_id": host.id if host else None,
+            "group_name": need.group,
+            "generation": 1,
+            "observed": 0,
+            "deleting": False,
+            "cpu": need.cpu,
+            "memory": need.memory,
+            "disk": need.disk,
+            "spec": spec,
+            "status": Status.CREATING if host else Status.ERROR,
+            "status_reason": reason or None,
+            "created_at": cloud.now(),
+        },
     )
     number = int(result.inserted_primary_key[0])  # type: ignore[index]
     if host is not None:

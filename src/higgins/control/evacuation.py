@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import cloud_ports, containers, mounts, quotas, recording
+from higgins.control import attachments, cloud_ports, containers, mounts, quotas, recording, wiring
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.link import Known
@@ -167,7 +167,8 @@ async def leave(cloud: Cloud, host_id: int, *, lost: bool = True) -> Round:
 
 def _look(conn: Connection, cloud: Cloud, host_id: int) -> tuple[list[int], list[Staying]]:
     """Which workloads of a host may leave it, and which may not whatever else there is."""
-    old = conn.execute(sa.select(silent(cloud).label("down")).where(host.c.id == host_id)).one_or_none()
+    columns = (host.c.forced_down, silent(cloud).label("down"))
+    old = conn.execute(sa.select(*columns).where(host.c.id == host_id)).one_or_none()
     if old is None:
         return [], []
     mine = sa.select(workload).where(workload.c.host_id == host_id, sa.not_(workload.c.deleting))
@@ -175,7 +176,7 @@ def _look(conn: Connection, cloud: Cloud, host_id: int) -> tuple[list[int], list
     staying: list[Staying] = []
     for row in conn.execute(mine.order_by(workload.c.id)).all():
         members = _members(conn, row.id)
-        reason = _unfit(conn, cloud, row, members, down=old.down)
+        reason = _unfit(conn, cloud, row, members, down=old.down, fenced=old.forced_down)
         if reason is None:
             going.append(row.id)
         else:
@@ -183,8 +184,15 @@ def _look(conn: Connection, cloud: Cloud, host_id: int) -> tuple[list[int], list
     return going, staying
 
 
-def _unfit(conn: Connection, cloud: Cloud, row: Row[Any], members: list[Any], *, down: bool) -> str | None:
-    """Why a workload may not leave. One whose next place is claimed goes there, whatever becomes of its host."""
+def _unfit(
+    conn: Connection, cloud: Cloud, row: Row[Any], members: list[Any], *, down: bool, fenced: bool
+) -> str | None:
+    """Why a workload may not leave. One whose next place is claimed goes there, whatever becomes of its host.
+
+    Yet a volume of Cinder goes nowhere as long as a silent host may write to it.
+    """
+    if down and not fenced and attachments.of_workload(conn, row.id):
+        return "its volume is attached to a host that does not answer and is not forced down"
     if row.next_host_id is not None:
         return None
     specs = [spec_decoder.decode(one.spec) for one in members]
@@ -210,7 +218,7 @@ def _leave(conn: Connection, cloud: Cloud, number: int, host_id: int, lost: bool
         return None
     members = _members(conn, number)
     name = row.name or members[0].name
-    reason = _unfit(conn, cloud, row, members, down=old.down)
+    reason = _unfit(conn, cloud, row, members, down=old.down, fenced=old.forced_down)
     if reason is None and old.down and not lost:
         reason = "its host does not answer"
     if reason is not None:
@@ -241,12 +249,12 @@ def _members(conn: Connection, workload_id: int) -> list[Any]:
 
 
 def _local(conn: Connection, specs: list[ContainerSpec]) -> str | None:
-    """A volume of the workload whose data lies on a host."""
+    """A volume of the workload whose data lies on a host's disk."""
     wanted = [mount.volume for spec in specs for mount in spec.mounts if mount.volume]
     if not wanted:
         return None
     query = sa.select(volume.c.name, volume.c.uuid).where(
-        volume.c.uuid.in_(wanted), volume.c.host_id.is_not(None), volume.c.content.is_(None)
+        volume.c.uuid.in_(wanted), volume.c.host_id.is_not(None), volume.c.content.is_(None), volume.c.driver == "local"
     )
     row = conn.execute(query.order_by(volume.c.id)).first()
     return (row.name or row.uuid) if row is not None else None
@@ -259,6 +267,7 @@ def _place(conn: Connection, cloud: Cloud, row: Row[Any], members: list[Any]) ->
             conn, row.project_id, [spec_decoder.decode(one.spec) for one in members],
             cpu=row.cpu, memory=row.memory, disk=row.disk,
             inits=sum(one.role == "init" for one in members), workload_id=row.id,
+            attaches=bool(attachments.of_workload(conn, row.id)),
         )  # fmt: skip
     except Invalid as error:  # asked of an older version, which took it for nothing
         return None, str(error)
@@ -318,7 +327,7 @@ def arrive(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
         .values(host_id=new, next_host_id=None, generation=row.generation + 1, updated_at=cloud.now())
     )
     members = _members(conn, row.id)
-    specs = mounts.move_files(conn, cloud, row.id, [spec_decoder.decode(one.spec) for one in members], new)
+    specs = mounts.move(conn, cloud, row.id, [spec_decoder.decode(one.spec) for one in members], new)
     for one, spec in zip(members, specs, strict=True):
         done = max(known_of(one).order_done, containers.order_of(one).seq if one.orders else 0)
         conn.execute(
@@ -335,3 +344,4 @@ def arrive(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
     cloud_ports.want_again(conn, cloud, row.id, states=cloud_ports.HERE)
     for number in (old, new):
         touch_host(conn, number)
+    wiring.tell_neighbours(conn, cloud, row.id)

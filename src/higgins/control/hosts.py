@@ -2,6 +2,8 @@
 
 import asyncio
 import uuid as uuids
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any
 
@@ -10,12 +12,13 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import assignments as assigning
-from higgins.control import observing
+from higgins.control import attachments, delivery, observing
 from higgins.control.cloud import Cloud
 from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
 from higgins.control.rows import host_of, to_json
+from higgins.images.base import Parts
 from higgins.model.container import Status
 from higgins.model.errors import Conflict, NotFound
 from higgins.model.resources import Host
@@ -26,6 +29,9 @@ from higgins.store.schema import certificate, container, host, volume, workload
 BINARY = "zun-compute"
 
 SORT_KEYS = frozenset({"id", "uuid", "hostname", "name", "created_at"})
+
+#: The part of a host's lease after which its next question renews it.
+_WORN = 1 / 12
 
 
 class LocalLink:
@@ -45,6 +51,12 @@ class LocalLink:
 
     async def volumes_deleted(self, host: int, uuids: list[str]) -> None:
         await volumes_deleted(self._cloud, host, uuids)
+
+    async def image(self, host: int, container: str, timeout: float) -> Parts | None:
+        return await delivery.contents(self._cloud, host, container, timeout)
+
+    def layer(self, host: int, container: str, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return delivery.layer(self._cloud, host, container, digest)
 
 
 def reported(cloud: Cloud, report: HostReport) -> dict[str, Any]:
@@ -109,28 +121,31 @@ def ask_again(conn: Connection, host_id: int) -> None:
 
 async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) -> Assignments | None:
     """All that a host holds once its revision is not ``since``; None after ``timeout`` seconds. Renews its lease."""
-    await seen(cloud, host_id)
+    if since < 0 or await cloud.store.read(lambda conn: _lease_is_worn(conn, cloud, host_id)):
+        await seen(cloud, host_id)
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
     with cloud.store.wakeups.listen(f"host:{host_id}") as listener:
         while True:
-            revision = await cloud.store.read(lambda conn: assigning.revision_of(conn, host_id))
-            if revision is None:
-                raise NotFound("host", str(host_id))
-            if revision != since:  # a lower one too: the database may have been restored
-                break
-            if not await listener.wait(until - loop.time()):
-                return None
-    return await cloud.store.read(lambda conn: assigning.assignments(conn, cloud, host_id))
+            told = await cloud.store.read(lambda conn: assigning.assignments(conn, cloud, host_id, since))
+            if told is not None or not await listener.wait(until - loop.time()):
+                return told
+
+
+def _lease_is_worn(conn: Connection, cloud: Cloud, host_id: int) -> bool:
+    """Whether it is time to write that a host is alive: it asks anew after each change, which may be often."""
+    seen_at = conn.execute(sa.select(host.c.seen_at).where(host.c.id == host_id)).scalar_one_or_none()
+    return seen_at is None or cloud.now() - seen_at > timedelta(seconds=cloud.settings.host_lease * _WORN)
 
 
 async def volumes_deleted(cloud: Cloud, host_id: int, uuids: list[str]) -> None:
     """The data of these volumes is gone from the host; so go their rows, and what they claimed of its disk."""
     gone = sa.select(volume.c.id, volume.c.size).where(
-        volume.c.uuid.in_(uuids), volume.c.host_id == host_id, volume.c.deleting
+        volume.c.uuid.in_(uuids), volume.c.host_id == host_id, volume.c.deleting, volume.c.driver == "local"
     )
 
     def work(conn: Connection) -> None:
+        attachments.let_go(conn, cloud, host_id, uuids)
         rows = conn.execute(gone.order_by(volume.c.id).with_for_update()).all()
         conn.execute(sa.delete(volume).where(volume.c.id.in_([row.id for row in rows])))
         freed = sum(row.size for row in rows)
@@ -191,6 +206,7 @@ async def delete(cloud: Cloud, name: str, binary: str) -> None:
         holds = sa.select(workload.c.id).where(here).limit(1)
         if conn.execute(holds).first() is not None:
             raise Conflict(f"Host {name} still holds containers.")
+        attachments.let_go(conn, cloud, row.id)
         conn.execute(sa.delete(volume).where(volume.c.host_id == row.id, volume.c.deleting))
         if conn.execute(sa.select(volume.c.id).where(volume.c.host_id == row.id).limit(1)).first() is not None:
             raise Conflict(f"Host {name} still holds volumes.")

@@ -7,7 +7,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from higgins.control import evacuation, recording
+from higgins.control import attachments, evacuation, recording, snapshots
 from higgins.control.cloud import Cloud
 from higgins.model.container import Status
 from higgins.store.database import touch_host
@@ -58,6 +58,7 @@ def sweep(conn: Connection, cloud: Cloud) -> int:
     now = cloud.now()
     conn.execute(sa.delete(console).where(console.c.expires_at < now))
     conn.execute(sa.delete(event).where(event.c.at < now - _KEEP))
+    snapshots.end_interrupted(conn, cloud)
     conn.execute(sa.delete(idempotency).where(idempotency.c.created_at < now - _KEEP))
     # Held, so that a host that speaks just now does so before this, or finds its containers Unknown and tells of them.
     silent = dict(
@@ -74,6 +75,7 @@ def sweep(conn: Connection, cloud: Cloud) -> int:
         .order_by(container.c.id)
         .with_for_update()
     ).all()
+    attachments.fenced(conn, cloud)
     for name in {row.host for row in lost}:
         touch_host(conn, silent[name])
     for row in lost:

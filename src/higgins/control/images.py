@@ -15,8 +15,8 @@ from sqlalchemy.engine import Connection
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
-from higgins.images.base import DOMAIN as GLANCE
 from higgins.model.errors import HostUnavailable, Invalid, NotFound
+from higgins.model.images import DOMAIN as GLANCE
 from higgins.model.resources import Image
 from higgins.store.schema import host, image
 

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from msgspec import Struct, field
 
+from higgins.images.base import Parts
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
 from higgins.model.resources import HostInfo
-from higgins.networks.base import PortFilter, PortWire
+from higgins.networks.base import Neighbour, PortFilter, PortWire
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
 from higgins.volumes.base import VolumeWire
 
@@ -109,11 +110,15 @@ class Assignment(Struct, frozen=True, kw_only=True):
 
 
 class Assignments(Struct, frozen=True):
-    """All that a host holds at ``revision``. ``dead_volumes`` are kept by nobody any more: delete their data."""
+    """All that a host holds at ``revision``. ``dead_volumes`` are kept by nobody any more: delete their data.
+
+    ``neighbours`` are the ports that its networks have on other hosts, where networks span hosts.
+    """
 
     revision: int
     workloads: tuple[Assignment, ...]
     dead_volumes: tuple[str, ...] = ()
+    neighbours: tuple[Neighbour, ...] = ()
 
 
 class Observation(Struct, frozen=True, kw_only=True):
@@ -142,6 +147,16 @@ class ControlLink(Protocol):
     async def volumes_deleted(self, host: int, uuids: list[str]) -> None:
         """The data of these volumes is gone."""
 
+    async def image(self, host: int, container: str, timeout: float) -> Parts | None:
+        """What the image of a container of the host consists of (of the driver glance).
+
+        None where the control plane does not have it after ``timeout`` seconds; it goes on fetching it. Raises
+        ImageNotFound, ImageRefused, and ImagePullFailed where trying again may help.
+        """
+
+    def layer(self, host: int, container: str, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """A layer of that image, a plain tar, as it comes."""
+
 
 class HostStreams(Protocol):
     """What the control plane may ask of a host directly: to look into a container, and to hold images."""
@@ -163,6 +178,7 @@ class HostStreams(Protocol):
     ) -> AbstractAsyncContextManager[tuple[PathStat, AsyncIterator[bytes]]]: ...
     async def put_archive(self, uuid: str, path: str, data: AsyncIterator[bytes]) -> None: ...
     async def commit(self, uuid: str, name: str) -> str: ...
+    def save(self, image: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image: ...
     async def remove_image(self, name: str) -> None: ...
     async def search(self, term: str) -> list[dict[str, Any]]: ...

@@ -91,13 +91,17 @@ async def put_archive(cloud: Cloud, actor: Actor, ident: str, path: str, data: A
     await host.put_archive(found.uuid, path, data)
 
 
-async def commit(cloud: Cloud, actor: Actor, ident: str, repository: str, tag: str) -> str:
+async def commit(cloud: Cloud, actor: Actor, ident: str, repository: str, tag: str, token: str = "") -> str:
     """Make an image of the container on its host; the image's uuid here.
 
-    The container's project alone has it by that name, on that host. Raises Invalid for a name that is reserved.
+    The container's project alone has it by that name, on that host. Raises Invalid for a name that is reserved. In a
+    cloud with an image service it becomes an image there, in the name of the owner of ``token``; its id there.
     """
     images.check_image(repository)
     found, host = await reach(cloud, actor, ident, "commit")
+    if cloud.depot is not None:
+        name = repository if tag == "latest" else f"{repository}:{tag}"
+        return await cloud.depot.snapshots.begin(cloud, actor, token, found, host, name)
     reference = images.committed_name(found.project_id, repository, tag)
     image_id = await host.commit(found.uuid, reference)
     image = await images.record(

@@ -1,6 +1,7 @@
 """Finding containers: one by uuid or name, many by page."""
 
 import re
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -22,6 +23,31 @@ SORT_KEYS = frozenset(
 FILTERS = frozenset({"name", "image", "project_id", "user_id", "memory", "host", "task_state", "status", "auto_remove"})
 
 
+_FOUND = sa.select(
+    container,
+    workload.c.uuid.label("workload_uuid"),
+    workload.c.generation,
+    workload.c.host_id,
+    workload.c.next_host_id,
+    workload.c.deleting,
+    workload.c.kind,
+).join(workload, workload.c.id == container.c.workload_id)
+_NAMED = _FOUND.where(
+    container.c.project_id == sa.bindparam("project_id"),
+    container.c.role == "plain",
+    container.c.name == sa.bindparam("ident"),
+).limit(2)
+
+
+@lru_cache
+def _by_uuid(*, every: bool, members: bool) -> sa.Select[Any]:
+    """Pure: the query for a container by its uuid, in ``every`` project or one, capsules' ``members`` too or not."""
+    query = _FOUND.where(container.c.uuid == sa.bindparam("ident"))
+    if not every:
+        query = query.where(container.c.project_id == sa.bindparam("project_id"))
+    return query if members else query.where(container.c.role == "plain")
+
+
 def is_uuid(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
@@ -31,30 +57,12 @@ def container_row(conn: Connection, actor: Actor, ident: str, *, members: bool =
 
     ``members`` lets a capsule's member be found by its uuid too. Raises NotFound, or Conflict for a name that two bear.
     """
-    columns = (
-        container,
-        workload.c.uuid.label("workload_uuid"),
-        workload.c.generation,
-        workload.c.host_id,
-        workload.c.next_host_id,
-        workload.c.deleting,
-        workload.c.kind,
-    )
-    base = sa.select(*columns).join(workload, workload.c.id == container.c.workload_id)
+    wanted = {"ident": ident, "project_id": actor.project_id}
     if is_uuid(ident):
-        query = base.where(container.c.uuid == ident)
-        if not actor.is_admin:
-            query = query.where(container.c.project_id == actor.project_id)
-        if not members:
-            query = query.where(container.c.role == "plain")
-        row = conn.execute(query).one_or_none()
+        row = conn.execute(_by_uuid(every=actor.is_admin, members=members), wanted).one_or_none()
         if row is not None:
             return row
-    rows = conn.execute(
-        base.where(
-            container.c.project_id == actor.project_id, container.c.name == ident, container.c.role == "plain"
-        ).limit(2)
-    ).all()
+    rows = conn.execute(_NAMED, wanted).all()
     if len(rows) > 1:
         raise Conflict(f"Several containers have the name {ident}; use the uuid.")
     if not rows:
@@ -104,6 +112,7 @@ def page(
     Raises NotFound for an unknown marker, and for one of another project.
 
     Sorted by another key than ``id`` the place of the marker is (key, id), nulls first, so that equal keys keep apart.
+    It is told so that every database finds it in an index of the key, where there is one.
     """
     if query.sort_key not in sort_keys:
         raise InvalidSortKey(f"sort_key: {query.sort_key} is not one of {', '.join(sorted(sort_keys))}.")
@@ -117,8 +126,11 @@ def page(
         if row is None:
             raise NotFound(kind, query.marker)
         beyond = ids < row.id if descending else ids > row.id
+        value = sa.literal(row.sort_value, key.type)
         if query.sort_key == "id":
             conditions.append(beyond)
+        elif not key.nullable:
+            conditions += [key <= value if descending else key >= value, sa.or_(key != value, beyond)]
         elif row.sort_value is None:
             conditions.append(
                 sa.and_(key.is_(None), beyond)
@@ -126,11 +138,13 @@ def page(
                 else sa.or_(key.is_not(None), sa.and_(key.is_(None), beyond))
             )
         elif descending:
-            conditions.append(sa.or_(key < row.sort_value, key.is_(None), sa.and_(key == row.sort_value, beyond)))
+            conditions.append(sa.or_(key < value, key.is_(None), sa.and_(key == value, beyond)))
         else:
-            conditions.append(sa.or_(key > row.sort_value, sa.and_(key == row.sort_value, beyond)))
+            conditions.append(sa.or_(key > value, sa.and_(key == value, beyond)))
     if query.sort_key == "id":
         return conditions, [ids.desc() if descending else ids]
+    if not key.nullable:
+        return conditions, [key.desc(), ids.desc()] if descending else [key, ids]
     nulls_last = sa.case((key.is_(None), 1), else_=0)
     if descending:
         return conditions, [nulls_last, key.desc(), ids.desc()]

@@ -1,6 +1,7 @@
 """Volumes that a container is created with: found by name, or made for it.
 
 A volume is charged to its project's disk as long as it has it, and claimed of its host's as long as data lies there.
+Those of Cinder are neither: its own quota counts them. How they come to hosts is in ``attachments``.
 """
 
 import uuid as uuids
@@ -11,6 +12,8 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
+from higgins.control import attachments
+from higgins.control.attachments import Stored
 from higgins.control.cloud import Actor, Cloud
 from higgins.model.container import ContainerSpec, Mount
 from higgins.model.errors import NotFound
@@ -29,6 +32,11 @@ class Resolved:
         self.hosts = hosts
         self.used = used
 
+    @property
+    def attaches(self) -> bool:
+        """Whether the host must be one that volumes of Cinder can be attached to."""
+        return any("cinder" in row for row in self.rows)
+
 
 def resolve(
     conn: Connection,
@@ -36,9 +44,10 @@ def resolve(
     actor: Actor,
     spec: ContainerSpec,
     *,
+    stored: Stored,
     made: dict[str, dict[str, Any]] | None = None,
 ) -> Resolved:
-    """Find or prepare each mount's volume.
+    """Find or prepare each mount's volume; ``stored`` is what Cinder knows of them.
 
     ``source`` names a volume of the project (uuid or name); with a ``size`` it is made when it is not there, and kept.
     ``size`` alone makes one that goes with the container. ``bind`` puts a file's content there, kept encrypted.
@@ -57,11 +66,20 @@ def resolve(
                 hosts.add(found.host_id)
             mounts.append(structs.replace(mount, volume=found.uuid))
             continue
-        if named and mount.size is None:
+        theirs = stored.volumes.get(mount.source or "") if named else None
+        shared = attachments.in_use(conn, actor.project_id, theirs) if theirs is not None else None
+        if shared is not None:
+            if shared.host_id is not None:
+                hosts.add(shared.host_id)
+            mounts.append(structs.replace(mount, volume=shared.uuid))
+            continue
+        if named and mount.size is None and theirs is None:
             raise NotFound("volume", mount.source or "")
         key = mount.volume or (f"name:{mount.source}" if named else str(uuids.uuid4()))
+        if theirs is not None:
+            key = f"cinder:{theirs.id}"  # whether by its name or its id
         if key not in rows:
-            rows[key] = _new(cloud, actor, mount)
+            rows[key] = _new(cloud, actor, mount, stored)
         # The content is in the volume's row, encrypted; the spec keeps only where it goes.
         mounts.append(structs.replace(mount, volume=rows[key]["uuid"], source=mount.source if named else None))
     used = [mount.volume for mount in mounts if mount.volume]
@@ -72,6 +90,7 @@ def _find(conn: Connection, actor: Actor, ident: str) -> Row[Any] | None:
     return conn.execute(
         sa.select(volume).where(
             volume.c.project_id == actor.project_id,
+            volume.c.driver == "local",
             volume.c.workload_id.is_(None),  # what goes with a container is nothing for another to rely on
             sa.not_(volume.c.deleting),
             sa.or_(volume.c.uuid == ident, volume.c.name == ident),
@@ -79,8 +98,10 @@ def _find(conn: Connection, actor: Actor, ident: str) -> Row[Any] | None:
     ).first()
 
 
-def _new(cloud: Cloud, actor: Actor, mount: Mount) -> dict[str, Any]:
+def _new(cloud: Cloud, actor: Actor, mount: Mount, stored: Stored) -> dict[str, Any]:
     bind = mount.type == "bind"
+    if cloud.storage is not None and not bind:
+        return _of_cinder(actor, mount, stored)
     return {
         "uuid": str(uuids.uuid4()),
         "name": None if bind else mount.source,
@@ -93,19 +114,42 @@ def _new(cloud: Cloud, actor: Actor, mount: Mount) -> dict[str, Any]:
     }
 
 
-def insert(conn: Connection, rows: list[dict[str, Any]], workload_id: int, host_id: int | None) -> None:
+def _of_cinder(actor: Actor, mount: Mount, stored: Stored) -> dict[str, Any]:
+    """One that is there, by what mounts call it, or one to be made. It takes nothing of the host's disk."""
+    uuid = str(uuids.uuid4())
+    theirs = stored.volumes.get(mount.source or "")
+    stored.used = True
+    attached = {
+        "cinder_id": theirs.id if theirs else None,
+        "name": theirs.name if theirs else mount.source or f"higgins-{uuid}",
+        "size": theirs.size if theirs else mount.size or _DEFAULT_SIZE,
+        "made": theirs is None,
+        "own": theirs is None and mount.source is None,
+        "multiattach": theirs is not None and theirs.multiattach,
+        "trust": stored.trust,
+    }
+    return {"uuid": uuid, "project_id": actor.project_id, "size": 0, "own": attached["own"], "cinder": attached}
+
+
+def insert(conn: Connection, cloud: Cloud, rows: list[dict[str, Any]], workload_id: int, host_id: int | None) -> None:
     for row in rows:
+        if "cinder" in row:
+            attachments.insert(
+                conn, cloud, row["cinder"], uuid=row["uuid"], project_id=row["project_id"], host_id=host_id,
+                workload_id=workload_id if row["own"] else None,
+            )  # fmt: skip
+            continue
         values = {key: value for key, value in row.items() if key != "own"}
         values |= {"workload_id": workload_id if row["own"] else None, "host_id": host_id, "deleting": False}
         conn.execute(sa.insert(volume).values(values))
 
 
-def place(conn: Connection, uuids_: list[str], host_id: int) -> None:
+def place(conn: Connection, cloud: Cloud, uuids_: list[str], host_id: int) -> None:
     """Volumes that lay nowhere yet now lie on this host."""
     if uuids_:
-        conn.execute(
-            sa.update(volume).where(volume.c.uuid.in_(uuids_), volume.c.host_id.is_(None)).values(host_id=host_id)
-        )
+        there = sa.update(volume).where(volume.c.uuid.in_(uuids_), volume.c.host_id.is_(None)).values(host_id=host_id)
+        if conn.execute(there).rowcount:
+            attachments.placed(conn, cloud, uuids_)
 
 
 def unplaced(conn: Connection, resolved: list[str], rows: list[dict[str, Any]]) -> int:
@@ -134,14 +178,17 @@ def hosts_of(conn: Connection, specs: list[ContainerSpec]) -> frozenset[int]:
     return frozenset(number for number in conn.execute(query).scalars() if number is not None)
 
 
-def move_files(
+def move(
     conn: Connection, cloud: Cloud, workload_id: int, specs: list[ContainerSpec], host_id: int
 ) -> list[ContainerSpec]:
-    """Have a workload's files written on another host: as new volumes, the old ones go. The specs with the new ones."""
+    """Have a workload's files written on another host: as new volumes, the old ones go. The specs with the new ones.
+
+    Its volumes of Cinder are attached there, once they have left where they were.
+    """
     mine = sa.select(volume).where(
         volume.c.workload_id == workload_id, volume.c.content.is_not(None), volume.c.host_id.is_not(None)
     )
-    new: dict[str, str] = {}
+    new: dict[str, str] = attachments.move(conn, cloud, workload_id, host_id)
     for row in conn.execute(mine).all():
         new[row.uuid] = str(uuids.uuid4())
         values = {"project_id": row.project_id, "size": row.size, "content": row.content, "host_id": host_id}
@@ -161,8 +208,14 @@ def move_files(
     ]
 
 
-def drop(conn: Connection, workload_id: int) -> None:
-    """The workload's own volumes go: those with data on a host are marked until the host has deleted it."""
+def drop(conn: Connection, cloud: Cloud, workload_id: int) -> None:
+    """The workload's own volumes go: those with data on a host are marked until the host has deleted it.
+
+    The volumes of Cinder that nobody else uses go from the host; what was made for the workload goes altogether.
+    """
+    for row in attachments.of_workload(conn, workload_id):
+        if not attachments.shared(conn, row, workload_id):
+            attachments.release(conn, cloud, row)
     mine = volume.c.workload_id == workload_id
     conn.execute(sa.delete(volume).where(mine, volume.c.host_id.is_(None)))
     conn.execute(sa.update(volume).where(mine).values(workload_id=None, deleting=True, content=None))

@@ -162,7 +162,8 @@ class PortKeeping:
                     raise NotFound("port", ident)
                 if now.device not in ("", row.device):
                     return Refused(f"Port {ident} is in use by {now.owner} {now.device}.")
-            return await self._service.bind(ident, host=host_name, device=row.device)
+            groups = ask_decoder.decode(row.asked).groups
+            return await self._service.bind(ident, host=host_name, device=row.device, groups=groups or None)
         except NotFound:
             return Refused(_not_there(ident)) if row.given else None
         except HigginsError as error:
@@ -207,6 +208,7 @@ class PortKeeping:
     async def _check(self, rows: list[Row[Any]]) -> dict[int, Written | Later]:
         """Whether ports are still there and what they were. One of ours that somebody deleted is made anew."""
         there = await self._service.ports([row.port for row in rows])
+        await asyncio.gather(*(self._regroup(row, there[row.port]) for row in rows if row.port in there))
         described = await self._service.describe([one.network for one in there.values()])
         results: dict[int, Written | Later] = {}
         for row in rows:
@@ -218,6 +220,12 @@ class PortKeeping:
             else:
                 results[row.id] = self._same
         return results
+
+    async def _regroup(self, row: Row[Any], port: CloudPort) -> None:
+        """Have a port be in the security groups that its container is in."""
+        groups = ask_decoder.decode(row.asked).groups
+        if groups and not row.given and set(groups) != set(port.groups):
+            await self._service.bind(port.id, host=port.host, device=row.device, groups=groups)
 
     def _same(self, conn: Connection, row: Row[Any]) -> None:
         if row.state == "ready" and row.due_at is None:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud, Settings
@@ -21,6 +22,25 @@ T = TypeVar("T")
 RESOURCES = ("containers", "memory", "cpu", "disk")
 
 
+_COUNTED = project.c["containers", "cpu", "memory", "disk"]
+_USED = sa.select(project).where(project.c.id == sa.bindparam("project_id"))
+_HELD = _USED.with_for_update()
+_CHARGE = (
+    sa.update(project)
+    .where(project.c.id == sa.bindparam("project_id"))
+    .values({column: column + sa.bindparam(f"added_{name}") for name, column in _COUNTED.items()})
+)
+#: The class's first, since the project's own go before them.
+_LIMITS = sa.union_all(
+    sa.select(sa.literal(0).label("own"), quota_class.c.resource, quota_class.c.hard_limit).where(
+        quota_class.c.class_name == "default"
+    ),
+    sa.select(sa.literal(1), quota.c.resource, quota.c.hard_limit).where(
+        quota.c.project_id == sa.bindparam("project_id")
+    ),
+)
+
+
 def limits(conn: Connection, cloud: Cloud, project_id: str) -> dict[str, int]:
     """The limits in force: the project's own, else the class ``default``, else the configuration's.
 
@@ -28,10 +48,8 @@ def limits(conn: Connection, cloud: Cloud, project_id: str) -> dict[str, int]:
     """
     if cloud.limits is not None:
         return cloud.limits.known(project_id)
-    own = dict(
-        conn.execute(sa.select(quota.c.resource, quota.c.hard_limit).where(quota.c.project_id == project_id)).all()
-    )
-    return {**defaults_of(conn, cloud.settings), **own}
+    rows = conn.execute(_LIMITS, {"project_id": project_id}).all()
+    return {**cloud.settings.quota, **{row.resource: row.hard_limit for row in sorted(rows)}}
 
 
 def defaults_of(conn: Connection, settings: Settings, class_name: str = "default") -> dict[str, int]:
@@ -41,16 +59,17 @@ def defaults_of(conn: Connection, settings: Settings, class_name: str = "default
     return {**settings.quota, **dict(rows)}
 
 
-def hold(conn: Connection, project_id: str) -> None:
-    """Hold the project's row until the transaction ends: creates in one project are one after the other.
+def hold(conn: Connection, project_id: str) -> Row[Any]:
+    """Hold the project's row until the transaction ends, and give it: creates in one project are one after the other.
 
     So each sees the networks, addresses and volumes of the one before. On a Galera cluster this holds back those of the
     same node; those of another node lose when they are certified, since both charge the project, and run again.
     """
-    query = sa.select(project.c.id).where(project.c.id == project_id).with_for_update()
-    if conn.execute(query).first() is None:
+    row = conn.execute(_HELD, {"project_id": project_id}).one_or_none()
+    if row is None:
         _make(conn, project_id)
-        conn.execute(query)
+        row = conn.execute(_HELD, {"project_id": project_id}).one()
+    return row
 
 
 def hold_names(conn: Connection, project_id: str) -> None:
@@ -69,22 +88,34 @@ def _make(conn: Connection, project_id: str) -> None:
 
 
 def charge(
-    conn: Connection, cloud: Cloud, project_id: str, *, containers: int, cpu: float, memory: int, disk: int
+    conn: Connection,
+    cloud: Cloud,
+    project_id: str,
+    *,
+    containers: int,
+    cpu: float,
+    memory: int,
+    disk: int,
+    held: Row[Any] | None = None,
 ) -> None:
-    """Add to what the project uses (negative amounts give back); raises OverQuota where a raised amount is too much."""
-    t = project.c
+    """Add to what the project uses (negative amounts give back); raises OverQuota where a raised amount is too much.
+
+    Who has ``held`` the project's row and changed nothing of it since gives it, and saves a look.
+    """
     added = {"containers": containers, "cpu": cpu, "memory": memory, "disk": disk}
-    raised = {name: getattr(t, name) + amount for name, amount in added.items()}
-    update = sa.update(project).where(t.id == project_id).values(raised)
-    if conn.execute(update).rowcount == 0:
+    values = {"project_id": project_id, **{f"added_{name}": amount for name, amount in added.items()}}
+    if conn.execute(_CHARGE, values).rowcount == 0:
         _make(conn, project_id)
-        conn.execute(update)
+        conn.execute(_CHARGE, values)
     grown = [name for name, amount in added.items() if amount > 0]
     if not grown:
         return
-    used = conn.execute(sa.select(project).where(t.id == project_id)).one()
+    if held is None:
+        used = conn.execute(_USED, {"project_id": project_id}).one()._asdict()
+    else:
+        used = {name: getattr(held, name) + amount for name, amount in added.items()}
     bounds = limits(conn, cloud, project_id)
-    over = [name for name in grown if bounds[name] >= 0 and getattr(used, name) > bounds[name] + 1e-6]
+    over = [name for name in grown if bounds[name] >= 0 and used[name] > bounds[name] + 1e-6]
     if over:
         raise OverQuota(f"Quota exceeded for resources: {over}")
 

@@ -17,16 +17,17 @@ def record_action(
     now = cloud.now()
     done: dict[str, Any] = {} if generation is not None else {"finish_time": now, "result": "Success"}
     conn.execute(
-        sa.insert(action).values(
-            container_uuid=uuid,
-            request_id=actor.request_id,
-            action=name,
-            project_id=actor.project_id,
-            user_id=actor.user_id,
-            generation=generation or 0,
-            start_time=now,
+        sa.insert(action),
+        {
+            "container_uuid": uuid,
+            "request_id": actor.request_id,
+            "action": name,
+            "project_id": actor.project_id,
+            "user_id": actor.user_id,
+            "generation": generation or 0,
+            "start_time": now,
             **done,
-        )
+        },
     )
 
 
@@ -44,8 +45,14 @@ def record_event(
 ) -> None:
     """Write that a container changed its status, for whoever listens."""
     conn.execute(
-        sa.insert(event).values(
-            project_id=project_id, container_uuid=uuid, name=name, status=status, status_reason=reason, at=cloud.now()
-        )
+        sa.insert(event),
+        {
+            "project_id": project_id,
+            "container_uuid": uuid,
+            "name": name,
+            "status": status,
+            "status_reason": reason,
+            "at": cloud.now(),
+        },
     )
     touch_events(conn)

@@ -185,6 +185,15 @@ class RemoteStreams:
     async def commit(self, uuid: str, name: str) -> str:
         return await self._ask(f"/containers/{uuid}/commit", Named(name), str)
 
+    @asynccontextmanager
+    async def save(self, image: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with self._response("POST", "/images/save", data=wire.encode(Named(image))) as response:
+            pieces = self._pieces(response)
+            try:
+                yield pieces
+            finally:
+                await pieces.aclose()
+
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image:
         return await self._ask("/images/pull", PullImage(image, auth), Image)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -10,12 +11,15 @@ from sqlalchemy import Row
 from higgins.control.link import Known
 from higgins.model.container import ContainerSpec, Status, TaskState
 from higgins.model.resources import Container, Host, HostInfo
+from higgins.store.schema import container
 
 encode = msgspec.json.encode
 spec_decoder = msgspec.json.Decoder(ContainerSpec)
 known_decoder = msgspec.json.Decoder(Known)
 _addresses = msgspec.json.Decoder(dict[str, list[dict[str, Any]]])
-_TASKS = frozenset(TaskState)
+_TASKS = {str(task): task for task in TaskState}
+_STATUSES = {str(status): status for status in Status}
+_UNKNOWN = Known()
 _info = msgspec.json.Decoder(HostInfo)
 
 
@@ -62,29 +66,52 @@ def status_detail(status: str, known: Known, now: datetime) -> str | None:
 
 def task_of(step: str | None) -> TaskState | None:
     """The task state of that name; None for none, and for what a host of another version calls something new."""
-    return TaskState(step) if step in _TASKS else None
+    return None if step is None else _TASKS.get(step)
+
+
+#: What of a row a ``Container`` is made of.
+_USED = (
+    "uuid", "role", "name", "project_id", "user_id", "host", "spec", "status", "status_reason", "task_state", "known",
+    "addresses", "created_at", "updated_at",
+)  # fmt: skip
+#: For lists: no more columns than that, in this order.
+COLUMNS = container.c[_USED]
+_used = attrgetter(*_USED)
 
 
 def container_of(row: Row[Any], workload: str, now: datetime) -> Container:
     """A ``Container`` of a row of the container table."""
-    known = known_of(row)
+    return _container(_used(row), workload, now)
+
+
+def plain_of(row: Row[Any], now: datetime) -> Container:
+    """A plain ``Container`` of a row of ``COLUMNS``. They are taken by place: a list has thousands of attributes."""
+    return _container(row, row[0], now)
+
+
+def _container(used: Iterable[Any], workload: str, now: datetime) -> Container:
+    (
+        uuid, role, name, project_id, user_id, host, spec, status, status_reason, task_state, told, addresses,
+        created_at, updated_at,
+    ) = used  # fmt: skip
+    known = known_decoder.decode(told) if told else _UNKNOWN
     return Container(
-        uuid=row.uuid,
+        uuid=uuid,
         workload=workload,
-        role=row.role,
-        name=row.name,
-        project_id=row.project_id,
-        user_id=row.user_id,
-        host=row.host,
-        spec=spec_decoder.decode(row.spec),
-        status=Status(row.status),
-        status_reason=row.status_reason,
-        status_detail=status_detail(row.status, known, now),
-        task_state=task_of(row.task_state),
-        addresses=_addresses.decode(row.addresses) if row.addresses != "{}" else {},
+        role=role,
+        name=name,
+        project_id=project_id,
+        user_id=user_id,
+        host=host,
+        spec=spec_decoder.decode(spec),
+        status=_STATUSES[status],
+        status_reason=status_reason,
+        status_detail=status_detail(status, known, now),
+        task_state=task_of(task_state),
+        addresses=_addresses.decode(addresses) if addresses != "{}" else {},
         started_at=known.started_at,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
+        created_at=created_at,
+        updated_at=updated_at,
     )
 
 

@@ -14,8 +14,10 @@ from higgins.store.database import touch_host
 from higgins.store.schema import container, volume
 
 _COLUMNS = [volume.c[name] for name in Volume.__struct_fields__]
-#: Those that go with a container, and files, are part of the container.
-_KEPT = (volume.c.workload_id.is_(None), volume.c.content.is_(None), sa.not_(volume.c.deleting))
+#: Those that go with a container, and files, are part of the container; Cinder tells of its own.
+_KEPT = (
+    volume.c.workload_id.is_(None), volume.c.content.is_(None), volume.c.driver == "local", sa.not_(volume.c.deleting)
+)  # fmt: skip
 
 
 async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Volume]:

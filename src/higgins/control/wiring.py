@@ -18,8 +18,8 @@ from sqlalchemy.engine import Connection
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.requests import NetRequest, PortAsk
 from higgins.model.errors import Conflict, Invalid, NotFound
-from higgins.store.schema import network, port
-from higgins.store.transactions import attempt
+from higgins.store.schema import network, port, workload
+from higgins.store.transactions import attempt, touch_host
 
 
 class Wanted(Struct, frozen=True):
@@ -33,6 +33,15 @@ class Wanted(Struct, frozen=True):
 
 
 wanted_decoder = msgspec.json.Decoder(Wanted)
+
+
+_DEFAULT = sa.select(network).where(network.c.project_id == sa.bindparam("project_id"), network.c.is_default)
+_NEWEST = (
+    sa.select(port.c.address).where(port.c.network_id == sa.bindparam("network")).order_by(port.c.id.desc()).limit(1)
+)
+_TAKEN = sa.select(port.c.id).where(
+    port.c.network_id == sa.bindparam("network"), port.c.address == sa.bindparam("wanted")
+)
 
 
 def create_network(conn: Connection, cloud: Cloud, actor: Actor, name: str, *, default: bool = False) -> Row[Any]:
@@ -61,8 +70,7 @@ def create_network(conn: Connection, cloud: Cloud, actor: Actor, name: str, *, d
 
 def default_network(conn: Connection, cloud: Cloud, actor: Actor) -> Row[Any]:
     """The project's default network, made when it is first needed."""
-    query = sa.select(network).where(network.c.project_id == actor.project_id, network.c.is_default)
-    row = conn.execute(query).one_or_none()
+    row = conn.execute(_DEFAULT, {"project_id": actor.project_id}).one_or_none()
     if row is not None:
         return row
     return create_network(conn, cloud, actor, "default", default=True)
@@ -119,13 +127,12 @@ def make_port(
         "address": _free(conn, net) if wanted is None else _wanted(conn, net, wanted),
         "mac": "02:" + ":".join(f"{random.randrange(256):02x}" for _ in range(5)),  # noqa: S311 - no secret
     }
-    conn.execute(sa.insert(port).values(row))
+    conn.execute(sa.insert(port), row)
     return {**row, "network_uuid": net.uuid}
 
 
 def _taken(conn: Connection, net: Row[Any], address: str) -> bool:
-    query = sa.select(port.c.id).where(port.c.network_id == net.id, port.c.address == address)
-    return conn.execute(query).first() is not None
+    return conn.execute(_TAKEN, {"network": net.id, "wanted": address}).first() is not None
 
 
 def _wanted(conn: Connection, net: Row[Any], wanted: str) -> str:
@@ -142,8 +149,7 @@ def _free(conn: Connection, net: Row[Any]) -> str:
     """The address after the one given last, so that an address rests a while before it is given again."""
     subnet = ipaddress.ip_network(net.cidr)
     first, size = int(subnet[0]), subnet.num_addresses
-    newest = sa.select(port.c.address).where(port.c.network_id == net.id).order_by(port.c.id.desc()).limit(1)
-    last = conn.execute(newest).scalar_one_or_none()
+    last = conn.execute(_NEWEST, {"network": net.id}).scalar_one_or_none()
     index = int(ipaddress.ip_address(last)) - first + 1 if last else 2
     if 2 <= index < size - 1 and not _taken(conn, net, str(subnet[index])):
         return str(subnet[index])
@@ -153,6 +159,25 @@ def _free(conn: Connection, net: Row[Any]) -> str:
         if 2 <= index < size - 1 and str(subnet[index]) not in used:
             return str(subnet[index])
     raise Conflict(f"Network {net.name} has no free address left.")
+
+
+def tell_neighbours(conn: Connection, cloud: Cloud, workload_id: int) -> None:
+    """Where networks span hosts: those that reach this workload's ports learn where they are, or are no more."""
+    if cloud.settings.overlay:
+        touch_neighbours(conn, workload_id)
+
+
+def touch_neighbours(conn: Connection, workload_id: int) -> None:
+    """What was told of this workload to the hosts of its neighbours, the containers on its networks, changed."""
+    mine = sa.select(port.c.network_id).where(port.c.workload_id == workload_id)
+    hosts = (
+        sa.select(workload.c.host_id)
+        .distinct()
+        .join(port, port.c.workload_id == workload.c.id)
+        .where(port.c.network_id.in_(mine), workload.c.host_id.is_not(None))
+    )
+    for number in conn.execute(hosts).scalars():
+        touch_host(conn, number)
 
 
 def ports_of(conn: Connection, workload_id: int) -> list[Row[Any]]:

@@ -1,54 +1,79 @@
-"""What an image driver gives, and how an image may be refused.
+"""What an image is once it was checked, and what a service is that has some.
 
-A driver finds an image for a tenant and brings its bytes; what is done with them is the same for all of them::
+Images that do not come from a registry come as archives, and an archive is something that an enemy may have written. It
+is taken apart once (``archive``); what is kept and passed on from then on are its parts, each by its digest::
 
     found = await glance.resolve("web", token, project_id)          # as the tenant, by name or id
-    path = await shelf.fetch(found, lambda file: glance.save(found, token, file))
-    await runtime.load(path)                                        # the engine has it as found.engine_name
+    parts = await shelf.take_in(found, lambda file: glance.save(found, token, file))
+    await runtime.load(shelf.files(parts), found.engine_name)
 """
 
+import hashlib
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
-from higgins.model.errors import ImagePullFailed
-
-#: The registry part of the names that loaded images have on an engine. The domain is reserved (RFC 2606), so that no
-#: engine ever asks a registry for one.
-DOMAIN = "glance.invalid"
+from higgins.model.images import FoundImage
 
 
-class ImageRefused(ImagePullFailed):
-    """The image is there, but its content is not fit to be run; the sentence says why."""
+class Layer(Struct, frozen=True):
+    """A layer. ``digest`` (sha256:…) and ``size`` in bytes are of the plain tar, however it came."""
 
-    status = 400
-    code = "image-refused"
-
-    def __init__(self, why: str) -> None:
-        super().__init__(f"The image is refused: {why}.")
-
-
-class FoundImage(Struct, frozen=True, kw_only=True):
-    """An image that a tenant may use. ``algorithm`` and ``digest`` (hex) are of its bytes, ``size`` is in bytes."""
-
-    id: str
-    name: str
-    size: int
-    algorithm: str
     digest: str
+    size: int
+
+
+class Parts(Struct, frozen=True, kw_only=True):
+    """An image that was checked: its configuration, byte by byte, and its layers from the lowest up."""
+
+    config: bytes
+    layers: tuple[Layer, ...]
 
     @property
-    def engine_name(self) -> str:
-        """What it is called on an engine: other bytes have another name, whatever the image's owner calls them."""
-        return f"{DOMAIN}/{self.id}:{self.digest[:32]}"
+    def id(self) -> str:
+        """The digest of the configuration, which names the layers: what engines know an image by."""
+        return f"sha256:{hashlib.sha256(self.config).hexdigest()}"
 
 
-class ImageSource(Protocol):
-    """A service that has images. ``token`` is the tenant's own, so that it decides who may use what."""
+class ImageFiles(Struct, frozen=True, kw_only=True):
+    """An image on this machine, as an engine loads it: where each of its layers, a plain tar, lies."""
+
+    parts: Parts
+    paths: tuple[Path, ...]
+
+
+class ImageService(Protocol):
+    """A service of the cloud that has images; Glance is one. It decides itself who may use which.
+
+    ``token`` is the caller's, or one that a trust gives. Raises ImageNotFound, Unauthorized (the token is none any
+    more), and ServiceUnavailable where asking again may help.
+    """
 
     async def resolve(self, reference: str, token: str, project_id: str) -> FoundImage:
-        """Find an image by id or name. Raises ImageNotFound, Conflict (a name that several bear), ImageRefused."""
+        """Find an image by id or name. Raises Conflict (a name that several bear), and ImageRefused as well."""
 
     async def save(self, found: FoundImage, token: str, target: Path) -> None:
         """Write its bytes into a file. Raises ImageRefused where they are not those that were promised."""
+
+    async def search(self, name: str, token: str, *, exact: bool) -> list[dict[str, Any]]:
+        """The images that the token may see whose name has ``name`` in it, or is it."""
+
+    async def register(self, name: str, token: str) -> str:
+        """A new private image without data, as an archive of docker save will be; its id. Raises Forbidden."""
+
+    async def upload(self, image: str, token: str, archive: AsyncIterator[bytes]) -> int:
+        """Give an image its data; how many bytes that were. What ``archive`` raises comes through as it is."""
+
+    async def forget(self, image: str, token: str) -> None:
+        """Delete an image. Gone already is done."""
+
+    async def entrust(self, token: str, *, user_id: str, project_id: str, roles: frozenset[str]) -> str | None:
+        """A trust by the owner of ``token``, to act by later; None where that token may give none."""
+
+    async def token_by(self, trust: str) -> str:
+        """A token that the trust gives now. Raises Unauthorized where the trust is over."""
+
+    async def give_back(self, trust: str) -> None:
+        """End a trust. One that has ended already is no error."""

@@ -1,57 +1,160 @@
-"""Checked archives on a disk: each brought once, kept by its digest, and taken away when there are too many."""
+"""Checked images on a disk: what they consist of, and their layers by digest, taken away when there is too much.
+
+Whatever of an image is here already is not brought again, be it for another image that has the same layer; of many who
+want the same thing, one brings it.
+"""
 
 import asyncio
+import hashlib
 import os
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from weakref import WeakValueDictionary
 
-from higgins.images.archive import BOUNDS, Bounds, repack
-from higgins.images.base import FoundImage
+import msgspec
+
+from higgins.images.archive import BOUNDS, Bounds, take_apart
+from higgins.images.base import ImageFiles, Layer, Parts
+from higgins.model.errors import ImageRefused
+from higgins.model.images import FoundImage
+
+_parts = msgspec.json.Decoder(Parts)
+_CHUNK = 2**20
 
 
 class Shelf:
-    """A directory of archives. ``limit`` is how many bytes of them stay once they have been loaded."""
+    """A directory for one process. ``limit`` is how many bytes of layers stay that nobody is using."""
 
     def __init__(self, directory: Path, *, limit: int = 10 * 2**30, bounds: Bounds = BOUNDS) -> None:
-        self._directory = directory
+        self._layers, self._images = directory / "layers", directory / "images"
         self._limit = limit
         self._bounds = bounds
-        self._locks: dict[str, asyncio.Lock] = {}
-        directory.mkdir(parents=True, exist_ok=True)
-        for left in directory.glob("*.new*"):  # of a process that died
-            left.unlink()
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._held: Counter[str] = Counter()
+        for place in (self._layers, self._images):
+            place.mkdir(parents=True, exist_ok=True)
+            for left in place.glob("*.new*"):  # of a process that died
+                left.unlink()
 
-    async def fetch(self, found: FoundImage, save: Callable[[Path], Awaitable[None]]) -> Path:
-        """An archive that an engine may load, under the name ``found.engine_name``.
+    def place(self, digest: str) -> Path:
+        """Where a layer lies, or would."""
+        return self._layers / digest.removeprefix("sha256:")
 
-        ``save`` brings the bytes where they are not here; of many who want the same image, one does. Raises what it
-        raises, and ImageRefused.
+    def files(self, parts: Parts) -> ImageFiles:
+        """An image that is here, for an engine to load; ``hold`` it meanwhile."""
+        return ImageFiles(parts=parts, paths=tuple(self.place(layer.digest) for layer in parts.layers))
+
+    @contextmanager
+    def hold(self, parts: Parts) -> Iterator[None]:
+        """While its layers are in use they stay, whatever the limit is."""
+        digests = {layer.digest for layer in parts.layers}
+        self._held.update(digests)
+        try:
+            yield
+        finally:
+            self._held.subtract(digests)
+            self._held += Counter()  # what nobody holds is forgotten
+            self._evict()
+
+    def known(self, found: FoundImage) -> Parts | None:
+        """What an image consists of, where all of it is here."""
+        try:
+            parts = _parts.decode(self._record(found).read_bytes())
+        except FileNotFoundError:
+            return None
+        if not all(self.place(layer.digest).exists() for layer in parts.layers):
+            return None
+        for layer in parts.layers:
+            os.utime(self.place(layer.digest))
+        return parts
+
+    async def take_in(self, found: FoundImage, save: Callable[[Path], Awaitable[None]]) -> Parts:
+        """What an image consists of, with all of it here. ``save`` brings its archive where it is not.
+
+        Raises what ``save`` raises, and ImageRefused.
         """
-        key = found.engine_name.rpartition("/")[2].replace(":", "-")
-        path = self._directory / f"{key}.tar"
-        lock = self._locks.setdefault(key, asyncio.Lock())
-        async with lock:
-            if path.exists():
-                os.utime(path)
-                return path
-            raw, new = path.with_suffix(".new-raw"), path.with_suffix(".new")
+        record = self._record(found)
+        async with self._lock(record.name):
+            if (parts := self.known(found)) is not None:
+                return parts
+            raw = record.with_name(f"{record.name}.new-raw")
             try:
                 await save(raw)
-                await asyncio.to_thread(repack, raw, new, found.engine_name, self._bounds)
-                new.replace(path)
+                parts = await asyncio.to_thread(take_apart, raw, self.place, self._bounds)
             finally:
                 raw.unlink(missing_ok=True)
-                new.unlink(missing_ok=True)
-        self._evict(path)
-        return path
+            self.record(found, parts)
+        self._evict(parts)
+        return parts
 
-    def _evict(self, keep: Path) -> None:
+    def record(self, found: FoundImage, parts: Parts) -> None:
+        """Write down what an image consists of."""
+        record = self._record(found)
+        new = record.with_name(f"{record.name}.new")
+        new.write_bytes(msgspec.json.encode(parts))
+        new.replace(record)
+
+    def touch(self, found: FoundImage) -> None:
+        """The image was used now, if it is known here."""
+        with suppress(FileNotFoundError):
+            os.utime(self._record(found))
+
+    def used_at(self, tag: str) -> float:
+        """When the image whose engine name ends in ``tag`` was used last, as the clock of files; 0 if not known."""
+        repository, _, digest = tag.rpartition(":")
+        try:
+            return (self._images / f"{repository}-{digest}.json").stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    async def bring(self, layer: Layer, save: Callable[[Path], Awaitable[None]]) -> None:
+        """Have a layer here; ``save`` brings it where it is not. Raises ImageRefused where it brings something else."""
+        place = self.place(layer.digest)
+        async with self._lock(layer.digest):
+            if place.exists():
+                os.utime(place)
+                return
+            new = place.with_name(f"{place.name}.new")
+            try:
+                await save(new)
+                if await asyncio.to_thread(_digest, new) != layer.digest:
+                    raise ImageRefused("a layer of it was changed on its way to the host")
+                new.replace(place)
+            finally:
+                new.unlink(missing_ok=True)
+
+    def _record(self, found: FoundImage) -> Path:
+        return self._images / f"{found.id}-{found.digest[:32]}.json"
+
+    def _lock(self, key: str) -> asyncio.Lock:
+        return self._locks.setdefault(key, asyncio.Lock())
+
+    def _evict(self, keep: Parts | None = None) -> None:
         """Take away what was used longest ago. A file that is being read stays readable until it is closed."""
-        kept = sorted(self._directory.glob("*.tar"), key=lambda path: path.stat().st_mtime, reverse=True)
-        size = keep.stat().st_size
-        for path in kept:
-            if path == keep:
-                continue
-            size += path.stat().st_size
-            if size > self._limit:
+        kept = {self.place(layer.digest) for layer in keep.layers} if keep is not None else set()
+        kept |= {self.place(digest) for digest in self._held}
+        found = [(path, path.stat()) for path in self._layers.iterdir() if ".new" not in path.name]
+        size = 0
+        for path, stat in sorted(found, key=lambda one: one[1].st_mtime, reverse=True):
+            size += stat.st_size
+            if size > self._limit and path not in kept:
                 path.unlink()
+        if size > self._limit:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Take away what was written down of images that are not whole any more."""
+        for record in self._images.glob("*.json"):
+            parts = _parts.decode(record.read_bytes())
+            if not all(self.place(layer.digest).exists() for layer in parts.layers):
+                record.unlink()
+
+
+def _digest(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return f"sha256:{digest.hexdigest()}"

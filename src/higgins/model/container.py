@@ -7,6 +7,8 @@ from enum import StrEnum
 
 from msgspec import Struct, field
 
+from higgins.model.images import FoundImage
+
 
 class Status(StrEnum):
     """What the container is seen to be."""
@@ -40,6 +42,8 @@ class TaskState(StrEnum):
     REBUILDING = "container_rebuilding"
     NETWORK_ATTACHING = "network_attaching"
     NETWORK_DETACHING = "network_detaching"
+    GROUP_ADDING = "sg_adding"
+    GROUP_REMOVING = "sg_removing"
 
 
 class Goal(StrEnum):
@@ -87,6 +91,7 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
 
     image: str
     image_driver: str = "docker"
+    found: FoundImage | None = None  # of the driver glance: what the image was when it was asked for
     image_pull_policy: str = "ifnotpresent"  # always | ifnotpresent | never
     command: tuple[str, ...] = ()
     entrypoint: tuple[str, ...] | None = None
@@ -114,6 +119,9 @@ class ContainerSpec(Struct, frozen=True, kw_only=True):
     requested_host: str | None = None
     availability_zone: str | None = None
 
+
+#: Security groups that a container may be in.
+MOST_GROUPS = 64
 
 #: Statuses from which the owner may ask for an action; any other status answers 409 (Zun's table, with delete
 #: allowed always: an owner can get rid of a container in any state).
@@ -151,6 +159,8 @@ ALLOWED: dict[str, frozenset[Status]] = {
     "commit": frozenset({Status.RUNNING, Status.STOPPED, Status.PAUSED}),
     "network_attach": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.PAUSED}),
     "network_detach": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.PAUSED}),
+    "add_security_group": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.PAUSED}),
+    "remove_security_group": frozenset({Status.CREATED, Status.RUNNING, Status.STOPPED, Status.PAUSED}),
     # An owner who runs `delete` without --stop on a running container is told to stop it first, as in Zun.
     "delete": frozenset(set(Status) - {Status.RUNNING, Status.PAUSED, Status.RESTARTING}),
     "delete_stop": frozenset(Status),

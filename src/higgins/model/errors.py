@@ -174,6 +174,16 @@ class ImagePullFailed(EngineError):
     code = "image-pull-failed"
 
 
+class ImageRefused(EngineError):
+    """The image is there, but its content is not fit to be run, or not any more; the sentence says why."""
+
+    status = 400
+    code = "image-refused"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"The image is refused: {why}.")
+
+
 class ContainerGone(EngineError):
     """The engine does not know the container."""
 

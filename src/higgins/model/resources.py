@@ -57,7 +57,8 @@ class HostInfo(Struct, frozen=True, kw_only=True):
     """What a host says of itself when it joins and whenever that changes. ``runtimes`` are runtime classes.
 
     ``cores`` are the numbers of the cores that containers may have to themselves, by NUMA node; all other containers
-    keep to ``shared_cores`` then. ``version`` is the agent's.
+    keep to ``shared_cores`` then. ``version`` is the agent's. Other hosts' tunnels reach it at ``tunnel_address``.
+    ``connector`` is what Cinder has to know to attach a volume to the host; empty where none can be.
     """
 
     architecture: str = ""
@@ -73,6 +74,8 @@ class HostInfo(Struct, frozen=True, kw_only=True):
     cores: tuple[tuple[int, ...], ...] = ()
     shared_cores: tuple[int, ...] = ()
     version: str = ""
+    tunnel_address: str = ""
+    connector: dict[str, Any] = field(default_factory=dict)
 
 
 class Host(Struct, kw_only=True):
@@ -167,6 +170,32 @@ class NetworkInfo(Struct, kw_only=True):
     user_id: str
     cidr: str
     is_default: bool
+
+
+class SecurityGroupRule(Struct, frozen=True, kw_only=True):
+    """Traffic that a security group lets in, under Neutron's names; what is None does not matter.
+
+    Of ICMP ``port_range_min`` is the type and ``port_range_max`` the code. ``remote_group_id`` stands for whoever is in
+    that group.
+    """
+
+    id: str
+    protocol: str | None = None
+    port_range_min: int | None = None
+    port_range_max: int | None = None
+    remote_ip_prefix: str | None = None
+    remote_group_id: str | None = None
+
+
+class SecurityGroup(Struct, kw_only=True):
+    """A security group of a project, with all that it lets in."""
+
+    uuid: str
+    name: str
+    project_id: str
+    rules: tuple[SecurityGroupRule, ...]
+    created_at: datetime
+    updated_at: datetime | None = None
 
 
 class ChangeEvent(Struct, kw_only=True):

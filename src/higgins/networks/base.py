@@ -4,13 +4,35 @@ Addresses are chosen by the control plane and stored there; a driver puts them w
 
     await network.setup()
     await network.plug("/proc/42/ns/net", workload, [PortWire(uuid=p, network=n, address="10.88.0.5", ...)])
-    await network.apply(RuleSet(ports=...))
+    await network.apply([PortFilter(...)], [])
     await network.unplug(workload, [p])
 """
 
 from typing import Protocol
 
 from msgspec import Struct
+
+#: IP protocols and their numbers, by the names that Neutron's security group API knows.
+PROTOCOLS = {
+    "ah": 51,
+    "dccp": 33,
+    "egp": 8,
+    "esp": 50,
+    "gre": 47,
+    "icmp": 1,
+    "igmp": 2,
+    "ipip": 4,
+    "ospf": 89,
+    "pgm": 113,
+    "rsvp": 46,
+    "sctp": 132,
+    "tcp": 6,
+    "udp": 17,
+    "udplite": 136,
+    "vrrp": 112,
+}
+#: The numbers of those that have ports.
+WITH_PORTS = frozenset(PROTOCOLS[name] for name in ("tcp", "udp", "dccp", "sctp", "udplite"))
 
 
 class Address(Struct, frozen=True, kw_only=True):
@@ -72,6 +94,21 @@ class PortFilter(Struct, frozen=True, kw_only=True):
     rules: tuple[Rule, ...] = ()
 
 
+class Neighbour(Struct, frozen=True, kw_only=True):
+    """A port of one of this host's networks on another host, which is reached through a tunnel.
+
+    ``host`` is that host's address on the network between hosts; ``tunnel`` the number of the network's tunnel (24
+    bits), the same on all hosts.
+    """
+
+    network: str
+    tunnel: int
+    project_id: str
+    address: str
+    mac: str
+    host: str
+
+
 class Plugged(Struct, frozen=True):
     """What is found wired on the host."""
 
@@ -94,8 +131,8 @@ class Network(Protocol):
     async def plugged(self) -> list[Plugged]:
         """All that is wired now, for recovery and for finding what has no owner."""
 
-    async def apply(self, filters: list[PortFilter]) -> None:
-        """Make these the filters of this host, all at once."""
+    async def apply(self, filters: list[PortFilter], neighbours: list[Neighbour]) -> None:
+        """Make these the filters of this host, all at once, and these the ports that it reaches on other hosts."""
 
     async def teardown(self) -> None:
         """Remove everything of ours: bridges, rules."""

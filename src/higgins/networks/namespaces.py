@@ -9,8 +9,8 @@ from higgins.model.errors import EngineError
 
 
 @contextmanager
-def held_namespace(netns: str, workload: str) -> Iterator[tuple[str, int]]:
-    """A path to the sandbox's network namespace that keeps meaning it, and its inode. Raises EngineError.
+def held_namespace(netns: str, workload: str) -> Iterator[tuple[int, int]]:
+    """A descriptor of the sandbox's network namespace, which keeps meaning it, and its inode. Raises EngineError.
 
     The engine's path goes by the number of a process. That one may have ended and its number be another's, of the
     host's own namespace: wiring that would give the host the addresses and routes of a tenant's port.
@@ -24,6 +24,6 @@ def held_namespace(netns: str, workload: str) -> Iterator[tuple[str, int]]:
         found, own = os.fstat(descriptor), Path("/proc/self/ns/net").stat()
         if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
             raise EngineError(missing)
-        yield f"/proc/{os.getpid()}/fd/{descriptor}", found.st_ino
+        yield descriptor, found.st_ino
     finally:
         os.close(descriptor)

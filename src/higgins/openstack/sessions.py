@@ -50,8 +50,10 @@ class Sessions:
         return self._client(service_type, given)
 
     def trusting(self, service_type: str, trust: str) -> adapter.Adapter:
-        """In the name of a user who gave Higgins a trust, whenever that was; see ``trusts``."""
-        return self._client(service_type, self._trusted(trust))
+        """In the name of a user who gave Higgins a trust, whenever that was; see ``trusts``. It goes with a token of
+        Higgins', by which services know one of their own."""
+        given = service_token.ServiceTokenAuthWrapper(user_auth=self._trusted(trust), service_auth=self._own)
+        return self._client(service_type, given)
 
     def _client(self, service_type: str, auth: BaseAuthPlugin) -> adapter.Adapter:
         return adapter.Adapter(

@@ -26,6 +26,8 @@ from typing import Protocol
 
 from msgspec import Struct, field
 
+from higgins.images.base import ImageFiles
+
 
 class RegistryAuth(Struct, frozen=True):
     """Who to be at a registry. Never logged."""
@@ -236,6 +238,17 @@ class Runtime(Protocol):
 
         Raises ``ImageNotFound`` and ``ImagePullFailed``. Several pulls of one image are one.
         """
+
+    async def load(self, image: ImageFiles, name: str) -> Image:
+        """Make a checked image of this machine be on the engine as ``name``, which whatever had it loses.
+
+        Loaded already is done, and a layer that the engine has is not stored again. It is not for ``pull`` to give to
+        anybody by its id, unless it has another name too that is. Raises ``ImagePullFailed`` where the engine refuses
+        it, as it does where a layer is not what its digest says.
+        """
+
+    def save(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """An image on the host as an archive of ``docker save``, as it is read. Raises ``ImageNotFound``."""
 
     async def images(self) -> list[Image]: ...
     async def remove_image(self, name: str) -> None: ...

@@ -60,8 +60,8 @@ class Readers:
         """Whether what was found on the host under ``name``, which may be an id or a digest, is for ``auth``."""
         key = canonical(name)
         own = {canonical(one) for one in found.names}
-        # Reached by its content, it is for whoever may use one of its names.
-        keys = {key} if key in own or not own else own
+        # Reached by its content, it is for whoever may use one of its names; some are for those alone who know them.
+        keys = {key} if key in own or not own else {one for one in own if not private(one)}
         return any(self._open(one, auth) for one in keys)
 
     @contextmanager
@@ -105,6 +105,11 @@ class Readers:
         if readers is None:
             return not self._arriving[key]
         return auth in readers
+
+
+def private(name: str) -> bool:
+    """Whether an image has this name for one project only: its registry is in a domain that cannot be (RFC 2606)."""
+    return name.partition("/")[0].endswith(".invalid")
 
 
 def check_free(name: str, pause: str) -> None:

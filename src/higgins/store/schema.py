@@ -202,8 +202,16 @@ container = Table(
     Column("known", LongText),
     Column("addresses", LongText, nullable=False, default="{}"),
     *_times(),
+    # For what is looked up by its name. With more columns than the lists' own, or SQLite takes one of those for it.
+    Index(None, "name", "project_id", "role"),
+    # For lists of a project, and of all projects, in the order of their making.
     Index(None, "project_id", "role", "id"),
-    Index(None, "project_id", "name"),
+    Index(None, "role", "id"),
+    # For lists of a project that are sorted or filtered by something else, and go on after a marker.
+    Index(None, "project_id", "role", "name", "id"),
+    Index(None, "project_id", "role", "image", "id"),
+    Index(None, "project_id", "role", "status", "id"),
+    Index(None, "project_id", "role", "created_at", "id"),
     Index(None, "role", "status"),
 )
 
@@ -276,7 +284,9 @@ volume = Table(
     Column("uuid", Words(36), nullable=False, unique=True),
     Column("name", Words(255)),
     Column("project_id", Words(255), nullable=False),
+    # GiB of its host's disk; 0 for one that lies elsewhere.
     Column("size", Integer, nullable=False, default=0),
+    Column("driver", Words(16), nullable=False, default="local", server_default="local"),  # local | cinder
     Column("content", LongText),  # of an injected file, encrypted
     Column("host_id", ForeignKey("host.id")),
     # The workload that it was made for and goes with; null for one that is kept.
@@ -285,6 +295,25 @@ volume = Table(
     *_times(),
     UniqueConstraint("project_id", "name"),
     Index(None, "host_id", "deleting"),
+)
+
+#: The use that one host makes of a volume of Cinder, from the wish for it until nothing is left of it there.
+attachment = Table(
+    "attachment",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("volume_id", ForeignKey("volume.id"), nullable=False, unique=True),
+    Column("cinder_id", Words(36), index=True),  # null until it is made
+    Column("name", Words(255), nullable=False),
+    Column("size", Integer, nullable=False),  # GiB
+    Column("made", Boolean, nullable=False),  # by Higgins, for this
+    Column("own", Boolean, nullable=False),  # it is deleted with its container
+    Column("multiattach", Boolean, nullable=False),
+    Column("trust", Words(64), nullable=False, index=True),  # by which its user is acted for
+    Column("state", Words(16), nullable=False),  # wanted | ready | refused | leaving | left | over
+    Column("connection", LongText),  # what the host needs to reach it, encrypted
+    Column("reason", LongText),  # why it was refused
+    *kept(),
 )
 
 action = Table(
@@ -301,6 +330,8 @@ action = Table(
     Column("finish_time", Moment),
     Column("result", Words(16)),
     Column("message", LongText),
+    # Of what a process of the control plane does itself: when it was last at it. Null for what hosts do.
+    Column("alive_at", Moment, index=True),
     Index(None, "container_uuid", "request_id"),
 )
 
@@ -365,6 +396,16 @@ image = Table(
     *_times(),
     UniqueConstraint("host", "reference"),
     Index(None, "repo", "tag"),
+)
+
+#: The trust by which Higgins reads images in a user's name, when the token that they were asked for with is over.
+image_trust = Table(
+    "image_trust",
+    metadata,
+    Column("project_id", Words(255), primary_key=True),
+    Column("user_id", Words(255), primary_key=True),
+    Column("trust", Words(64), nullable=False),
+    Column("created_at", Moment, nullable=False),
 )
 
 console = Table(

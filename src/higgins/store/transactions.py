@@ -35,6 +35,9 @@ class Runner(Protocol):
     def close(self) -> None: ...
 
 
+_RAISE = sa.update(host).where(host.c.id == sa.bindparam("number")).values(revision=host.c.revision + 1)
+
+
 def touch_host(conn: Connection, host_id: int) -> None:
     """What this host holds changed: raise its revision at the end of the transaction, and wake its agent afterwards.
 
@@ -83,6 +86,6 @@ def finish(conn: Connection) -> set[str]:
     """For runners, before the commit: write down what was left for the end; the topics to wake after the commit."""
     hosts: list[int] = sorted(conn.info.pop(_HOSTS, ()))
     for host_id in hosts:
-        conn.execute(sa.update(host).where(host.c.id == host_id).values(revision=host.c.revision + 1))
+        conn.execute(_RAISE, {"number": host_id})
     topics: set[str] = conn.info.pop(_TOPICS, set())
     return topics | {f"host:{host_id}" for host_id in hosts}

@@ -96,7 +96,8 @@ class Listener:
     async def wait(self, timeout: float) -> bool:
         """Until told (True), or ``timeout`` seconds went by (False)."""
         try:
-            await asyncio.wait_for(self._event.wait(), timeout)
+            async with asyncio.timeout(timeout):
+                await self._event.wait()
         except TimeoutError:
             return False
         self._event.clear()

@@ -16,12 +16,12 @@ import errno
 import os
 from collections import defaultdict
 from pathlib import Path
-from uuid import UUID
 
 from higgins.model.errors import EngineError, Invalid
 from higgins.programs import end_of, last_words
-from higgins.volumes.base import Volumes, VolumeWire
-from higgins.volumes.mounts import mount_points
+from higgins.volumes.base import Volumes, VolumeWire, checked, is_uuid
+from higgins.volumes.filesystems import make_ext4, sync
+from higgins.volumes.mounts import mount_points, remove_empty, unmount
 
 _GIB = 2**30
 _IMAGE = ".img"
@@ -56,7 +56,7 @@ class _Local:
 
     async def attach(self, volume: VolumeWire) -> str:
         """Also finds out when a size is asked of nothing: ``Invalid`` where there is neither size nor content."""
-        uuid = _checked(volume.uuid)
+        uuid = checked(volume.uuid)
         async with self._locks[uuid]:
             if volume.content is not None:
                 return str(await asyncio.to_thread(self._put_file, uuid, volume.content))
@@ -73,39 +73,34 @@ class _Local:
 
     async def detach(self, uuid: str) -> None:
         """Refuses while a process holds a file of it open: unmounting it lazily would only hide that."""
-        uuid = _checked(uuid)
+        uuid = checked(uuid)
         async with self._locks[uuid]:
-            place = self._mounts / uuid
-            while place in mount_points():
-                ended = await end_of("umount", str(place))
-                if ended.code != 0 and place in mount_points():
-                    raise EngineError(f"Volume {uuid} is still in use on its host: {last_words(ended)}.")
-            _remove_empty(place)
+            await unmount(self._mounts / uuid)
 
     async def delete(self, uuid: str) -> None:
         """Refuses while it is attached."""
-        uuid = _checked(uuid)
+        uuid = checked(uuid)
         async with self._locks[uuid]:
             place = self._mounts / uuid
             if place in mount_points():
                 raise EngineError(f"Volume {uuid} cannot be deleted while it is attached.")
-            _remove_empty(place)
+            remove_empty(place)
             try:
                 for directory, name in ((self._volumes, f"{uuid}{_IMAGE}"), (self._files, uuid)):
                     for path in (directory / name, directory / f"{name}{_UNFINISHED}"):
                         path.unlink(missing_ok=True)
-                    await asyncio.to_thread(_sync, directory)
+                    await asyncio.to_thread(sync, directory)
             except OSError as error:
                 raise EngineError(f"Volume {uuid} could not be deleted: {error.strerror}.") from error
 
     async def attached(self) -> list[str]:
         """Those that are mounted. A content file is no mount: it is held, never attached."""
-        return sorted(point.name for point in mount_points() if point.parent == self._mounts and _is_uuid(point.name))
+        return sorted(point.name for point in mount_points() if point.parent == self._mounts and is_uuid(point.name))
 
     async def held(self) -> list[str]:
         """Also those whose making a crash cut short: whoever cleans up must come to know of them."""
         names = [path.name.removesuffix(_UNFINISHED) for path in (*self._volumes.iterdir(), *self._files.iterdir())]
-        return sorted({name.removesuffix(_IMAGE) for name in names if _is_uuid(name.removesuffix(_IMAGE))})
+        return sorted({name.removesuffix(_IMAGE) for name in names if is_uuid(name.removesuffix(_IMAGE))})
 
     async def _make_image(self, image: Path, uuid: str, size: int) -> None:
         if size <= 0:
@@ -114,14 +109,10 @@ class _Local:
         try:
             unfinished.unlink(missing_ok=True)
             _make_sparse(unfinished, size * _GIB)
-            # Nothing is kept for root (-m 0): the whole size is the owner's. The inode tables are zero already.
-            quick = "lazy_itable_init=1,lazy_journal_init=1,nodiscard"
-            await _made("mkfs.ext4", "-q", "-F", "-m", "0", "-E", quick, str(unfinished))
-            # Databases refuse a data directory that is not empty.
-            await _made("debugfs", "-w", "-R", "rmdir lost+found", str(unfinished))
-            await asyncio.to_thread(_sync, unfinished)
+            await make_ext4(unfinished)
+            await asyncio.to_thread(sync, unfinished)
             unfinished.rename(image)
-            await asyncio.to_thread(_sync, image.parent)
+            await asyncio.to_thread(sync, image.parent)
         except OSError as error:
             raise _disk_error(uuid, error) from error
         except EngineError as error:
@@ -140,7 +131,7 @@ class _Local:
         ended = await end_of("mount", "-t", "ext4", "-o", "loop,nosuid,nodev,discard", str(image), str(place))
         if ended.code == 0:
             return
-        _remove_empty(place)
+        remove_empty(place)
         free = await end_of("losetup", "--find")
         if free.code != 0:  # mount itself says no more than "not permitted" then
             why = last_words(free)
@@ -164,57 +155,17 @@ class _Local:
                 file.flush()
                 os.fsync(file.fileno())
             unfinished.rename(path)
-            _sync(path.parent)
+            sync(path.parent)
         except OSError as error:
             unfinished.unlink(missing_ok=True)
             raise _disk_error(uuid, error) from error
         return path
 
 
-def _checked(uuid: str) -> str:
-    """Raises ``Invalid``: paths are made of it, so nothing but a uuid may pass."""
-    try:
-        return str(UUID(uuid))
-    except ValueError as error:
-        raise Invalid(f"{uuid!r} is not the uuid of a volume.") from error
-
-
-def _is_uuid(name: str) -> bool:
-    try:
-        return str(UUID(name)) == name
-    except ValueError:
-        return False
-
-
 def _make_sparse(path: Path, size: int) -> None:
     with path.open("xb") as file:
         os.fchmod(file.fileno(), 0o600)
         file.truncate(size)
-
-
-def _sync(path: Path) -> None:
-    """Bring a file, or the names in a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remove_empty(place: Path) -> None:
-    """A mount point without its mount. Never what is in it: that would be somebody's data."""
-    try:
-        place.rmdir()
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise EngineError(f"{place.name} cannot be removed as a mount point: {error.strerror}.") from error
-
-
-async def _made(program: str, *args: str) -> None:
-    ended = await end_of(program, *args)
-    if ended.code != 0:
-        raise EngineError(f"{program}: {last_words(ended)}.")
 
 
 def _full(uuid: str) -> EngineError:

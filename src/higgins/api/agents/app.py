@@ -16,7 +16,7 @@ import msgspec
 from aiohttp import web
 
 from higgins.api.agents.connections import Connections
-from higgins.control import hosts, joining, observing, wire
+from higgins.control import delivery, hosts, joining, observing, wire
 from higgins.control.authority import Authority
 from higgins.control.cloud import Cloud
 from higgins.control.joining import JoinedHost
@@ -59,6 +59,8 @@ def make_agents_app(cloud: Cloud, authority: Authority, connections: Connections
             web.get(f"{AGENTS}/assignments", calls.assignments),
             web.post(f"{AGENTS}/observations", calls.observations),
             web.post(f"{AGENTS}/volumes_deleted", calls.volumes_deleted),
+            web.get(f"{AGENTS}/containers/{{container}}/image", calls.image),
+            web.get(f"{AGENTS}/containers/{{container}}/layers/{{digest}}", calls.layer, allow_head=False),
         ]
     )
     app.on_shutdown.append(calls.end_polls)
@@ -122,6 +124,22 @@ class Calls:
         gone = await _body(request, Uuids)
         await hosts.volumes_deleted(self._cloud, host.id, gone.uuids)
         return web.Response(status=204)
+
+    async def image(self, request: web.Request) -> web.StreamResponse:
+        host = await self._host(request)
+        timeout = max(0.0, min(_number(request, "timeout"), _LONGEST_POLL))
+        parts = await delivery.contents(self._cloud, host.id, request.match_info["container"], timeout)
+        return web.Response(status=204) if parts is None else _json(parts)
+
+    async def layer(self, request: web.Request) -> web.StreamResponse:
+        host = await self._host(request)
+        container, digest = request.match_info["container"], request.match_info["digest"]
+        async with delivery.layer(self._cloud, host.id, container, digest) as pieces:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            async for piece in pieces:
+                await response.write(piece)
+            return response
 
     async def end_polls(self, _app: web.Application) -> None:
         """A process that ends waits for nobody who only waits."""

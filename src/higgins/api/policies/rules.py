@@ -30,6 +30,7 @@ READ, READ_ALL, WRITE, MANAGE = "rule:reading", "rule:reading_all", "rule:writin
 ADMIN, NOBODY = "rule:admin_api", "rule:deny_everybody"
 
 _C, _ONE = "/v1/containers", "/v1/containers/{container}"
+_GROUPS, _GROUP = "/v1/security_groups", "/v1/security_groups/{security_group}"
 
 #: name, default, meaning, method, path
 RULES: tuple[tuple[str, str, str, str, str], ...] = (
@@ -119,6 +120,14 @@ RULES: tuple[tuple[str, str, str, str, str], ...] = (
     ("registry:get_all_all_projects", ADMIN, "List the registries of all projects.", "GET", "/v1/registries"),
     ("registry:update", WRITE, "Change a registry.", "PATCH", "/v1/registries/{registry}"),
     ("network:get_all", READ, "List the networks of the project.", "GET", "/v1/networks"),
+    ("security_group:get_all", READ, "List the security groups of the project.", "GET", _GROUPS),
+    ("security_group:get_all_all_projects", ADMIN, "List the security groups of all projects.", "GET", _GROUPS),
+    ("security_group:get_one", READ, "Show a security group.", "GET", _GROUP),
+    ("security_group:create", WRITE, "Create a security group.", "POST", _GROUPS),
+    ("security_group:update", WRITE, "Rename a security group.", "PATCH", _GROUP),
+    ("security_group:delete", WRITE, "Delete a security group.", "DELETE", _GROUP),
+    ("security_group:create_rule", WRITE, "Add a rule to a security group.", "POST", f"{_GROUP}/rules"),
+    ("security_group:delete_rule", WRITE, "Delete a rule of a security group.", "DELETE", f"{_GROUP}/rules/{{rule}}"),
     ("volume:get_all", READ, "List the volumes that the project keeps.", "GET", "/v1/volumes"),
     ("volume:get_all_all_projects", ADMIN, "List the volumes of all projects.", "GET", "/v1/volumes"),
     ("volume:delete", WRITE, "Delete a volume.", "DELETE", "/v1/volumes/{volume}"),

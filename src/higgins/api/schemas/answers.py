@@ -7,6 +7,7 @@ Schema = dict[str, Any]
 TEXT: Schema = {"type": "string"}
 TEXT_OR_NULL: Schema = {"type": ["string", "null"]}
 WHOLE: Schema = {"type": "integer"}
+WHOLE_OR_NULL: Schema = {"type": ["integer", "null"]}
 NUMBER: Schema = {"type": "number"}
 FLAG: Schema = {"type": "boolean"}
 MAP: Schema = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -86,7 +87,7 @@ ANSWERS: dict[str, Schema] = {
     "Container": obj(_CONTAINER, ("links", "host", "runtime", "image_pull_policy", "privileged")),
     "Containers": page("containers", "Container"),
     "DryRun": {"type": "object", "properties": {"host": TEXT_OR_NULL}, "required": ["host", "refused"]},
-    "Execution": obj(_maybe("output", "exec_id", "proxy_url") | {"exit_code": {"type": ["integer", "null"]}}),
+    "Execution": obj(_maybe("output", "exec_id", "proxy_url") | {"exit_code": WHOLE_OR_NULL}),
     "Processes": obj({"Titles": TEXTS, "Processes": array(TEXTS)}),
     "Archive": obj({"data": TEXT, "stat": {"type": "object"}}),
     "Stats": obj(
@@ -118,6 +119,17 @@ ANSWERS: dict[str, Schema] = {
         _texts("uuid", "name", "project_id", "user_id", "network_id", "neutron_net_id", "cidr") | {"is_default": FLAG}
     ),
     "Networks": obj({"networks": array(ref("Network"))}),
+    "SecurityGroupRule": obj(
+        _texts("id", "security_group_id", "direction", "ethertype")
+        | _maybe("protocol", "remote_ip_prefix", "remote_group_id")
+        | dict.fromkeys(("port_range_min", "port_range_max"), WHOLE_OR_NULL)
+    ),
+    "SecurityGroup": obj(
+        _texts("uuid", "name", "project_id", "created_at")
+        | _maybe("updated_at")
+        | {"links": LINKS, "rules": array(ref("SecurityGroupRule"))}
+    ),
+    "SecurityGroups": page("security_groups", "SecurityGroup"),
     "Volume": obj(_texts("uuid", "project_id", "created_at") | _maybe("name") | {"size": WHOLE, "links": LINKS}),
     "Volumes": page("volumes", "Volume"),
     "Host": obj(

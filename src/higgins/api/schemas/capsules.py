@@ -7,7 +7,7 @@ import msgspec
 from higgins.api.microversion import Version
 from higgins.api.schemas import common
 from higgins.api.schemas.common import FLAG, NAME
-from higgins.api.schemas.containers import COMMAND_LIST, ENVIRONMENT, LABELS, PULL_POLICY
+from higgins.api.schemas.containers import COMMAND_LIST, ENVIRONMENT, LABELS, PULL_POLICY, SECURITY_GROUPS
 from higgins.api.schemas.fields import Field, Fields, Object, describe, read
 from higgins.api.schemas.kinds import Checked, Kind, ListOf, Number, Optional, Schema, Text, Whole, Word, wrong
 
@@ -85,6 +85,7 @@ SPEC: Fields = (
     Field("initContainers", ListOf(Versioned(CONTAINER), 32), since=Version(1, 34), gated=False),
     Field("volumes", Optional(ListOf(VOLUME, 64))),
     Field("restartPolicy", Optional(RESTART), since=Version(1, 16), gated=False),
+    Field("securityGroups", Optional(SECURITY_GROUPS), since=Version(1, 49)),
 )
 TEMPLATE: Fields = (
     Field("kind", Word("capsule", "Capsule"), required=True),

@@ -18,9 +18,11 @@ from higgins.api.schemas.kinds import (
     Number,
     Optional,
     Text,
+    Utf8,
     Whole,
     Word,
 )
+from higgins.model.container import MOST_GROUPS
 
 ARGUMENT = Text(0, 32768)
 ENVIRONMENT = MapOf(Text(0, 32768), Text(1, 255, r"[^=]+", "names of variables without '=' are wanted"))
@@ -119,7 +121,7 @@ HEALTHCHECK = Object(
     Field("retries", Optional(Whole(1, 1000))),
     Field("timeout", Optional(Number(1, 86400)), doc="Seconds."),
 )
-SECURITY_GROUPS = ListOf(Text(1, 255), 64)
+SECURITY_GROUPS = ListOf(Text(1, 255), MOST_GROUPS)
 HINTS = MapOf(Text(0, 255), high=64)
 
 CREATE: Fields = (
@@ -215,7 +217,7 @@ TOP: Fields = (Field("ps_args", common.PS_ARGS, default=None),)
 PATH: Fields = (Field("path", Text(1, 4096), required=True),)
 PUT_ARCHIVE: Fields = (
     *PATH,
-    Field("data", Text(0, 2**31), required=True, until=Version(1, 24)),
+    Field("data", Utf8(), required=True, until=Version(1, 24)),
     Field("data", Base64(), required=True, since=Version(1, 25)),
 )
 COMMIT: Fields = (

@@ -206,6 +206,21 @@ class Base64(Kind):
         return {"type": "string", "contentEncoding": "base64"}
 
 
+class Utf8(Kind):
+    """Bytes that are text in UTF-8, and are not stored: NUL characters, of which a tar is full, are welcome."""
+
+    def parse(self, value: Any, where: str) -> bytes:
+        if not isinstance(value, str):
+            raise wrong(where, "a string is wanted")
+        try:
+            return value.encode()
+        except UnicodeEncodeError:
+            raise wrong(where, "lone surrogates are not allowed") from None
+
+    def schema(self) -> Schema:
+        return {"type": "string"}
+
+
 class Address(Kind):
     """An IP address of a family (4 or 6)."""
 

@@ -54,12 +54,14 @@ def container(item: Container, guarded: Collection[str] = ()) -> View:
         "created_at": time(item.created_at),
         "updated_at": time(item.updated_at),
     }
-    if guarded:
-        if "host" in guarded:
-            view["host"] = item.host
-        for name in ("image_pull_policy", "privileged", "runtime"):
-            if name in guarded:
-                view[name] = getattr(spec, name)
+    if "host" in guarded:
+        view["host"] = item.host
+    if "image_pull_policy" in guarded:
+        view["image_pull_policy"] = spec.image_pull_policy
+    if "privileged" in guarded:
+        view["privileged"] = spec.privileged
+    if "runtime" in guarded:
+        view["runtime"] = spec.runtime
     return view
 
 
@@ -70,7 +72,8 @@ def healthcheck(check: Healthcheck | None) -> View:
 
 
 def action(item: Action) -> View:
-    """What was asked of a container; ``message`` is Error or null, as clients read it."""
+    """What was asked of a container; ``message`` is Error or null, as clients read it, or how far it is."""
+    going_on = item.message if item.finish_time is None else None
     return {
         "action": item.action,
         "container_uuid": item.container_uuid,
@@ -79,7 +82,7 @@ def action(item: Action) -> View:
         "project_id": item.project_id,
         "start_time": iso(item.start_time),
         "finish_time": iso(item.finish_time),
-        "message": "Error" if item.result == "Error" else None,
+        "message": "Error" if item.result == "Error" else going_on,
     }
 
 

@@ -1,6 +1,7 @@
 """A place on a host, taken and given back: conditional updates of the host's row, which hold whoever else decides."""
 
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,53 +18,85 @@ from higgins.store.schema import host as host_table
 SEVERAL = ""
 
 
-def claim(conn: Connection, host_id: int, need: Need, settings: Settings, now: datetime) -> bool:
-    """Take what is needed from the host; False if somebody else was faster and it cannot be had any more."""
+_TENANT = sa.bindparam("project", type_=host_table.c.tenant.type)
+#: In this order, since MariaDB's later assignments see what the earlier ones have set.
+_SUMS = [
+    (host_table.c[name], host_table.c[name] + sa.bindparam(f"more_{name}"))
+    for name in ("cpu_used", "memory_used", "disk_used", "cores_used", "containers")
+]
+
+
+@lru_cache(maxsize=64)
+def _claim(
+    ratios: tuple[float, float, float], apart: tuple[str, ...], *, shared: bool, cores: bool, isolated: bool
+) -> sa.Update:
+    """Pure: the conditional update. ``ratios`` are those of cpu, memory and disk; ``apart`` are the projects that share
+    hosts with no other, of which this is one if it is ``isolated``."""
     t = host_table.c
-    shared = need.cpu - need.cores
+    cpu_ratio, memory_ratio, disk_ratio = ratios
     conditions = [
-        t.id == host_id,
+        t.id == sa.bindparam("number"),
         sa.not_(t.disabled),
         sa.not_(t.draining),
         sa.not_(t.forced_down),
-        t.seen_at >= now - timedelta(seconds=settings.host_lease),
-        t.memory_used + need.memory <= t.memory * settings.memory_allocation_ratio,
-        t.disk_used + need.disk <= t.disk * settings.disk_allocation_ratio,
+        t.seen_at >= sa.bindparam("since"),
+        t.memory_used + sa.bindparam("more_memory_used") <= t.memory * memory_ratio,
+        t.disk_used + sa.bindparam("more_disk_used") <= t.disk * disk_ratio,
     ]
-    if shared > 0:
-        room = (t.cpus - t.cores) * settings.cpu_allocation_ratio + SLACK
-        conditions.append(t.cpu_used - t.cores_used + shared <= room)
-    if need.cores:
-        conditions.append(t.cores_used + need.cores <= t.cores)
-    if set(settings.tenant_isolation) - {"none"}:
-        company = [t.containers == 0, t.tenant == need.project]
-        if not isolated(settings, need.project):
-            company.append(t.tenant.not_in(settings.tenant_isolation))
+    if shared:
+        room = (t.cpus - t.cores) * cpu_ratio + SLACK
+        conditions.append(t.cpu_used - t.cores_used + sa.bindparam("shared", type_=t.cpu_used.type) <= room)
+    if cores:
+        conditions.append(t.cores_used + sa.bindparam("more_cores_used") <= t.cores)
+    if set(apart) - {"none"}:
+        company = [t.containers == 0, t.tenant == _TENANT]
+        if not isolated:
+            company.append(t.tenant.not_in(apart))
         conditions.append(sa.or_(*company))
-    tenant = sa.case((sa.or_(t.containers == 0, t.tenant == need.project), need.project), else_=SEVERAL)
-    sums = _sums(need.cpu, need.memory, need.disk, need.cores, sign=1)
-    # In this order, since MariaDB's later assignments see what the earlier ones have set.
-    update = sa.update(host_table).where(*conditions).ordered_values((t.tenant, tenant), *sums)
-    return conn.execute(update).rowcount == 1
+    tenant = sa.case((sa.or_(t.containers == 0, t.tenant == _TENANT), _TENANT), else_=SEVERAL)
+    return sa.update(host_table).where(*conditions).ordered_values((t.tenant, tenant), *_SUMS)
+
+
+_RELEASE = (
+    sa.update(host_table)
+    .where(host_table.c.id == sa.bindparam("number"))
+    .ordered_values(
+        (host_table.c.tenant, sa.case((host_table.c.containers <= 1, sa.null()), else_=host_table.c.tenant)), *_SUMS
+    )
+)
+
+
+def claim(conn: Connection, host_id: int, need: Need, settings: Settings, now: datetime) -> bool:
+    """Take what is needed from the host; False if somebody else was faster and it cannot be had any more."""
+    shared = need.cpu - need.cores
+    update = _claim(
+        (settings.cpu_allocation_ratio, settings.memory_allocation_ratio, settings.disk_allocation_ratio),
+        settings.tenant_isolation,
+        shared=shared > 0,
+        cores=need.cores > 0,
+        isolated=isolated(settings, need.project),
+    )
+    values = {"project": need.project, "since": now - timedelta(seconds=settings.host_lease)}
+    if shared > 0:
+        values["shared"] = shared
+    values |= _more(host_id, need.cpu, need.memory, need.disk, need.cores, sign=1)
+    return conn.execute(update, values).rowcount == 1
 
 
 def release(conn: Connection, host_id: int, *, cpu: float, memory: int, disk: int, cores: int = 0) -> None:
     """Give back what was claimed. With its last workload a host is free for any project again."""
-    t = host_table.c
-    tenant = sa.case((t.containers <= 1, sa.null()), else_=t.tenant)
-    sums = _sums(cpu, memory, disk, cores, sign=-1)
-    conn.execute(sa.update(host_table).where(t.id == host_id).ordered_values((t.tenant, tenant), *sums))
+    conn.execute(_RELEASE, _more(host_id, cpu, memory, disk, cores, sign=-1))
 
 
-def _sums(cpu: float, memory: int, disk: int, cores: int, *, sign: int) -> list[tuple[Any, Any]]:
-    t = host_table.c
-    return [
-        (t.cpu_used, t.cpu_used + sign * cpu),
-        (t.memory_used, t.memory_used + sign * memory),
-        (t.disk_used, t.disk_used + sign * disk),
-        (t.cores_used, t.cores_used + sign * cores),
-        (t.containers, t.containers + sign),
-    ]
+def _more(host_id: int, cpu: float, memory: int, disk: int, cores: int, *, sign: int) -> dict[str, Any]:
+    return {
+        "number": host_id,
+        "more_cpu_used": sign * cpu,
+        "more_memory_used": sign * memory,
+        "more_disk_used": sign * disk,
+        "more_cores_used": sign * cores,
+        "more_containers": sign,
+    }
 
 
 def free_cores(conn: Connection, host_id: int, nodes: Nodes, count: int) -> tuple[int, ...] | None:

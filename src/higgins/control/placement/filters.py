@@ -56,6 +56,11 @@ def _volumes(ask: Question) -> Bools | None:
     return ask.fleet.facts.those(hosts) if len(hosts) == 1 else np.zeros(len(ask.fleet), np.bool_)
 
 
+def _attaches(ask: Question) -> Bools | None:
+    facts = ask.fleet.facts
+    return facts.mask(("attaches",), lambda n: bool(facts.infos[n].connector)) if ask.need.attaches else None
+
+
 def _runtimes(ask: Question) -> Bools | None:
     facts = ask.fleet.facts
     if not ask.need.runtimes:
@@ -169,6 +174,7 @@ FILTERS: tuple[Filter, ...] = (
         lambda ask, place: f"it is in zone {ask.fleet.facts.zones[place]}, and zone {ask.need.zone} was asked for",
     ),
     Filter(_volumes, lambda ask, place: "a volume of the container lies on another host"),
+    Filter(_attaches, lambda ask, place: "volumes of Cinder cannot be attached to it"),
     Filter(_runtimes, _no_runtime),
     Filter(_labels, _wrong_label),
     Filter(_beside, lambda ask, place: "a container that it shall be beside is on another host"),

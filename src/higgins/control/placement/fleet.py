@@ -112,6 +112,9 @@ _NUMBERS: dict[str, type[Any]] = {
 }  # fmt: skip
 _FACTS = ("uuid", "name", "zone", "info")
 _COLUMNS = [host.c.id, *(host.c[name] for name in (*_FACTS, *_NUMBERS))]
+_MARKS = sa.select(host.c.id, host.c.revision, host.c.seen_at).order_by(host.c.id)
+_SOME = sa.select(*_COLUMNS).where(host.c.id.in_(sa.bindparam("ids", expanding=True))).order_by(host.c.id)
+_ALL = sa.select(*_COLUMNS, host.c.seen_at).order_by(host.c.id)
 
 
 def _facts(rows: list[Any], before: Facts | None) -> Facts:
@@ -174,7 +177,7 @@ class FleetCache:
             )
 
     def _refreshed(self, conn: Connection, fleet: Fleet | None) -> Fleet:
-        marks = conn.execute(sa.select(host.c.id, host.c.revision, host.c.seen_at).order_by(host.c.id)).all()
+        marks = conn.execute(_MARKS).all()
         seen = [mark.seen_at for mark in marks]
         ids = np.array([mark.id for mark in marks], np.int64)
         if fleet is None or not np.array_equal(fleet.facts.ids, ids):
@@ -185,8 +188,7 @@ class FleetCache:
         fleet = replace(fleet, seen=np.array(seen, "datetime64[us]"))
         if not len(changed):
             return fleet
-        query = sa.select(*_COLUMNS).where(host.c.id.in_(ids[changed].tolist())).order_by(host.c.id)
-        rows = conn.execute(query).all()
+        rows = conn.execute(_SOME, {"ids": ids[changed].tolist()}).all()
         if len(rows) != len(changed):
             return self._whole(conn, fleet)
         if any(_differs(fleet.facts, row, int(place)) for row, place in zip(rows, changed, strict=True)):
@@ -195,7 +197,7 @@ class FleetCache:
         return replace(fleet, **values)
 
     def _whole(self, conn: Connection, before: Fleet | None) -> Fleet:
-        rows = conn.execute(sa.select(*_COLUMNS, host.c.seen_at).order_by(host.c.id)).all()
+        rows = conn.execute(_ALL).all()
         return fleet_of(list(rows), [row.seen_at for row in rows], before.facts if before else None)
 
 

@@ -14,6 +14,17 @@ from higgins.store.schema import container, core, host, image, workload
 POLICIES = ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity")
 
 
+_HAVE_IMAGE = (
+    sa.select(host.c.id)
+    .join(image, image.c.host == host.c.name)
+    .where(
+        image.c.repo == sa.bindparam("repo"),
+        image.c.tag == sa.bindparam("tag"),
+        image.c.reference.in_(sa.bindparam("names", expanding=True)),
+    )
+)
+
+
 class Company(Struct, frozen=True, kw_only=True):
     """Whom a workload shall be beside, or not, as its hints say. ``same`` and ``different`` are uuids."""
 
@@ -28,7 +39,8 @@ class Need(Struct, frozen=True, kw_only=True):
 
     ``cores`` of its ``cpu`` it has to itself, whole; ``taken`` are the cores that others have to themselves, by host.
     ``beside`` are the hosts it must be on one of (None: on any), ``apart`` those that it must not be on;
-    ``companions`` counts the members of its group by host. ``image_hosts`` have its image.
+    ``companions`` counts the members of its group by host. ``image_hosts`` have its image. ``attaches``: volumes of
+    Cinder are attached to it.
     """
 
     cpu: float
@@ -48,6 +60,7 @@ class Need(Struct, frozen=True, kw_only=True):
     policy: str = ""
     companions: dict[int, int] = field(default_factory=dict)
     image_hosts: frozenset[int] = frozenset()
+    attaches: bool = False
 
 
 def company_of(hints: dict[str, str]) -> Company:
@@ -95,6 +108,7 @@ def need_of(
     disk: int,
     volumes: frozenset[int] = frozenset(),
     inits: int = 0,
+    attaches: bool = False,
     workload_id: int | None = None,
 ) -> Need:
     """What a workload with these members needs; the first member speaks for zone, host and hints.
@@ -125,7 +139,8 @@ def need_of(
         group=company.group,
         policy=company.policy,
         companions=_companions(conn, project_id, company.group, workload_id),
-        image_hosts=_image_hosts(conn, project_id, first.image),
+        image_hosts=_image_hosts(conn, project_id, first.image) if first.found is None else frozenset(),
+        attaches=attaches,
     )
 
 
@@ -183,7 +198,5 @@ def _taken(conn: Connection) -> dict[int, frozenset[int]]:
 def _image_hosts(conn: Connection, project_id: str, name: str) -> frozenset[int]:
     """The hosts that an administrator had the image pulled to, and those where the project made it by commit."""
     repo, tag = split(name)
-    query = sa.select(host.c.id).join(image, image.c.host == host.c.name)
-    names = (f"{repo}:{tag}", committed_name(project_id, repo, tag))
-    mine = (image.c.repo == repo, image.c.tag == tag, image.c.reference.in_(names))
-    return frozenset(conn.execute(query.where(*mine)).scalars())
+    names = [f"{repo}:{tag}", committed_name(project_id, repo, tag)]
+    return frozenset(conn.execute(_HAVE_IMAGE, {"repo": repo, "tag": tag, "names": names}).scalars())

@@ -10,37 +10,17 @@ from collections.abc import Iterable
 from itertools import pairwise
 
 from higgins.model.errors import Invalid
-from higgins.networks.base import Rule
+from higgins.networks.base import PROTOCOLS, WITH_PORTS, Rule
 
 _log = logging.getLogger(__name__)
 
 Span = tuple[int, int]  # both ends belong to it
 Box = tuple[Span, Span]  # remote addresses, ports
 
-ICMP = 1
-#: The names that Neutron's security group API knows.
-_NUMBERS = {
-    "ah": 51,
-    "dccp": 33,
-    "egp": 8,
-    "esp": 50,
-    "gre": 47,
-    "icmp": ICMP,
-    "igmp": 2,
-    "ipip": 4,
-    "ospf": 89,
-    "pgm": 113,
-    "rsvp": 46,
-    "sctp": 132,
-    "tcp": 6,
-    "udp": 17,
-    "udplite": 136,
-    "vrrp": 112,
-}
+ICMP = PROTOCOLS["icmp"]
 _ICMP6 = frozenset({"icmpv6", "ipv6-icmp", "58"})
 _ALL_ADDRESSES: Span = (0, 2**32 - 1)
 _ALL_PORTS: Span = (0, 65535)
-_WITH_PORTS = frozenset({6, 17, 33, 132, 136})
 
 
 def boxes(rules: Iterable[Rule]) -> dict[int | None, list[Box]]:
@@ -110,8 +90,8 @@ def _union(spans: Iterable[Span]) -> list[Span]:
 def _number(rule: Rule) -> int | None:
     if rule.protocol is None or rule.protocol in ("", "any"):
         return None
-    if rule.protocol in _NUMBERS:
-        return _NUMBERS[rule.protocol]
+    if rule.protocol in PROTOCOLS:
+        return PROTOCOLS[rule.protocol]
     if rule.protocol.isdecimal() and 0 <= int(rule.protocol) <= 255:
         return int(rule.protocol)
     raise Invalid(f"The protocol {rule.protocol!r} of a rule is not known.")
@@ -132,7 +112,7 @@ def _remote(rule: Rule) -> Span | None:
 def _ports(rule: Rule, protocol: int | None) -> Span:
     if protocol == ICMP:
         return _echoes(rule)
-    if protocol not in _WITH_PORTS or (rule.port_min is None and rule.port_max is None):
+    if protocol not in WITH_PORTS or (rule.port_min is None and rule.port_max is None):
         return _ALL_PORTS
     low = rule.port_min if rule.port_min is not None else rule.port_max
     high = rule.port_max if rule.port_max is not None else rule.port_min

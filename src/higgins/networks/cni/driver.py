@@ -2,71 +2,78 @@
 
 State lives in the kernel. The host's end of a port is named after the port, and its alias says whose it is and into
 which namespace it leads; a restarted agent reads all of it back with one look. The alias is written and the name given
-only after the plugin has finished: what bears the name is wired, and what a crash left half done is found by the next
-plug, as the far end of an interface in the sandbox whose near end bears no name of ours, and made anew.
+only when all else is done: what bears the name is wired, and what a crash left half done is found by the next plug, as
+the far end of an interface in the sandbox whose near end bears no such name, and made anew.
 """
 
 import asyncio
-import ipaddress
-import json
-import os
 import shutil
 from collections import defaultdict
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from higgins.model.errors import EngineError
-from higgins.networks import links
-from higgins.networks.base import Network, Plugged, PortFilter, PortWire
-from higgins.networks.cni import wires
+from higgins.networks.base import Neighbour, Network, Plugged, PortFilter, PortWire
+from higgins.networks.cni import links, plumbing, wires
 from higgins.networks.cni.rules import no_ruleset, ruleset
+from higgins.networks.cni.tunnels import Tunnels
 from higgins.networks.namespaces import held_namespace
 from higgins.programs import end_of, last_words, run
 
+#: A wire may have been left half done at both of its ends.
+_TRIES = 3
 _IP_FORWARD = Path("/proc/sys/net/ipv4/ip_forward")
 _BRIDGE_CALLS = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _PASSAGES = (("-i", f"{wires.BRIDGE_PREFIX}+"), ("-o", f"{wires.BRIDGE_PREFIX}+"))
 
 
 def open_cni(
-    state: Path, *, plugins: Path = Path("/usr/lib/cni"), table: str = "higgins", reach_host: bool = True
+    state: Path,
+    *,
+    table: str = "higgins",
+    reach_host: bool = True,
+    tunnel_address: str = "",
+    tunnel_port: int = 4789,
 ) -> Network:
-    """The network of one machine: bridges by CNI's plugins, filters by nftables.
+    """The network of one machine: bridges and veths, filters by nftables.
 
-    ``state`` is a directory of the driver's own, for the last ruleset; ``plugins`` where the plugins ``bridge`` and
-    ``static`` are; ``table`` the name of our nftables tables. Without ``reach_host`` a container opens no connection
-    to the host. Needs root, ``ip``, ``nft``, and br_netfilter in the kernel or as a module.
+    ``state`` is a directory of the driver's own, for the last ruleset; ``table`` the name of our nftables tables.
+    Without ``reach_host`` a container opens no connection to the host. With a ``tunnel_address`` (IPv4, of this host)
+    networks span hosts, and ports have an MTU that fits. Needs root, ``nft`` (``ip`` and ``bridge`` for tunnels), and
+    br_netfilter in the kernel or as a module.
     """
-    return _Cni(state, plugins, table, reach_host)
+    return _Cni(state, table, reach_host, Tunnels(tunnel_address, tunnel_port), tunnel_port)
 
 
 class _Cni:
-    def __init__(self, state: Path, plugins: Path, table: str, reach_host: bool) -> None:
+    def __init__(self, state: Path, table: str, reach_host: bool, tunnels: Tunnels, tunnel_port: int) -> None:
         self._saved = state / "ruleset.nft"
-        self._plugins = plugins
         self._table = table
         self._reach_host = reach_host
+        self._tunnels = tunnels
+        self._tunnel_port = tunnel_port
         self._bridges: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._making = asyncio.Lock()
         self._filtering = asyncio.Lock()
         self._applied: str | None = None
 
     async def setup(self) -> None:
-        for plugin in ("bridge", "static"):
-            if not os.access(self._plugins / plugin, os.X_OK):
-                raise EngineError(f"The CNI plugin {plugin} is not in {self._plugins} on this host.")
         await self._let_bridges_call()
         _switch_on(_IP_FORWARD)
         await self._restore_filters()
         await self._pass_foreign_policy()
         await self._remove_unused_bridges()
+        await self._tunnels.remove_unwanted()
 
     async def plug(self, netns: str, workload: str, ports: list[PortWire]) -> None:
         with held_namespace(netns, workload) as (held, inode):
-            for port in ports:
-                config = json.dumps(wires.bridge_config(port))
+            for asked in ports:
+                port = replace(asked, mtu=self._tunnels.mtu(asked.mtu))
+                wires.place_of(port)  # raises before anything is changed
                 alias = wires.port_alias(workload, port.uuid, inode)
                 async with self._bridges[wires.bridge_name(port.network)]:
-                    await self._wire(held, workload, port, config, alias)
+                    await self._wire(held, port, alias)
 
     async def unplug(self, workload: str, ports: list[str]) -> None:
         wanted = {Plugged(workload=str(wires.checked_uuid(workload)), port=str(wires.checked_uuid(p))) for p in ports}
@@ -81,11 +88,14 @@ class _Cni:
         owners = (_owner(link) for name, link in there.items() if wires.is_port_name(name))
         return [owner for owner in owners if owner is not None]
 
-    async def apply(self, filters: list[PortFilter]) -> None:
-        text = ruleset(filters, table=self._table, reach_host=self._reach_host)
+    async def apply(self, filters: list[PortFilter], neighbours: list[Neighbour]) -> None:
+        text = ruleset(
+            filters, neighbours, table=self._table, reach_host=self._reach_host, tunnel_port=self._tunnel_port
+        )
         async with self._filtering:
             if text != self._applied:
                 await self._load(text)
+        await self._tunnels.apply(neighbours)
 
     async def teardown(self) -> None:
         there = await links.links()
@@ -101,8 +111,8 @@ class _Cni:
 
     # wires
 
-    async def _wire(self, netns: str, workload: str, port: PortWire, config: str, alias: str) -> None:
-        """Under the bridge's lock. One plugin and one ``ip`` for a new port, none for one wired already."""
+    async def _wire(self, namespace: int, port: PortWire, alias: str) -> None:
+        """Under the bridge's lock. Nothing is done for a port that is wired already."""
         bridge, name = wires.bridge_name(port.network), wires.port_name(port.uuid)
         names = links.names()
         if name in names:
@@ -110,48 +120,26 @@ class _Cni:
             if link is not None and link.alias == alias and link.master == bridge and link.up:
                 return
             await links.delete([name])
-        if bridge not in names:
-            async with self._making:
-                await _make_bridge(port)
-        veth = await self._run_plugin(netns, workload, port, config)
-        # Renamed while it is down, as kernels before 6.2 ask for.
-        await links.change(
-            [
-                f"link set dev {veth} alias {alias}",
-                f"link set dev {veth} down",
-                f"link set dev {veth} name {name}",
-                f"link set dev {name} up",
-            ]
-        )
-
-    async def _run_plugin(self, netns: str, workload: str, port: PortWire, config: str) -> str:
-        """The name that the plugin gave to the host's end."""
-        env = {
-            "PATH": os.environ.get("PATH", os.defpath),
-            "CNI_COMMAND": "ADD",
-            "CNI_CONTAINERID": workload,
-            "CNI_NETNS": netns,
-            "CNI_IFNAME": port.name,
-            "CNI_PATH": str(self._plugins),
-        }
-        program = self._plugins / "bridge"
-        ended = await end_of(program, feed=config, env=env)
-        if ended.code != 0 and await _remove_leftover(netns, port.name):
-            ended = await end_of(program, feed=config, env=env)
-        if ended.code != 0:
-            raise EngineError(f"Port {port.uuid} could not be wired: {_complaint(ended.out) or last_words(ended)}.")
-        bridge = wires.bridge_name(port.network)
-        for interface in json.loads(ended.out)["interfaces"]:
-            if not interface.get("sandbox") and interface["name"] != bridge:
-                return str(interface["name"])
-        raise EngineError(f"Port {port.uuid} could not be wired: the CNI plugin names no interface of the host.")
+        try:
+            if bridge not in names:
+                async with self._making:
+                    await asyncio.to_thread(plumbing.make_bridge, port)
+                await self._tunnels.lead_from(port.network)
+            for _ in range(_TRIES):
+                if await links.alone(lambda: plumbing.wire(port, namespace, alias)):
+                    return
+                if not await _remove_leftover(namespace, port):
+                    break
+        except OSError as error:
+            raise EngineError(f"Port {port.uuid} could not be wired: {error.strerror or error}.") from error
+        raise EngineError(f"Port {port.uuid} could not be wired: an interface {port.name} already exists.")
 
     async def _remove_unused_bridges(self) -> None:
         """Each under its own lock, and looked at again there: a plug may be about to use it."""
         for bridge in _unused(await links.links()):
             async with self._bridges[bridge]:
                 if bridge in _unused(await links.links()):
-                    await links.delete([bridge])
+                    await links.delete([bridge, wires.tunnel_of(bridge)])
 
     # filters
 
@@ -217,31 +205,10 @@ class _Cni:
                 await run("iptables", "-w", "-D", "FORWARD", *_passage(side, bridges))
 
 
-async def _make_bridge(port: PortWire) -> None:
-    """Before its first port, so that no port is ever in a bridge that does not filter.
-
-    The gateway's address comes with it (the plugin would add it later), and one bridge is made at a time: so the next
-    one sees which addresses are taken.
-    """
-    clash = await links.overlapping_subnet(port.cidr)
-    if clash is not None:
-        raise EngineError(f"The network {port.network} cannot be on this host: {port.cidr} overlaps {clash}.")
-    bridge = wires.bridge_name(port.network)
-    place = f"{port.gateway}/{ipaddress.ip_network(port.cidr, strict=False).prefixlen}"
-    await links.change(
-        [
-            f"link add name {bridge} address {wires.bridge_mac(port.network)} mtu {int(port.mtu)} type bridge"
-            " nf_call_iptables 1 mcast_snooping 0",
-            f"link set dev {bridge} alias {wires.bridge_alias(port.network)}",
-            *([f"address add {place} brd + dev {bridge}"] if port.gateway else []),
-            f"link set dev {bridge} up",
-        ]
-    )
-
-
-async def _remove_leftover(netns: str, interface: str) -> bool:
+async def _remove_leftover(namespace: int, port: PortWire) -> bool:
     """Whether a wire that an earlier plug did not finish stood in the way; it is gone now."""
-    peer = await links.peer_name(netns, interface)
+    unfinished = wires.unfinished_name(port.uuid)
+    peer = unfinished if unfinished in links.names() else await links.peer_name(namespace, port.name)
     if peer is None or wires.is_port_name(peer):
         return False
     await links.delete([peer])
@@ -262,7 +229,7 @@ def _is_our_bridge(link: links.Link) -> bool:
 
 
 def _unused(there: dict[str, links.Link]) -> list[str]:
-    used = {link.master for link in there.values()}
+    used = {link.master for link in there.values() if not wires.is_tunnel_name(link.name)}
     return [name for name, link in there.items() if _is_our_bridge(link) and name not in used]
 
 
@@ -270,12 +237,3 @@ def _switch_on(setting: Path) -> None:
     """Not written where it is on already: the file may be read-only then."""
     if setting.read_text().strip() == "0":
         setting.write_text("1")
-
-
-def _complaint(out: str) -> str:
-    """What a CNI plugin says of its failure (CNI specification, section 5), without a full stop."""
-    try:
-        error = json.loads(out)
-    except ValueError:
-        return ""
-    return ": ".join(filter(None, (error.get("msg"), error.get("details")))).rstrip(".")

@@ -14,6 +14,10 @@ because nftables cannot compare the results of two lookups ("is the sender's pro
 Interfaces are known by the first letters of their names, so that one too new to be in a set is held to nothing less;
 no other interface of the host may begin with them.
 
+Neighbours are ports on other hosts. What comes from one through a tunnel is held to its MAC and IP address too, and is
+judged as what its project's ports here send; what goes to one is judged where it is. A tunnel's packets are taken only
+from a host that has a port of that network.
+
 A container reaches the outside, and the host itself at any of its addresses; the host reaches every container.
 A connection that was let in stays when its rule goes: only new ones are judged.
 """
@@ -25,16 +29,32 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from higgins.model.errors import Invalid
-from higgins.networks.base import PortFilter
+from higgins.networks.base import Neighbour, PortFilter
 from higgins.networks.cni.boxes import ICMP, Span, boxes
-from higgins.networks.cni.wires import BRIDGE_PREFIX, PORT_PREFIX, bridge_name, checked_mac, port_name
+from higgins.networks.cni.wires import (
+    BRIDGE_PREFIX,
+    PORT_PREFIX,
+    TUNNEL_PREFIX,
+    bridge_name,
+    checked_mac,
+    port_name,
+    tunnel_name,
+)
 
 _log = logging.getLogger(__name__)
 _BRIDGES = f'"{BRIDGE_PREFIX}*"'
 _PORTS = f'"{PORT_PREFIX}*"'
+_TUNNELS = f'"{TUNNEL_PREFIX}*"'
 
 
-def ruleset(filters: Iterable[PortFilter], *, table: str = "higgins", reach_host: bool = True) -> str:
+def ruleset(
+    filters: Iterable[PortFilter],
+    neighbours: Iterable[Neighbour] = (),
+    *,
+    table: str = "higgins",
+    reach_host: bool = True,
+    tunnel_port: int = 4789,
+) -> str:
     """What ``nft -f`` reads to make these the filters of the host. The same filters give the same text.
 
     Without ``reach_host`` containers open no connection to the host itself (they may ping it). Raises ``Invalid`` for
@@ -42,10 +62,12 @@ def ruleset(filters: Iterable[PortFilter], *, table: str = "higgins", reach_host
     """
     ports = _unambiguous(sorted(filters, key=lambda port: port.uuid))
     projects = {project: number for number, project in enumerate(sorted({port.project_id for port in ports}))}
+    taken = {_place(port) for port in ports}  # by a port that has just come here: it is no neighbour any more
+    beyond = sorted((one for one in neighbours if _place(one) not in taken), key=_place)
     lines = [f"table {family} {table}\ndelete table {family} {table}" for family in ("inet", "bridge")]
-    lines += [f"table inet {table} {{", *_sets(ports, projects), *_project_chains(ports, projects)]
-    lines += [_FORWARD, _host_chain(reach_host), _MASQUERADE, "}"]
-    lines += [f"table bridge {table} {{", *_senders(ports), _SPOOFING, "}"]
+    lines += [f"table inet {table} {{", *_sets(ports, beyond, projects), *_project_chains(ports, projects)]
+    lines += [_FORWARD, _host_chain(reach_host), _tunnel_chain(beyond, tunnel_port), _MASQUERADE, "}"]
+    lines += [f"table bridge {table} {{", *_senders(ports, beyond), _SPOOFING, "}"]
     return "\n".join(lines) + "\n"
 
 
@@ -71,7 +93,7 @@ def _unambiguous(ports: list[PortFilter]) -> list[PortFilter]:
     return [claimants[0] for claimants in places.values() if len(claimants) == 1]
 
 
-def _place(port: PortFilter) -> tuple[str, str]:
+def _place(port: PortFilter | Neighbour) -> tuple[str, str]:
     return bridge_name(port.network), str(_canonical(port.address))
 
 
@@ -84,15 +106,16 @@ def _canonical(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         raise Invalid(f"{address!r} is not the address of a port.") from error
 
 
-def _key(port: PortFilter) -> str:
+def _key(port: PortFilter | Neighbour) -> str:
     bridge, address = _place(port)
     return f'"{bridge}" . {address}'
 
 
-def _sets(ports: list[PortFilter], projects: dict[str, int]) -> list[str]:
+def _sets(ports: list[PortFilter], beyond: list[Neighbour], projects: dict[str, int]) -> list[str]:
     anything, services, echoes = [], [], []
+    cut = {rules: boxes(rules) for rules in dict.fromkeys(port.rules for port in ports)}  # ports of a group are alike
     for port in ports:
-        for protocol, found in boxes(port.rules).items():
+        for protocol, found in cut[port.rules].items():
             for remote, span in found:
                 place = f"{_key(port)} . {_addresses(remote)}"
                 if protocol is None:
@@ -101,11 +124,14 @@ def _sets(ports: list[PortFilter], projects: dict[str, int]) -> list[str]:
                     echoes.append(f"{place} . {_numbers(span)}")
                 else:
                     services.append(f"{place} . {protocol} . {_numbers(span)}")
-    senders = [f"{_key(port)} : jump project_{projects[port.project_id]}" for port in ports]
+    everywhere: list[PortFilter | Neighbour] = [*ports, *beyond]
+    known = [port for port in everywhere if port.project_id in projects]
+    senders = [f"{_key(port)} : jump project_{projects[port.project_id]}" for port in known]
     addresses = sorted({_place(port)[1] for port in ports})
     return [
         _set("set containers", "ipv4_addr", addresses),
-        _set("set places", "ifname . ipv4_addr", [_key(port) for port in ports]),
+        _set("set places", "ifname . ipv4_addr", [_key(port) for port in everywhere]),
+        _set("set beyond", "ifname . ipv4_addr", [_key(port) for port in beyond]),
         _set("map sender_project", "ifname . ipv4_addr : verdict", senders),
         _set("set open_to_remote", "ifname . ipv4_addr . ipv4_addr", anything, interval=True),
         _set(
@@ -125,7 +151,7 @@ def _project_chains(ports: list[PortFilter], projects: dict[str, int]) -> list[s
     return lines
 
 
-def _senders(ports: list[PortFilter]) -> list[str]:
+def _senders(ports: list[PortFilter], beyond: list[Neighbour]) -> list[str]:
     bound, unbound = [], []
     for port in ports:
         address = _place(port)[1]
@@ -133,6 +159,7 @@ def _senders(ports: list[PortFilter]) -> list[str]:
             bound.append(f'"{port_name(port.uuid)}" . {checked_mac(port.mac)} . {address}')
         else:
             unbound.append(f'"{port_name(port.uuid)}" . {address}')
+    bound += [f'"{tunnel_name(one.network)}" . {checked_mac(one.mac)} . {_place(one)[1]}' for one in beyond]
     return [
         _set("set senders", "ifname . ether_addr . ipv4_addr", bound),
         _set("set senders_of_any_mac", "ifname . ipv4_addr", unbound),
@@ -155,6 +182,24 @@ def _numbers(span: Span) -> str:
     return str(low) if low == high else f"{low}-{high}"
 
 
+def _tunnel_chain(beyond: list[Neighbour], port: int) -> str:
+    """The hosts that each tunnel's packets may come from. In VXLAN's header zeros follow the tunnel's number."""
+    if not beyond:
+        return ""
+    ends = sorted({f"{_canonical(one.host)} . {one.tunnel << 8:#x}" for one in beyond})
+    return f"""  set tunnel_ends {{
+    typeof ip saddr . @th,96,32
+    elements = {{ {", ".join(ends)} }}
+  }}
+  chain from_hosts {{
+    type filter hook input priority filter; policy accept;
+    meta l4proto != udp accept
+    udp dport != {int(port)} accept
+    ip saddr . @th,96,32 @tunnel_ends accept
+    drop
+  }}"""
+
+
 def _host_chain(reach_host: bool) -> str:
     if reach_host:
         return ""
@@ -173,6 +218,7 @@ _FORWARD = f"""  chain sent {{
     meta nfproto != ipv4 drop
     iifname . ip saddr != @places drop
     oifname != {_BRIDGES} accept
+    oifname . ip daddr @beyond accept
     iifname . ip saddr vmap @sender_project
   }}
   chain forward {{
@@ -197,7 +243,7 @@ _SPOOFING = f"""  chain announced {{
   }}
   chain sent {{
     type filter hook prerouting priority dstnat; policy accept;
-    iifname != {_PORTS} accept
+    iifname != {_PORTS} iifname != {_TUNNELS} accept
     ether type ip iifname . ether saddr . ip saddr @senders accept
     ether type ip iifname . ip saddr @senders_of_any_mac accept
     ether type arp iifname . ether saddr . arp saddr ip @senders jump announced

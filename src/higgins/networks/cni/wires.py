@@ -1,4 +1,4 @@
-"""Names on the host, and what the CNI bridge plugin is told about a port.
+"""Names on the host, and what a port is in the kernel's terms.
 
 A Linux interface name has at most 15 characters, so bridges and host-side veths carry a prefix and the first 12
 hex digits of a uuid. They follow from the uuid alone: any process finds them again without a record of its own.
@@ -7,17 +7,21 @@ hex digits of a uuid. They follow from the uuid alone: any process finds them ag
 import ipaddress
 import re
 from functools import lru_cache
-from typing import Any
 from uuid import UUID
+
+from msgspec import Struct
 
 from higgins.model.errors import EngineError, Invalid
 from higgins.networks.base import Plugged, PortWire
 
 BRIDGE_PREFIX = "hg"
 PORT_PREFIX = "hp"
+TUNNEL_PREFIX = "hx"
+UNFINISHED_PREFIX = "hw"
 _ALIAS = "higgins"
 _BRIDGE_NAME = re.compile(rf"{BRIDGE_PREFIX}[0-9a-f]{{12}}")
 _PORT_NAME = re.compile(rf"{PORT_PREFIX}[0-9a-f]{{12}}")
+_TUNNEL_NAME = re.compile(rf"{TUNNEL_PREFIX}[0-9a-f]{{12}}")
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
@@ -49,12 +53,32 @@ def port_name(port: str) -> str:
     return PORT_PREFIX + checked_uuid(port).hex[:12]
 
 
+@lru_cache(maxsize=16384)
+def tunnel_name(network: str) -> str:
+    """The interface in a network's bridge that leads to other hosts."""
+    return TUNNEL_PREFIX + checked_uuid(network).hex[:12]
+
+
+def tunnel_of(bridge: str) -> str:
+    """The name of the tunnel that a bridge would have."""
+    return TUNNEL_PREFIX + bridge.removeprefix(BRIDGE_PREFIX)
+
+
+def unfinished_name(port: str) -> str:
+    """The same while the port is being wired: what bears it is nothing yet, and no filter knows it."""
+    return f"{UNFINISHED_PREFIX}{checked_uuid(port).hex[:12]}"
+
+
 def is_bridge_name(name: str) -> bool:
     return _BRIDGE_NAME.fullmatch(name) is not None
 
 
 def is_port_name(name: str) -> bool:
     return _PORT_NAME.fullmatch(name) is not None
+
+
+def is_tunnel_name(name: str) -> bool:
+    return _TUNNEL_NAME.fullmatch(name) is not None
 
 
 def bridge_mac(network: str) -> str:
@@ -84,36 +108,34 @@ def read_port_alias(alias: str) -> Plugged | None:
     return None
 
 
-def bridge_config(port: PortWire) -> dict[str, Any]:
-    """The network configuration that makes CNI's bridge plugin wire this port.
+class Place(Struct, frozen=True):
+    """Where a port leads: the interface inside, and what the kernel is told about it."""
 
-    The ipam is ``static``, not ``host-local``: the control plane has chosen the address and stored it, and a second
-    allocator on the host would be a second truth. Raises ``Invalid`` for values that no port may have, and
-    ``EngineError`` for IPv6, which this driver does not wire.
-    """
+    interface: str
+    mac: str
+    mtu: int
+    address: ipaddress.IPv4Interface
+    gateway: ipaddress.IPv4Address | None
+    default_route: bool
+
+
+def place_of(port: PortWire) -> Place:
+    """Raises ``Invalid`` for values that no port may have, and ``EngineError`` for IPv6, which is not wired here."""
     address, subnet = _address(port), _subnet(port)
     if address not in subnet:
         raise Invalid(f"Port {port.uuid}: the address {address} is not in {subnet}.")
     if not _INTERFACE.fullmatch(port.name):
         raise Invalid(f"Port {port.uuid}: {port.name!r} is not the name of an interface.")
-    place: dict[str, Any] = {"address": f"{address}/{subnet.prefixlen}"}
-    if port.gateway:
-        place["gateway"] = str(_ipv4(port, port.gateway))
-    ipam: dict[str, Any] = {"type": "static", "addresses": [place]}
-    if port.default_route and port.gateway:
-        ipam["routes"] = [{"dst": "0.0.0.0/0", "gw": place["gateway"]}]
-    return {
-        "cniVersion": "1.0.0",
-        "name": str(checked_uuid(port.network)),
-        "type": "bridge",
-        "bridge": bridge_name(port.network),
-        "isGateway": bool(port.gateway),
-        "isDefaultGateway": False,
-        "ipMasq": False,  # one rule of our own table does it for all ports
-        "mtu": port.mtu,
-        "ipam": ipam,
-        "runtimeConfig": {"mac": checked_mac(port.mac)},
-    }
+    checked_uuid(port.network)
+    gateway = _ipv4(port, port.gateway) if port.gateway else None
+    return Place(
+        interface=port.name,
+        mac=checked_mac(port.mac),
+        mtu=int(port.mtu),
+        address=ipaddress.IPv4Interface((address, subnet.prefixlen)),
+        gateway=gateway,
+        default_route=port.default_route and gateway is not None,
+    )
 
 
 def _address(port: PortWire) -> ipaddress.IPv4Address:

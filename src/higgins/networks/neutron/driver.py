@@ -6,10 +6,11 @@ after all else is done, so that what a crash left half done is not taken for a p
 
 import asyncio
 import json
+import os
 
 from higgins.model.errors import EngineError
-from higgins.networks import links
-from higgins.networks.base import Network, Plugged, PortFilter, PortWire
+from higgins.networks.base import Neighbour, Network, Plugged, PortFilter, PortWire
+from higgins.networks.cni import links
 from higgins.networks.namespaces import held_namespace
 from higgins.networks.neutron import wires
 from higgins.networks.neutron.wires import Wired
@@ -55,13 +56,14 @@ class _Neutron:
     async def plugged(self) -> list[Plugged]:
         return [one.plugged for one in await self._interfaces()]
 
-    async def apply(self, filters: list[PortFilter]) -> None:
+    async def apply(self, filters: list[PortFilter], neighbours: list[Neighbour]) -> None:
         """Nothing: the switch filters by the security groups of each port."""
 
     async def teardown(self) -> None:
         await self._remove([one.name for one in await self._interfaces()])
 
-    async def _plug(self, netns: str, inode: int, workload: str, port: PortWire, there: dict[str, Wired]) -> None:
+    async def _plug(self, namespace: int, inode: int, workload: str, port: PortWire, there: dict[str, Wired]) -> None:
+        netns = f"/proc/{os.getpid()}/fd/{namespace}"
         bridge, end = wires.bridge_of(port, self._bridge), wires.host_end(port)
         found = there.get(end)
         mine = found is not None and (found.plugged, found.netns) == (Plugged(workload, port.uuid), str(inode))
@@ -69,10 +71,10 @@ class _Neutron:
             await self._await(port, end)
             return
         await self._remove([end])
-        leftover = await links.peer_name(netns, port.name)
+        leftover = await links.peer_name(namespace, port.name)
         if leftover is not None and leftover not in there:
             await links.delete([leftover])
-        await links.change(wires.outside(port, netns))
+        await run("ip", "-batch", "-", feed="\n".join(wires.outside(port, netns)) + "\n")
         if settings := wires.sysctls(port):
             await run("nsenter", f"--net={netns}", "sysctl", "-q", "-w", *settings)
         await run("nsenter", f"--net={netns}", "ip", "-batch", "-", feed="\n".join(wires.inside(port)) + "\n")

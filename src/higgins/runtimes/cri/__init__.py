@@ -15,6 +15,7 @@ What was decided, and why:
 from pathlib import Path
 
 from higgins.runtimes.base import Runtime
+from higgins.runtimes.cri import users
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.driver import CriRuntime
 
@@ -25,6 +26,7 @@ def open_cri(
     logs: Path = Path("/var/lib/higgins/logs"),
     log_bytes: int = 64 << 20,
     cgroup_parent: str = "",
+    user_ids: str = "",
 ) -> Runtime:
     """A driver for the engine at ``endpoint``; to be called where an event loop runs, which its connection belongs to.
 
@@ -33,6 +35,8 @@ def open_cri(
     ``logs`` is a directory that the engine can write to as well; each sandbox gets a directory in it,
     and a log that has more than ``log_bytes`` is begun anew, one older part being kept. The pause image
     is the engine's own setting (``sandbox_image``): CRI has no way to ask for one. ``cgroup_parent`` as CRI takes it:
-    a path with the cgroupfs driver, ``….slice`` with systemd's.
+    a path with the cgroupfs driver, ``….slice`` with systemd's. ``user_ids`` are the host's ids for user namespaces
+    (first:count), none if empty; raises ``EngineError`` for what is no such range.
     """
-    return CriRuntime(Client(endpoint), logs=logs, log_bytes=log_bytes, cgroup_parent=cgroup_parent)
+    ids = users.parse(user_ids)
+    return CriRuntime(Client(endpoint), logs=logs, log_bytes=log_bytes, cgroup_parent=cgroup_parent, ids=ids)

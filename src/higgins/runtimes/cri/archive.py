@@ -14,7 +14,7 @@ from cri_api.v1 import api_pb2 as cri
 
 from higgins.model.errors import ContainerGone, EngineError, NotImplementedHere, PathNotFound
 from higgins.runtimes.base import PathStat
-from higgins.runtimes.cri import classes, config, state
+from higgins.runtimes.cri import classes, config, state, users
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.errors import sentence
 
@@ -75,7 +75,8 @@ async def _root(client: Client, uuid: str, mount_point: str) -> dict[str, Any]:
     status = await client.status(container.id, verbose=True)
     if status.status.state == cri.CONTAINER_RUNNING:
         if await classes.wanted(client, config.container_spec(container.annotations).runtime) is None:
-            return {"process": state.details(status.info)["pid"], "cgroup": container.id}
+            mapped = users.of(container.annotations) is not None
+            return {"process": state.details(status.info)["pid"], "cgroup": container.id, "users": mapped}
         # The process on this host is a virtual machine's or a kernel's, and its root is another: the root that the
         # engine has mounted for it is looked at instead.
         place = running_root(Path("/proc/self/mountinfo").read_text(), container.id)
@@ -84,6 +85,8 @@ async def _root(client: Client, uuid: str, mount_point: str) -> dict[str, Any]:
         mounts = [{"type": "bind", "source": place, "options": ["rbind"]}]
         record = await (await client.containerd()).container(container.id)
     else:
+        if users.of(container.annotations) is not None:
+            raise NotImplementedHere("Files of a container in a user namespace can be copied while it runs.")
         containerd = await client.containerd()
         record = await containerd.container(container.id)
         found = await containerd.mounts(record.snapshotter, record.snapshot_key)

@@ -50,11 +50,15 @@ class Handler(Struct, frozen=True):
 
 
 class Handlers(Struct, frozen=True):
-    """Those of the engine. ``pause_image`` is what sandboxes run."""
+    """Those of the engine. ``pause_image`` is what sandboxes run, empty where that is not told with them.
+
+    ``user_namespaces`` are the names of those that can give sandboxes one; the empty name is the default's.
+    """
 
     default: str
     named: dict[str, Handler]
     pause_image: str
+    user_namespaces: frozenset[str] = frozenset()
 
 
 def handlers(status: cri.StatusResponse) -> Handlers:
@@ -65,9 +69,9 @@ def handlers(status: cri.StatusResponse) -> Handlers:
         name: Handler(str(table.get("runtimeType") or ""), dict(table.get("options") or {}))
         for name, table in (engine.get("runtimes") or {}).items()
     }
-    # containerd 2 has the image of sandboxes among those that it keeps.
-    pause = settings.get("sandboxImage") or (settings.get("pinnedImages") or {}).get("sandbox") or ""
-    return Handlers(str(engine.get("defaultRuntimeName") or "runc"), named, str(pause))
+    able = frozenset(one.name for one in status.runtime_handlers if one.features.user_namespaces)
+    default = str(engine.get("defaultRuntimeName") or "runc")
+    return Handlers(default, named, str(settings.get("sandboxImage") or ""), able)
 
 
 def options(handler: Handler) -> tuple[str, bytes]:

@@ -8,7 +8,7 @@ import grpc
 from cri_api.v1 import api_pb2 as cri
 from cri_api.v1 import api_pb2_grpc
 
-from higgins.model.errors import ContainerGone, NotImplementedHere
+from higgins.model.errors import ContainerGone, EngineError, EngineUnavailable, NotImplementedHere
 from higgins.runtimes.cri import config
 from higgins.runtimes.cri.classes import Handlers, handlers
 from higgins.runtimes.cri.containerd import Containerd
@@ -18,6 +18,8 @@ from higgins.runtimes.cri.errors import REFUSED, translated
 _MESSAGE_LIMIT = 64 << 20
 #: Seconds for a call that does nothing slow. Starting, stopping and pulling have no limit here: the agent has.
 _QUICK = 60
+#: Seconds within which CRI's own state follows an exit, and between looks at it.
+_SETTLE, _LOOK = 10.0, 0.02
 #: Seconds to wait for a connection, a little more than gRPC's longest pause between two tries.
 _RECONNECT = 1.5
 
@@ -60,6 +62,28 @@ class Client:
         with translated(about, failed):
             return await verb(request, timeout=timeout)
 
+    async def remove(self, verb: Any, request: Any, *containers: str) -> None:
+        """A call that removes these containers (the engine's ids), running or not. Raises as ``ask`` does.
+
+        containerd ends what runs first, and refuses where a process has ended by itself just now and its own state
+        does not say so yet (seen with 2.1): it is asked again when that does.
+        """
+        try:
+            await self.ask(verb, request, timeout=None)
+        except (ContainerGone, EngineUnavailable):
+            raise
+        except EngineError:
+            for engine_id in containers:
+                await self._ended(engine_id)
+            await self.ask(verb, request, timeout=None)
+
+    async def _ended(self, engine_id: str) -> None:
+        """Wait a little until the container does not run, as far as CRI knows."""
+        with suppress(ContainerGone, TimeoutError):
+            async with asyncio.timeout(_SETTLE):
+                while (await self.status(engine_id)).status.state == cri.CONTAINER_RUNNING:  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK)
+
     async def _connect(self) -> None:
         """Give a connection that broke a moment to come back: gRPC tries at intervals, and fails calls between them."""
         now = self._channel.get_state(try_to_connect=True)
@@ -83,6 +107,17 @@ class Client:
         if self._handlers is None:
             self._handlers = handlers(await self.engine_status())
         return self._handlers
+
+    async def pause_image(self) -> str:
+        """The image that sandboxes run, empty where the engine does not tell.
+
+        containerd 1 has it in its settings. Others have it among the images that they mark as never to be collected.
+        """
+        if told := (await self.handlers()).pause_image:
+            return told
+        held = (await self.ask(self.image.ListImages, cri.ListImagesRequest())).images
+        kept = sorted(name for image in held if image.pinned for name in image.repo_tags)
+        return min(kept, key=lambda name: "pause" not in name, default="")
 
     async def is_containerd(self) -> bool:
         return (await self.version()).runtime_name == "containerd"

@@ -14,6 +14,7 @@ from cri_api.v1 import api_pb2 as cri
 
 from higgins.model.errors import EngineError
 from higgins.runtimes.base import EngineContainer, SandboxSpec
+from higgins.runtimes.cri import users
 
 PREFIX = "org.higgins."
 OURS = PREFIX + "managed"
@@ -41,14 +42,14 @@ MASKED_PATHS = (
 READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 #: What the engine's default set has too much: raw sockets forge packets, device nodes reach devices.
 DROPPED_CAPABILITIES = ("MKNOD", "NET_RAW")
-#: As Docker sets them in a namespace of its own: ping and low ports without privileges.
-SYSCTLS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
 
 
-def sandbox_config(spec: SandboxSpec, *, attempt: int, logs: Path, cgroup_parent: str) -> cri.PodSandboxConfig:
-    """The sandbox as CRI takes it; the same again for each container that joins it."""
+def sandbox_config(
+    spec: SandboxSpec, *, attempt: int, logs: Path, cgroup_parent: str, first_id: int | None = None
+) -> cri.PodSandboxConfig:
+    """The sandbox as CRI takes it; the same again for each container that joins it. ``first_id``: see ``users``."""
     security = cri.LinuxSandboxSecurityContext(
-        namespace_options=cri.NamespaceOption(network=cri.POD, pid=cri.CONTAINER, ipc=cri.POD),
+        namespace_options=_namespaces(first_id),
         privileged=spec.privileged,
         seccomp=_seccomp(spec.privileged),
     )
@@ -63,13 +64,19 @@ def sandbox_config(spec: SandboxSpec, *, attempt: int, logs: Path, cgroup_parent
             PREFIX + "sandbox": spec.uuid,
             PREFIX + "project": spec.project_id,
         },
-        annotations={SPEC: msgspec.json.encode(spec).decode()},
-        linux=cri.LinuxPodSandboxConfig(cgroup_parent=cgroup_parent, security_context=security, sysctls=SYSCTLS),
+        annotations={SPEC: msgspec.json.encode(spec).decode()} | users.annotation(first_id),
+        linux=cri.LinuxPodSandboxConfig(
+            cgroup_parent=cgroup_parent, security_context=security, sysctls=_sysctls(first_id)
+        ),
     )
 
 
-def container_config(spec: EngineContainer, *, attempt: int) -> cri.ContainerConfig:
-    """The container as CRI takes it. ``attempt`` makes CRI's name for it unique: see ``attempt_number``."""
+def container_config(spec: EngineContainer, *, attempt: int, first_id: int | None = None) -> cri.ContainerConfig:
+    """The container as CRI takes it. ``attempt`` makes CRI's name for it unique: see ``attempt_number``.
+
+    ``first_id`` is its sandbox's. Volumes and files that are bound in belong to the same users inside as outside.
+    """
+    mapped = [] if first_id is None else users.mapping(first_id)
     return cri.ContainerConfig(
         metadata=cri.ContainerMetadata(name=spec.uuid, attempt=attempt),
         image=cri.ImageSpec(image=spec.image),
@@ -78,16 +85,23 @@ def container_config(spec: EngineContainer, *, attempt: int) -> cri.ContainerCon
         working_dir=spec.workdir or "",
         envs=[cri.KeyValue(key=key, value=value) for key, value in spec.environment.items()],
         mounts=[
-            cri.Mount(container_path=bind.destination, host_path=bind.source, readonly=bind.read_only)
+            cri.Mount(
+                container_path=bind.destination,
+                host_path=bind.source,
+                readonly=bind.read_only,
+                uidMappings=mapped,
+                gidMappings=mapped,
+            )
             for bind in spec.binds
         ],
         labels=labels(spec),
-        annotations={SPEC: msgspec.json.encode(spec).decode()},
+        annotations={SPEC: msgspec.json.encode(spec).decode()} | users.annotation(first_id),
         log_path=log_name(spec.uuid, spec.incarnation),
         stdin=spec.interactive,
         tty=spec.tty,
         linux=cri.LinuxContainerConfig(
-            resources=resources(spec.cpu, spec.memory, spec.cpuset), security_context=_container_security(spec)
+            resources=resources(spec.cpu, spec.memory, spec.cpuset),
+            security_context=_container_security(spec, first_id),
         ),
     )
 
@@ -162,9 +176,23 @@ def _command(spec: EngineContainer) -> tuple[str, ...]:
     return spec.command if spec.entrypoint == () else spec.entrypoint or ()
 
 
-def _container_security(spec: EngineContainer) -> cri.LinuxContainerSecurityContext:
+def _namespaces(first_id: int | None) -> cri.NamespaceOption:
     # A container sees processes of its own only, as in Docker; what a sandbox shares is network, IPC and host name.
-    namespaces = cri.NamespaceOption(network=cri.POD, pid=cri.CONTAINER, ipc=cri.POD)
+    return cri.NamespaceOption(
+        network=cri.POD, pid=cri.CONTAINER, ipc=cri.POD, userns_options=users.namespace(first_id)
+    )
+
+
+def _sysctls(first_id: int | None) -> dict[str, str]:
+    """As Docker sets them in a namespace of its own: ping and low ports without privileges."""
+    return {
+        "net.ipv4.ip_unprivileged_port_start": "0",
+        "net.ipv4.ping_group_range": users.ping_group_range(first_id),
+    }
+
+
+def _container_security(spec: EngineContainer, first_id: int | None) -> cri.LinuxContainerSecurityContext:
+    namespaces = _namespaces(first_id)
     if spec.privileged:
         return cri.LinuxContainerSecurityContext(
             privileged=True, namespace_options=namespaces, seccomp=_seccomp(privileged=True)

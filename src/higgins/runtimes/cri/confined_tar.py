@@ -12,7 +12,8 @@ whatever fails is answered and ends the program without a traceback. It keeps th
 may not use much memory.
 
 A running container's root is taken from its first process, after which it is checked by its control group that the
-process is still that container's. A stopped container's snapshot is mounted in a mount namespace of this program's
+process is still that container's; with ``"users": true`` its user namespace is entered too, so that owners are those
+that the container sees. A stopped container's snapshot is mounted in a mount namespace of this program's
 own, with its volumes, and goes away with it.
 
 The first line on standard output is JSON: ``{"stat": …}``, ``{"done": true}`` or ``{"error": kind, "message": …}``.
@@ -36,6 +37,7 @@ import zlib  # noqa: F401
 from pathlib import Path
 from typing import IO, Any, BinaryIO, NoReturn
 
+_CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNS, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 4096, 16384, 1 << 18
 _OPENAT2, _RESOLVE_IN_ROOT = 437, 0x10
 _MOUNT_FLAGS = {"ro": 1, "nosuid": 2, "nodev": 4, "noexec": 8, "bind": _MS_BIND, "rbind": _MS_BIND | _MS_REC}
@@ -156,6 +158,7 @@ def _forget(archive: tarfile.TarFile) -> None:
 
 def enter(job: dict[str, Any]) -> None:
     """Make the container's root this program's own."""
+    users = os.open(f"/proc/{job['process']}/ns/user", os.O_RDONLY) if job.get("users") else None
     if job.get("process"):
         root = os.open(f"/proc/{job['process']}/root", os.O_PATH | os.O_DIRECTORY)
         if job["cgroup"] not in Path(f"/proc/{job['process']}/cgroup").read_text():
@@ -168,6 +171,12 @@ def enter(job: dict[str, Any]) -> None:
     os.chroot(".")
     os.chdir("/")
     os.close(root)
+    if users is not None:
+        _check(_libc.setns(users, _CLONE_NEWUSER), "user namespace")
+        os.close(users)
+        os.setgroups(())
+        os.setresgid(0, 0, 0)
+        os.setresuid(0, 0, 0)
     confine()
 
 

@@ -1,9 +1,10 @@
 """``Runtime`` of base.py over CRI. Each verb is short: messages come from ``config``, meanings from ``state``."""
 
 import asyncio
+import itertools
 import math
 import signal as signals
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from uuid import uuid4
@@ -11,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from cri_api.v1 import api_pb2 as cri
 
+from higgins.images.base import ImageFiles
 from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, NotImplementedHere, SandboxGone
 from higgins.runtimes import probing
 from higgins.runtimes.base import (
@@ -36,6 +38,7 @@ from higgins.runtimes.cri import (
     classes,
     commit,
     config,
+    content,
     events,
     execs,
     logs,
@@ -44,6 +47,7 @@ from higgins.runtimes.cri import (
     state,
     streams,
     usage,
+    users,
 )
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.images import Images
@@ -58,11 +62,14 @@ class CriRuntime:
 
     name = "cri"
 
-    def __init__(self, client: Client, *, logs: Path, log_bytes: int, cgroup_parent: str) -> None:
+    def __init__(
+        self, client: Client, *, logs: Path, log_bytes: int, cgroup_parent: str, ids: users.Ids | None = None
+    ) -> None:
         self._client = client
         self._images = Images(client)
         self._logs, self._log_bytes = logs, log_bytes
-        self._sandboxes = Sandboxes(client, logs=logs, cgroup_parent=cgroup_parent)
+        self._ids = ids
+        self._sandboxes = Sandboxes(client, logs=logs, cgroup_parent=cgroup_parent, ids=ids)
         self._oom: dict[str, bool] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -75,15 +82,23 @@ class CriRuntime:
         status = await self._client.engine_status()
         if problem := state.unfit(status):
             raise EngineError(problem)
+        if self._ids is not None and "" not in (await self._client.handlers()).user_namespaces:
+            raise EngineError("user_ids is set, and the container engine, its runtime or the kernel has no use for it.")
         return EngineInfo(version.runtime_name, version.runtime_version, state.runtime_classes(status))
 
     async def probe(self, runtime: str) -> None:
-        await probing.probe(self, runtime, (await self._client.handlers()).pause_image)
+        await probing.probe(self, runtime, await self._client.pause_image())
 
     # images
 
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
         return await self._images.pull(image, policy, auth)
+
+    async def load(self, image: ImageFiles, name: str) -> Image:
+        return await self._images.load(image, name)
+
+    def save(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return content.save(self._client, name)
 
     async def images(self) -> list[Image]:
         return await self._images.all()
@@ -143,7 +158,8 @@ class CriRuntime:
                     raise EngineError(str(error)) from error
                 held = await self._of_newest_incarnation(uuid)
             await restart.start(self._client, held[-1], held[:-1], spec)
-            await self._sandboxes.remove_emptied(spec.sandbox)
+            if held[-1].metadata.attempt != config.attempt_number(spec.incarnation, 0):  # it may have moved
+                await self._sandboxes.remove_emptied(spec.sandbox)
 
     async def stop(self, uuid: str, timeout: float) -> None:
         container = await self._client.newest(uuid)
@@ -159,7 +175,7 @@ class CriRuntime:
     async def pause(self, uuid: str) -> None:
         container = await self._running(uuid, "pause")
         containerd = await self._client.containerd()
-        if container.id not in await containerd.paused():
+        if not await containerd.is_paused(container.id):
             await containerd.pause(container.id)
 
     async def unpause(self, uuid: str) -> None:
@@ -181,7 +197,7 @@ class CriRuntime:
                 await self._make_removable(container)
                 with suppress(ContainerGone):
                     request = cri.RemoveContainerRequest(container_id=container.id)
-                    await self._client.ask(self._client.runtime.RemoveContainer, request, timeout=None)
+                    await self._client.remove(self._client.runtime.RemoveContainer, request, container.id)
                 self._oom.pop(container.id, None)
                 logs.remove(self._log(container))
 
@@ -190,7 +206,7 @@ class CriRuntime:
         # Sandboxes first: a container seen without its sandbox would be taken for a leftover.
         newest = {one.metadata.name: one for one in await self._client.sandboxes(**only)}
         containers = state.newest_of_each(await self._client.containers(**only))
-        paused = await self._paused() if containers else frozenset()
+        paused = await self._paused(containers, all_of_them=sandbox is None)
         turn = asyncio.Semaphore(_AT_ONCE)
 
         async def look(container: cri.Container) -> Observed | None:
@@ -278,14 +294,21 @@ class CriRuntime:
 
     async def _make(self, spec: EngineContainer, attempt: int, image: str) -> None:
         """A container of the engine in the ready sandbox, of an image that is on the host by that name or id."""
-        sandbox, sandbox_config = await self._sandboxes.ready(spec.sandbox)
-        if await self._images.find(image) is None:
+        (sandbox, sandbox_config), found = await asyncio.gather(
+            self._sandboxes.ready(spec.sandbox), self._images.find(image)
+        )
+        if found is None:
             raise ImageNotFound(f"Image {spec.image} is not on the host.")
-        wanted = config.container_config(spec, attempt=attempt)
+        first_id = users.of(sandbox_config.annotations)
+        wanted = config.container_config(spec, attempt=attempt, first_id=first_id)
         wanted.image.image = image
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox, config=wanted, sandbox_config=sandbox_config)
         await classes.wanted(self._client, spec.runtime)  # raises for one that the engine has not
-        await self._client.ask(self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None)
+        made = await self._client.ask(
+            self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None
+        )
+        if spec.pids and await self._client.is_containerd():  # now, since a start has nothing beside it to wait for
+            await restart.limit_processes(await self._client.containerd(), made.container_id, spec.pids)
 
     async def _of_newest_incarnation(self, uuid: str) -> tuple[cri.Container, ...]:
         held = await self._client.containers(uuid=uuid)
@@ -300,10 +323,16 @@ class CriRuntime:
             raise EngineError(f"Cannot {action} container {uuid} while it is {state.word(container.state)}.")
         return container
 
-    async def _paused(self) -> frozenset[str]:
-        if not await self._client.is_containerd():
+    async def _paused(self, containers: Sequence[cri.Container], *, all_of_them: bool = False) -> frozenset[str]:
+        """Which of these are, by the engine's ids. ``all_of_them``: they are all that the engine holds."""
+        running = [one.id for one in containers if one.state == cri.CONTAINER_RUNNING]
+        if not running or not await self._client.is_containerd():
             return frozenset()
-        return await (await self._client.containerd()).paused()
+        containerd = await self._client.containerd()
+        if all_of_them:
+            return await containerd.paused()
+        are = await asyncio.gather(*map(containerd.is_paused, running))
+        return frozenset(itertools.compress(running, are))
 
     async def _make_removable(self, container: cri.Container) -> None:
         await self._thaw(container)
@@ -311,7 +340,7 @@ class CriRuntime:
 
     async def _thaw(self, container: cri.Container) -> None:
         """Let a paused container go on: a frozen one hears no signal, and cannot be removed."""
-        if container.state == cri.CONTAINER_RUNNING and container.id in await self._paused():
+        if await self._paused([container]):
             await (await self._client.containerd()).resume(container.id)
 
     async def _out_of_memory(self, status: cri.ContainerStatus) -> bool:

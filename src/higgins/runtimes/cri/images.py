@@ -6,11 +6,20 @@ from collections.abc import Collection
 
 from cri_api.v1 import api_pb2 as cri
 
-from higgins.model.errors import EngineError, ImageNotFound
+from higgins.images.base import ImageFiles
+from higgins.model.errors import (
+    EngineError,
+    EngineUnavailable,
+    HigginsError,
+    ImageNotFound,
+    ImagePullFailed,
+    NotImplementedHere,
+)
 from higgins.runtimes.base import Image, RegistryAuth
+from higgins.runtimes.cri import content
 from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.errors import pulling
-from higgins.runtimes.pulls import Pulls, Readers, canonical
+from higgins.runtimes.pulls import Pulls, Readers, canonical, check_free
 
 #: A reference: registry, path, tag, digest (github.com/distribution/reference). An image's id has the same form.
 _PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
@@ -76,6 +85,20 @@ class Images:
                 cri.PullImageRequest(image=cri.ImageSpec(image=name), auth=credentials)
             )
         return await self.find(answer.image_ref) or Image(id=answer.image_ref, names=(short_name(canonical(name)),))
+
+    async def load(self, files: ImageFiles, name: str) -> Image:
+        check_name(name)
+        check_free(name, (await self._client.handlers()).pause_image)
+        found = await self.find(name)
+        if found is not None and found.id == files.parts.id:
+            return found
+        try:
+            await content.load(self._client, files, canonical(name))
+        except (EngineUnavailable, NotImplementedHere):
+            raise
+        except HigginsError as error:
+            raise ImagePullFailed(f"The container engine cannot load the image {name}. {error}") from error
+        return await self.find(name) or Image(id=files.parts.id, names=(short_name(canonical(name)),))
 
     async def all(self) -> list[Image]:
         answer = await self._client.ask(self._client.image.ListImages, cri.ListImagesRequest())

@@ -13,17 +13,19 @@ from cri_api.v1 import api_pb2 as cri
 
 from higgins.model.errors import ContainerGone, SandboxGone
 from higgins.runtimes.base import Sandbox, SandboxSpec
-from higgins.runtimes.cri import config, state
+from higgins.runtimes.cri import classes, config, state, users
 from higgins.runtimes.cri.client import Client
 
 
 class Sandboxes:
-    """``logs`` is the directory that each sandbox gets one in."""
+    """``logs`` is the directory that each sandbox gets one in; ``ids`` are the users of their namespaces, if any."""
 
-    def __init__(self, client: Client, *, logs: Path, cgroup_parent: str) -> None:
+    def __init__(self, client: Client, *, logs: Path, cgroup_parent: str, ids: users.Ids | None) -> None:
         self._client = client
         self._logs = logs
         self._cgroup_parent = cgroup_parent
+        self._ids = ids
+        self._taking: dict[str, int] = {}  # first ids of those that are being made
         self._netns: dict[str, str] = {}
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
@@ -31,18 +33,25 @@ class Sandboxes:
         held = await self._client.sandboxes(sandbox=spec.uuid)
         if not held or held[-1].state != cri.SANDBOX_READY:
             attempt = held[-1].metadata.attempt + 1 if held else 0
-            wanted = self._config(spec, attempt)
+            first_id = users.of(held[-1].annotations) if held else await self._take_ids(spec)
+            wanted = self._config(spec, attempt, first_id)
             Path(wanted.log_directory).mkdir(mode=0o700, parents=True, exist_ok=True)
             # containerd's members are handed over to their class one by one: see ``classes``.
             handler = "" if await self._client.is_containerd() else spec.runtime or ""
-            await self._client.ask(
-                self._client.runtime.RunPodSandbox,
-                cri.RunPodSandboxRequest(config=wanted, runtime_handler=handler),
-                "the sandbox",
-                timeout=None,
-            )
-            await self.remove_emptied(spec.uuid)
-            held = await self._client.sandboxes(sandbox=spec.uuid)
+            try:
+                made = await self._client.ask(
+                    self._client.runtime.RunPodSandbox,
+                    cri.RunPodSandboxRequest(config=wanted, runtime_handler=handler),
+                    "the sandbox",
+                    timeout=None,
+                )
+            finally:
+                self._taking.pop(spec.uuid, None)
+            if held:
+                await self.remove_emptied(spec.uuid)
+            now = await self._client.sandbox_status(made.pod_sandbox_id)
+            self._netns[made.pod_sandbox_id] = state.netns(now)
+            return state.sandbox(now.status, self._netns[made.pod_sandbox_id])
         return await self.observed(held[-1])
 
     async def remove(self, uuid: str) -> None:
@@ -57,7 +66,7 @@ class Sandboxes:
         if not held or held[-1].state != cri.SANDBOX_READY:
             raise SandboxGone(f"The sandbox {uuid} is not ready.")
         spec = config.sandbox_spec(held[-1].annotations)
-        return held[-1].id, self._config(spec, held[-1].metadata.attempt)
+        return held[-1].id, self._config(spec, held[-1].metadata.attempt, users.of(held[-1].annotations))
 
     async def observed(self, held: cri.PodSandbox) -> Sandbox:
         if held.state != cri.SANDBOX_READY:
@@ -78,13 +87,31 @@ class Sandboxes:
                 if old.id not in used:
                     await self._remove_one(old.id)
 
-    def _config(self, spec: SandboxSpec, attempt: int) -> cri.PodSandboxConfig:
-        return config.sandbox_config(spec, attempt=attempt, logs=self._logs, cgroup_parent=self._cgroup_parent)
+    async def _take_ids(self, spec: SandboxSpec) -> int | None:
+        """The first id of those that a new sandbox gets; None for one that shall have the host's users.
+
+        Those are the privileged ones, whose members are to be root of the host, and those of a class with a kernel of
+        its own, which keeps users apart by itself.
+        """
+        if self._ids is None or spec.privileged or await classes.wanted(self._client, spec.runtime) is not None:
+            return None
+        if (spec.runtime or "") not in (await self._client.handlers()).user_namespaces:
+            return None
+        held = await self._client.sandboxes()
+        taken = {users.of(one.annotations) for one in held} | set(self._taking.values())
+        self._taking[spec.uuid] = first_id = self._ids.free({first for first in taken if first is not None})
+        return first_id
+
+    def _config(self, spec: SandboxSpec, attempt: int, first_id: int | None) -> cri.PodSandboxConfig:
+        return config.sandbox_config(
+            spec, attempt=attempt, logs=self._logs, cgroup_parent=self._cgroup_parent, first_id=first_id
+        )
 
     async def _remove_one(self, engine_id: str) -> None:
         with suppress(ContainerGone):
             stop = cri.StopPodSandboxRequest(pod_sandbox_id=engine_id)
             await self._client.ask(self._client.runtime.StopPodSandbox, stop, timeout=None)
+            members = [one.id for one in await self._client.containers() if one.pod_sandbox_id == engine_id]
             remove = cri.RemovePodSandboxRequest(pod_sandbox_id=engine_id)
-            await self._client.ask(self._client.runtime.RemovePodSandbox, remove, timeout=None)
+            await self._client.remove(self._client.runtime.RemovePodSandbox, remove, *members)
         self._netns.pop(engine_id, None)

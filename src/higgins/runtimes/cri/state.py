@@ -72,7 +72,7 @@ def newest_of_each(containers: Iterable[cri.Container]) -> list[cri.Container]:
     return list(newest.values())
 
 
-def sandbox(held: cri.PodSandbox, netns: str) -> Sandbox:
+def sandbox(held: cri.PodSandbox | cri.PodSandboxStatus, netns: str) -> Sandbox:
     """A sandbox that is there, ready when it has a network namespace."""
     return Sandbox(
         uuid=held.labels[PREFIX + "sandbox"],

@@ -1,9 +1,9 @@
 """Exec and attach: the engine gives a URL, and a websocket there carries the streams.
 
 The protocol is Kubernetes' ``v4.channel.k8s.io`` (k8s.io/apimachinery, remotecommand): each binary frame begins with
-the number of its channel. In v4 the end of standard input cannot be said; ``v5.channel.k8s.io`` has it, and engines
-that speak v5 (containerd 2.x, CRI-O 1.30 and later) are asked for it first. On older ones ``close_stdin`` sends an
-end-of-file character to a terminal, and for a process without one raises ``NotImplementedHere``.
+the number of its channel. In v4 the end of standard input cannot be said; ``v5.channel.k8s.io`` has it, and is asked
+for first. With an engine that answers with v4 (containerd, up to 2.1) ``close_stdin`` sends an end-of-file character to
+a terminal, and for a process without one raises ``NotImplementedHere``.
 """
 
 import json
@@ -70,9 +70,9 @@ class Websocket:
         if self._attached:
             return None  # the container's own is seen in a list
         while self._status is None:
-            if await self.read() is None:
-                break
-        return None if self._status is None else exit_code_of(self._status)
+            if await self.read() is None and self._status is None:
+                raise EngineUnavailable("The connection to the command has ended.")
+        return exit_code_of(self._status)
 
     async def close(self) -> None:
         await self._socket.close()

@@ -4,10 +4,11 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from higgins.images.base import ImageFiles
 from higgins.model.errors import EngineError, EngineUnavailable, ImageNotFound, NotImplementedHere, SandboxGone
 from higgins.runtimes import probing
 from higgins.runtimes.base import (
@@ -62,12 +63,11 @@ class DockerRuntime:
     async def pull(self, image: str, *, policy: str = "ifnotpresent", auth: RegistryAuth | None = None) -> Image:
         return await self._images.pull(image, policy, auth)
 
-    async def load(self, archive: Path) -> None:
-        """Take in an archive of ``docker save``, whose images have the names that it gives them.
+    async def load(self, image: ImageFiles, name: str) -> Image:
+        return await self._images.load(image, name)
 
-        Whoever calls has made it (``higgins.images.archive``): a tenant's own would name, and so replace, any image.
-        """
-        await self._images.load(archive)
+    def save(self, name: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return self._images.save(name)
 
     async def images(self) -> list[Image]:
         return await self._images.all()

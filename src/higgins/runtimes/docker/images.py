@@ -7,10 +7,12 @@ import platform
 import re
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from higgins.images.base import ImageFiles
+from higgins.images.packing import packed
 from higgins.model.errors import EngineError, EngineUnavailable, HigginsError, ImageNotFound, ImagePullFailed
 from higgins.runtimes.base import Image, RegistryAuth
 from higgins.runtimes.docker import pause
@@ -77,12 +79,6 @@ async def pull(client: Client, name: str, auth: RegistryAuth | None) -> None:
         raise ImagePullFailed(f"The image {name} could not be pulled. {error}") from error
 
 
-async def _chunks(path: Path) -> AsyncIterator[bytes]:
-    with path.open("rb") as file:
-        while chunk := await asyncio.to_thread(file.read, 2**20):
-            yield chunk
-
-
 class Images:
     """The image verbs of the driver."""
 
@@ -125,12 +121,34 @@ class Images:
         for taken in {PAUSE, self._pause_image or PAUSE}:
             check_free(name, taken)
 
-    async def load(self, archive: Path) -> None:
-        """Take in an archive of ``docker save``; the images have the names that it gives them."""
-        async with self._client.open("POST", "images/load", params={"quiet": "1"}, body=_chunks(archive)) as answer:
+    async def load(self, files: ImageFiles, name: str) -> Image:
+        """Give the engine an archive that is made as it is read. It checks the layers' digests itself."""
+        name = full_name(name)
+        self.check_free(name)
+        found = await self._found(name)
+        if found is not None and found.id == files.parts.id:
+            return found
+        try:
+            await self._import(packed(files, name))
+        except EngineUnavailable:
+            raise
+        except EngineError as error:
+            raise ImagePullFailed(f"The container engine cannot load the image {name}. {error}") from error
+        return await self.inspect(name)
+
+    @asynccontextmanager
+    async def save(self, name: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        name = full_name(name)
+        missing = ImageNotFound(f"The image {name} is not on this host.")
+        await self.inspect(name)  # an engine may begin an archive of what it has not
+        async with self._client.open("GET", f"images/{name}/get", missing=missing) as answer:
+            yield self._client.chunks(answer)
+
+    async def _import(self, archive: bytes | AsyncIterator[bytes]) -> None:
+        async with self._client.open("POST", "images/load", params={"quiet": "1"}, body=archive) as answer:
             async for said in self._client.objects(answer):
                 if "error" in said:
-                    raise ImagePullFailed(f"The container engine cannot load the image: {one_line(said['error'])}")
+                    raise EngineError(f"The container engine answered: {one_line(said['error'])}")
 
     async def all(self) -> list[Image]:
         return [image(entry) for entry in await self._client.call("GET", "images/json")]
@@ -160,7 +178,4 @@ class Images:
         if found is None:
             raise EngineError(f"This host has no {self._pause_binary}, which holds the network of a container.")
         saved = pause.archive(PAUSE, await asyncio.to_thread(Path(found).read_bytes), platform.machine())
-        async with self._client.open("POST", "images/load", params={"quiet": "1"}, body=saved) as answer:
-            async for said in self._client.objects(answer):
-                if "error" in said:
-                    raise EngineError(f"The container engine answered: {one_line(said['error'])}")
+        await self._import(saved)

@@ -1,0 +1,240 @@
+"""Images of the image service on their way to hosts: fetched once for the cloud, checked, and handed on by layer.
+
+Who may use an image is decided when a container is made, with its owner's token. Its bytes are fetched when a host asks
+for them, which may be long after that: with that token as long as it is good, and then by a trust of the owner's.
+"""
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from msgspec import Struct, structs
+from sqlalchemy.engine import Connection
+
+from higgins.control import images
+from higgins.control.cloud import Actor, Cloud
+from higgins.control.rows import spec_decoder
+from higgins.control.snapshots import Snapshots
+from higgins.images.base import ImageService, Parts
+from higgins.images.packing import chunks
+from higgins.images.shelf import Shelf
+from higgins.model.container import ContainerSpec
+from higgins.model.errors import ImagePullFailed, ImageRefused, Invalid, NotFound, Unauthorized
+from higgins.model.images import FoundImage
+from higgins.openstack.errors import ServiceUnavailable
+from higgins.store.schema import container, image_trust, workload
+
+LOG = logging.getLogger(__name__)
+
+#: Owners whose newest token is remembered.
+_MOST_TOKENS = 1000
+#: Seconds between two looks for trusts that nobody needs any more, and how old one is at least by then.
+_TIDY, _YOUNG = 300.0, timedelta(minutes=10)
+#: What a spec holds that needs a trust, as it is stored.
+_NEEDS_TRUST = '%"found":{%'
+
+
+class Owner(Struct, frozen=True):
+    """In whose name an image is read."""
+
+    project_id: str
+    user_id: str
+
+
+class Depot:
+    """Where the control plane has images. ``service`` is the cloud's; ``shelf`` keeps what was fetched."""
+
+    def __init__(self, service: ImageService, shelf: Shelf) -> None:
+        self.service = service
+        self.shelf = shelf
+        self.snapshots = Snapshots(service)
+        self._tokens: OrderedDict[Owner, str] = OrderedDict()
+        self._fetching: dict[tuple[FoundImage, Owner], asyncio.Task[Parts]] = {}
+
+    async def close(self) -> None:
+        """Give up what is being fetched, which is asked for again, and what is being made."""
+        await self.snapshots.close()
+        for task in self._fetching.values():
+            task.cancel()
+        await asyncio.gather(*self._fetching.values(), return_exceptions=True)
+
+    async def find(self, cloud: Cloud, actor: Actor, token: str, reference: str) -> FoundImage:
+        """The image that the caller means, who from now on is acted for to read it."""
+        found = await self.service.resolve(reference, token, actor.project_id)
+        owner = Owner(actor.project_id, actor.user_id)
+        self._tokens[owner] = token
+        self._tokens.move_to_end(owner)
+        if len(self._tokens) > _MOST_TOKENS:
+            self._tokens.popitem(last=False)
+        await self._entrusted(cloud, actor, token)
+        return found
+
+    async def _entrusted(self, cloud: Cloud, actor: Actor, token: str) -> None:
+        """Have a trust of the caller's; one for all the images of a user in a project."""
+        if await cloud.store.read(lambda conn: _trust(conn, Owner(actor.project_id, actor.user_id))) is not None:
+            return
+        trust = await self.service.entrust(token, user_id=actor.user_id, project_id=actor.project_id, roles=actor.roles)
+        if trust is None:
+            return
+
+        def work(conn: Connection) -> bool:
+            if _trust(conn, Owner(actor.project_id, actor.user_id)) is not None:
+                return False
+            conn.execute(
+                sa.insert(image_trust).values(
+                    project_id=actor.project_id, user_id=actor.user_id, trust=trust, created_at=cloud.now()
+                )
+            )
+            return True
+
+        if not await cloud.store.write(work):
+            await self.service.give_back(trust)  # another request of the user's was quicker
+
+    async def parts(self, cloud: Cloud, found: FoundImage, owner: Owner, timeout: float) -> Parts | None:
+        """What the image consists of, once all of it is here; None where that takes more than ``timeout`` seconds.
+
+        It is fetched on meanwhile. Raises ImageNotFound, ImageRefused, and ImagePullFailed where trying again may help.
+        """
+        known = self.shelf.known(found)
+        if known is not None:
+            return known
+        key = (found, owner)
+        task = self._fetching.get(key)
+        if task is None:
+            task = self._fetching[key] = asyncio.create_task(self._fetch(cloud, found, owner))
+            task.add_done_callback(lambda done: self._fetched(key, done))
+        done, _ = await asyncio.wait({task}, timeout=timeout)
+        return task.result() if done else None
+
+    def _fetched(self, key: tuple[FoundImage, Owner], done: "asyncio.Task[Parts]") -> None:
+        self._fetching.pop(key, None)
+        if not done.cancelled() and (error := done.exception()) is not None:
+            LOG.warning("Image %s could not be fetched: %s", key[0].id, error)
+
+    async def _fetch(self, cloud: Cloud, found: FoundImage, owner: Owner) -> Parts:
+        """With the owner's token if that is remembered and good, else by the owner's trust."""
+        token = self._tokens.get(owner)
+        try:
+            if token is not None:
+                try:
+                    return await self._with(token, found)
+                except Unauthorized:
+                    self._tokens.pop(owner, None)
+            trust = await cloud.store.read(lambda conn: _trust(conn, owner))
+            if trust is None:
+                raise ImageRefused(_NOBODY)
+            try:
+                return await self._with(await self.service.token_by(trust), found)
+            except Unauthorized as over:
+                await cloud.store.write(lambda conn: _forget(conn, trust))
+                raise ImageRefused(_NOBODY) from over
+        except ServiceUnavailable as error:
+            raise ImagePullFailed(str(error)) from error
+
+    async def _with(self, token: str, found: FoundImage) -> Parts:
+        return await self.shelf.take_in(found, lambda target: self.service.save(found, token, target))
+
+    async def run(self, cloud: Cloud) -> None:
+        """Until cancelled: tidy once in a while."""
+        while True:
+            await asyncio.sleep(_TIDY)
+            await self.tidy(cloud)
+
+    async def tidy(self, cloud: Cloud) -> None:
+        """Give back the trusts of those who have no container of such an image any more."""
+        before = cloud.now() - _YOUNG  # the container that a trust is for is made a little after it
+        for trust in await cloud.store.read(lambda conn: _unneeded(conn, before)):
+            await self.service.give_back(trust)
+            await cloud.store.write(lambda conn, trust=trust: _forget(conn, trust))  # type: ignore[misc]
+
+
+_NOBODY = "it cannot be read in its owner's name any more; rebuild the container"
+
+
+def of(cloud: Cloud) -> Depot:
+    """Raises Invalid where the cloud has no image service."""
+    if cloud.depot is None:
+        raise Invalid("image_driver: glance is not set up in this cloud; leave it out, or ask for docker.")
+    return cloud.depot
+
+
+async def pinned(cloud: Cloud, actor: Actor, token: str, spec: ContainerSpec) -> ContainerSpec:
+    """The spec with what its image is now, where that is one of the cloud's image service, found with ``token``.
+
+    No transaction is open meanwhile: another service is waited for. Raises Invalid, ImageNotFound (404 …), Conflict,
+    ImageRefused, Unauthorized, ServiceUnavailable.
+    """
+    images.check_image(spec.image)
+    if spec.image_driver != "glance":
+        return structs.replace(spec, found=None)
+    depot = of(cloud)
+    if spec.registry_id is not None:
+        raise Invalid("registry: an image of the image service comes from no registry.")
+    return structs.replace(spec, found=await depot.find(cloud, actor, token, spec.image))
+
+
+async def contents(cloud: Cloud, host: int, uuid: str, timeout: float) -> Parts | None:
+    """What the image of a container of this host consists of; see ``Depot.parts``. Raises NotFound."""
+    found, owner = await _wanted(cloud, host, uuid)
+    return await of(cloud).parts(cloud, found, owner, timeout)
+
+
+def layer(cloud: Cloud, host: int, uuid: str, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    """A layer of that image. Raises ImagePullFailed where it was let go of meanwhile."""
+    return _layer(cloud, host, uuid, digest)
+
+
+@asynccontextmanager
+async def _layer(cloud: Cloud, host: int, uuid: str, digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    found, _ = await _wanted(cloud, host, uuid)
+    depot = of(cloud)
+    parts = depot.shelf.known(found)
+    if parts is None:
+        raise ImagePullFailed(f"The image {found.name} is not at hand any more; it is fetched again.")
+    if digest not in {one.digest for one in parts.layers}:
+        raise NotFound("layer", digest)
+    with depot.shelf.hold(parts):
+        yield chunks(depot.shelf.place(digest))
+
+
+async def _wanted(cloud: Cloud, host: int, uuid: str) -> tuple[FoundImage, Owner]:
+    """Which image a container of this host has, and whose it is."""
+    query = (
+        sa.select(container.c.spec, container.c.project_id, container.c.user_id)
+        .join(workload, workload.c.id == container.c.workload_id)
+        .where(container.c.uuid == uuid, workload.c.host_id == host)
+    )
+    row = await cloud.store.read(lambda conn: conn.execute(query).one_or_none())
+    found = None if row is None else spec_decoder.decode(row.spec).found
+    if row is None or found is None:
+        raise NotFound("container", uuid)
+    return found, Owner(row.project_id, row.user_id)
+
+
+def _trust(conn: Connection, owner: Owner) -> str | None:
+    query = sa.select(image_trust.c.trust).where(
+        image_trust.c.project_id == owner.project_id, image_trust.c.user_id == owner.user_id
+    )
+    found: str | None = conn.execute(query).scalar_one_or_none()
+    return found
+
+
+def _forget(conn: Connection, trust: str) -> None:
+    conn.execute(sa.delete(image_trust).where(image_trust.c.trust == trust))
+
+
+def _unneeded(conn: Connection, before: datetime) -> list[str]:
+    needed = sa.select(container.c.id).where(
+        container.c.project_id == image_trust.c.project_id,
+        container.c.user_id == image_trust.c.user_id,
+        container.c.spec.like(_NEEDS_TRUST),
+    )
+    return list(
+        conn.execute(
+            sa.select(image_trust.c.trust).where(image_trust.c.created_at < before, ~needed.exists())
+        ).scalars()
+    )

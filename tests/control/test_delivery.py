@@ -1,0 +1,170 @@
+"""In whose name images of the image service are read, for how long, and what hosts are given of them."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from msgspec import structs
+
+from higgins.control import containers, delivery
+from higgins.control.cloud import Actor, Cloud
+from higgins.control.containers import Draft
+from higgins.control.delivery import Depot
+from higgins.images.shelf import Shelf
+from higgins.model.container import ContainerSpec
+from higgins.model.errors import ImagePullFailed, ImageRefused, Invalid, NotFound
+from higgins.model.resources import Container
+from higgins.openstack.errors import ServiceUnavailable
+from tests.control.conftest import Clock, Host
+from tests.images.service import BASE, ScriptedImages, archive
+
+
+@pytest.fixture
+def service() -> ScriptedImages:
+    made = ScriptedImages()
+    made.put("web", archive(b"web"))
+    return made
+
+
+@pytest.fixture
+def depot(cloud: Cloud, host: Host, service: ScriptedImages, tmp_path: Path) -> Depot:
+    cloud.depot = Depot(service, Shelf(tmp_path))
+    return cloud.depot
+
+
+async def create(cloud: Cloud, actor: Actor, image: str = "web", **more: object) -> Container:
+    wanted = ContainerSpec(image=image, image_driver="glance", cpu=0.1, memory=64, **more)  # type: ignore[arg-type]
+    spec = await delivery.pinned(cloud, actor, "token", wanted)
+    return await containers.create(cloud, actor, Draft(name=None, spec=spec), run=True)
+
+
+async def test_a_container_keeps_what_its_image_was(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor
+) -> None:
+    made = await create(cloud, alice)
+    service.put("web", archive(b"another"))
+    found = made.spec.found
+    assert found is not None and made.spec.image == "web"
+    spec = (await host.holds())[made.uuid].members[0].spec
+    assert (spec.image, spec.found) == (found.engine_name, found)
+    await host.says(made.uuid, state="running")
+    await containers.rebuild(cloud, alice, made.uuid, token="token")
+    assert (await containers.get(cloud, alice, made.uuid)).spec.found == found
+    await host.says(made.uuid, state="running")
+    await containers.rebuild(cloud, alice, made.uuid, image="web", token="token")
+    assert (await containers.get(cloud, alice, made.uuid)).spec.found != found
+    await host.says(made.uuid, state="running")
+    await containers.rebuild(cloud, alice, made.uuid, image="busybox", image_driver="docker")
+    assert (await containers.get(cloud, alice, made.uuid)).spec.found is None
+
+
+async def test_without_an_image_service_it_is_named(cloud: Cloud, host: Host, alice: Actor) -> None:
+    with pytest.raises(Invalid, match="glance is not set up"):
+        await create(cloud, alice)
+
+
+async def test_an_image_of_the_service_comes_from_no_registry(cloud: Cloud, depot: Depot, alice: Actor) -> None:
+    with pytest.raises(Invalid, match="registry"):
+        await create(cloud, alice, registry_id="mine")
+
+
+async def test_a_host_is_given_the_images_of_its_own_containers(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor
+) -> None:
+    made = await create(cloud, alice)
+    parts = await delivery.contents(cloud, host.number, made.uuid, 30)
+    assert parts is not None and len(parts.layers) == 2
+    async with delivery.layer(cloud, host.number, made.uuid, parts.layers[0].digest) as pieces:
+        assert b"".join([piece async for piece in pieces]) == BASE
+    with pytest.raises(NotFound):
+        await delivery.contents(cloud, host.number + 1, made.uuid, 30)
+    with pytest.raises(NotFound):
+        async with delivery.layer(cloud, host.number, made.uuid, f"sha256:{'0' * 64}"):
+            pass
+    assert len(service.saved) == 1
+
+
+async def test_who_asks_while_an_image_is_fetched_is_told_to_ask_again(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor
+) -> None:
+    made = await create(cloud, alice)
+    service.gate.clear()
+    assert await delivery.contents(cloud, host.number, made.uuid, 0) is None
+    waiting = asyncio.ensure_future(delivery.contents(cloud, host.number, made.uuid, 30))
+    service.gate.set()
+    assert await waiting is not None
+    assert len(service.saved) == 1
+
+
+async def test_when_the_token_is_over_the_users_trust_is_used(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor
+) -> None:
+    first, second = await create(cloud, alice), await create(cloud, alice)
+    assert len(service.trusts) == 1
+    service.good.remove("token")
+    assert await delivery.contents(cloud, host.number, first.uuid, 30) is not None
+    assert [token for _, token in service.saved] == ["token", service.trusts[0]]
+    assert await delivery.contents(cloud, host.number, second.uuid, 30) is not None
+    assert len(service.saved) == 2
+
+
+async def test_another_process_reads_by_the_trust_alone(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor, tmp_path: Path
+) -> None:
+    made = await create(cloud, alice)
+    cloud.depot = Depot(service, Shelf(tmp_path / "other"))
+    assert await delivery.contents(cloud, host.number, made.uuid, 30) is not None
+    assert [token for _, token in service.saved] == service.trusts
+
+
+async def test_without_token_and_trust_the_owner_is_told_what_helps(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor
+) -> None:
+    service.gives_trusts = False
+    made = await create(cloud, alice)
+    service.good.clear()
+    with pytest.raises(ImageRefused, match="rebuild the container"):
+        await delivery.contents(cloud, host.number, made.uuid, 30)
+    service.good.add("token")
+    service.gives_trusts = True
+    assert (await create(cloud, alice)).spec.found == made.spec.found
+    assert await delivery.contents(cloud, host.number, made.uuid, 30) is not None
+
+
+async def test_a_trust_that_is_over_makes_room_for_another(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor
+) -> None:
+    made = await create(cloud, alice)
+    service.good.clear()
+    with pytest.raises(ImageRefused, match="rebuild the container"):
+        await delivery.contents(cloud, host.number, made.uuid, 30)
+    service.good.add("token")
+    await create(cloud, alice)
+    assert len(service.trusts) == 2
+
+
+async def test_what_the_service_cannot_do_now_is_worth_another_try(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor
+) -> None:
+    made = await create(cloud, alice)
+    service.fails = ServiceUnavailable("Glance", "the image cannot be read")
+    with pytest.raises(ImagePullFailed, match="Glance does not answer"):
+        await delivery.contents(cloud, host.number, made.uuid, 30)
+    service.fails = None
+    assert await delivery.contents(cloud, host.number, made.uuid, 30) is not None
+
+
+async def test_a_trust_is_given_back_with_the_users_last_image(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor, bob: Actor, clock: Clock
+) -> None:
+    hers, his = await create(cloud, alice), await create(cloud, bob)
+    await containers.delete(cloud, alice, hers.uuid, force=True)
+    await host.removed(hers.uuid)
+    await depot.tidy(cloud)
+    assert service.given_back == []  # somebody may be making a container just now
+    clock.forward(3600)
+    await depot.tidy(cloud)
+    assert service.given_back == [service.trusts[0]]
+    assert await delivery.contents(cloud, host.number, his.uuid, 30) is not None
+    await create(cloud, structs.replace(alice, request_id="req-9"))
+    assert len(service.trusts) == 3
