@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Iterable
 
 from benchmarks import api, create, density, scale, startup
 from benchmarks.table import Table
@@ -28,7 +29,7 @@ def main() -> int:
         parser.error(
             "this makes bridges, rules and mounts: run it with make bench, or scripts/apart python -m benchmarks …"
         )
-    tables: list[Table]
+    tables: Iterable[Table]
     if options.what == "startup":
         tables = [startup.measure(min(options.count, 5))]
     elif options.what == "create":

@@ -1,13 +1,16 @@
 """Requests a second and how they spread, as projects grow: lists, one container, creates, and clients that wait."""
 
 import contextlib
+import os
 import selectors
+import signal
 import socket
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.plane import ControlPlane, control_plane, database, name_of, uuid_of
+from benchmarks.cloud import running_cloud, running_engine
+from benchmarks.plane import PROJECT, ControlPlane, control_plane, database, name_of, uuid_of
 from benchmarks.table import Table, p50
 from benchmarks.wire import PATIENCE, Load, Target, each, repeated
 
@@ -21,18 +24,19 @@ WAITING = 100
 CHANGES = 10
 
 
-def measure(seconds: float, kinds: Sequence[str] = tuple(KINDS), sizes: Sequence[int] = SIZES) -> list[Table]:
-    """A table of each kind of database, and one of the clients that wait."""
-    tables, waits = [], []
+def measure(seconds: float, kinds: Sequence[str] = tuple(KINDS), sizes: Sequence[int] = SIZES) -> Iterator[Table]:
+    """A table of each kind of database as it is there, one of the clients that wait, and one of ``higgins up``."""
+    waits = []
     for kind in kinds:
         with database(kind) as url, control_plane(url) as plane:
-            tables.append(_sizes(KINDS[kind], plane, seconds, sizes))
+            yield _sizes(KINDS[kind], plane, seconds, sizes)
             waits.append((KINDS[kind], *_waiting(plane, seconds)))
     head = (
         f"{WAITING} clients wait for events", "change to all of them, p50", "longest", "show meanwhile, 8 at once",
         "show without them", "create accepted, 8 at once", "without them",
     )  # fmt: skip
-    return [*tables, Table("Clients that wait", head, waits)]
+    yield Table("Clients that wait", head, waits)
+    yield Table("The whole in one process", ("`higgins up`, SQLite, Docker asleep", "1 at once", "8 at once"), _whole())
 
 
 def _sizes(kind: str, plane: ControlPlane, seconds: float, sizes: Sequence[int]) -> Table:
@@ -100,6 +104,28 @@ def _waiting(plane: ControlPlane, seconds: float) -> tuple[str, ...]:
         f"{p50(times) * 1000:.0f} ms", f"{max(times) * 1000:.0f} ms", f"{meanwhile:.0f}", f"{alone:.0f}",
         f"{among:.0f}", f"{accepted:.0f}",
     )  # fmt: skip
+
+
+def _whole() -> list[tuple[str, ...]]:
+    """Creates where the agent is in the same process, and looks at each, while its engine does not answer."""
+    with running_engine() as engine, running_cloud(engine.options) as cloud:
+        target = Target(cloud)
+        lifted = dict.fromkeys(("containers", "cpu", "memory", "disk"), -1)
+        each(target, [target.request("PUT", f"/v1/quotas/{PROJECT}", lifted), _create(target, 0)], at_once=1)
+        dockerd = int(engine.pidfile.read_text())
+        os.kill(dockerd, signal.SIGSTOP)
+        try:
+            loads = [
+                each(
+                    target, [_create(target, at_once * CREATES + number) for number in range(CREATES)], at_once=at_once
+                )
+                for at_once in AT_ONCE
+            ]
+            for row in cloud.get("/containers")["containers"]:
+                each(target, [target.request("DELETE", f"/v1/containers/{row['uuid']}?force=true")], at_once=1)
+        finally:
+            os.kill(dockerd, signal.SIGCONT)
+    return [("create accepted", *(measured(load) for load in loads))]
 
 
 class Listeners:

@@ -35,7 +35,7 @@ _USER = "admin"
 _NOW = datetime(2026, 1, 1)
 #: Rows in one statement.
 _CHUNK = 500
-_PATIENCE = 60
+_PATIENCE = 180
 _HOSTS = 10
 
 

@@ -36,8 +36,8 @@ async def test_v1_tells_where_each_noun_is(api: Caller, path: str) -> None:
         ("container 1.40", "1.40"),
         ("application-container 1.12", "1.12"),
         ("compute 2.1, container 1.7", "1.7"),
-        ("container latest", "1.48"),
-        ("container 1.latest", "1.48"),
+        ("container latest", str(MAXIMUM)),
+        ("container 1.latest", str(MAXIMUM)),
     ],
 )
 async def test_each_reply_tells_the_version_it_was_made_in(api: Caller, asked: str | None, told: str) -> None:
@@ -45,7 +45,7 @@ async def test_each_reply_tells_the_version_it_was_made_in(api: Caller, asked: s
     assert answer.status == 200
     assert answer.headers["OpenStack-API-Version"] == f"container {told}"
     assert answer.headers["OpenStack-API-Minimum-Version"] == "container 1.1"
-    assert answer.headers["OpenStack-API-Maximum-Version"] == "container 1.48"
+    assert answer.headers["OpenStack-API-Maximum-Version"] == f"container {MAXIMUM}"
     assert "OpenStack-API-Version" in answer.headers["Vary"]
 
 
@@ -58,13 +58,13 @@ async def test_a_version_that_cannot_be_read_is_not_acceptable(api: Caller, aske
     assert "OpenStack-API-Version" in answer.error["detail"]
 
 
-@pytest.mark.parametrize("asked", ["1.0", "1.49", "2.1", "1.99999", "999999.1"])
+@pytest.mark.parametrize("asked", ["1.0", f"1.{MAXIMUM.minor + 1}", "2.1", "1.99999", "999999.1"])
 async def test_a_version_out_of_range_is_told_the_range(api: Caller, asked: str) -> None:
     answer = await api.at(asked).get("/v1/containers")
     assert (answer.status, answer.code) == (406, "zun.microversion-unsupported")
-    assert (answer.error["min_version"], answer.error["max_version"]) == ("1.1", "1.48")
+    assert (answer.error["min_version"], answer.error["max_version"]) == ("1.1", str(MAXIMUM))
     assert answer.error["links"][0]["rel"] == "help"
-    assert answer.headers["OpenStack-API-Maximum-Version"] == "container 1.48"
+    assert answer.headers["OpenStack-API-Maximum-Version"] == f"container {MAXIMUM}"
 
 
 def test_the_history_tells_every_version() -> None:

@@ -1,17 +1,18 @@
 """Where networks span hosts, each host learns where the others' ports of its networks are."""
 
 from collections.abc import AsyncIterator
+from ipaddress import IPv4Address, IPv4Network
 
 import pytest
 from cryptography.fernet import Fernet
 from msgspec.structs import replace
 
-from higgins.control import containers, hosts
+from higgins.control import containers, hosts, security_groups
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.link import Assignments
 from higgins.control.networks import create as create_network
-from higgins.control.wiring import NetRequest
-from higgins.model.resources import Container, HostInfo
+from higgins.control.requests import NetRequest
+from higgins.model.resources import Container, HostInfo, SecurityGroupRule
 from higgins.networks.base import Neighbour
 from higgins.store.database import open_store
 from tests.control.conftest import Clock, Host, draft, report
@@ -120,3 +121,38 @@ async def test_networks_end_at_their_host_unless_told_otherwise(cloud: Cloud, al
     await run_on(cloud, alice, "a")
     await run_on(cloud, alice, "b")
     assert await near(pair[0]) == set()
+
+
+async def test_a_rule_about_a_group_is_about_its_members_on_other_hosts_too(
+    wide: Cloud, two: list[Host], alice: Actor
+) -> None:
+    await security_groups.create(wide, alice, "web")
+    rule = SecurityGroupRule(id="", protocol="tcp", remote_group_id="web")
+    await security_groups.create(wide, alice, "db", (rule,))
+
+    async def run(name: str, *groups: str) -> Container:
+        spec = replace(draft().spec, requested_host=name, security_groups=groups)
+        return await containers.create(wide, alice, replace(draft(), spec=spec), run=True)
+
+    async def let_in(revision: int = -1) -> tuple[int, set[str | None]]:
+        answer = await told(two[0], revision)
+        ((one,),) = (workload.filters for workload in answer.workloads)
+        return answer.revision, {rule.remote for rules in one.groups for rule in rules}
+
+    await run("a", "db")
+    revision, remotes = await let_in()
+    assert remotes == set()
+    first, second = await run("b", "web"), await run("b")
+    revision, remotes = await let_in(revision)
+    assert remotes == {f"{address_of(first)}/32"}
+    await two[1].says(second.uuid, state="running")
+    await containers.add_security_group(wide, alice, second.uuid, "web")
+    revision, remotes = await let_in(revision)
+    near = (IPv4Address(address_of(one)) for one in (first, second))
+    assert all(any(one in IPv4Network(remote or "") for remote in remotes) for one in near)
+    await containers.remove_security_group(wide, alice, second.uuid, "web")
+    revision, remotes = await let_in(revision)
+    assert remotes == {f"{address_of(first)}/32"}
+    await containers.delete(wide, alice, first.uuid, stop=True)
+    await two[1].removed(first.uuid)
+    assert (await let_in(revision))[1] == set()

@@ -106,6 +106,18 @@ async def test_a_rule_about_a_group_lets_in_who_is_in_it(place: Place, outside: 
         assert all(is_kept_from(one, port.address, 80) for one in (friend, stranger, outside))
 
 
+async def test_a_rule_that_says_nothing_lets_everything_in(place: Place, outside: Namespace) -> None:
+    await security_groups.create(place.cloud, BLUE, "open", (SecurityGroupRule(id=""),))
+    await security_groups.create(place.cloud, BLUE, "web", (tcp(80),))
+    both, port = await place.run(BLUE, "open", "web")
+    one, closed = await place.run(BLUE, "web")
+    with listening(both, 80, 81), listening(one, 80, 81):
+        assert reaches(outside, port.address, 81)
+        assert pings(outside, port.address, 30)
+        assert reaches(outside, closed.address, 80)
+        assert is_kept_from(outside, closed.address, 81)
+
+
 async def test_ping_passes_by_a_rule_for_it(place: Place, outside: Namespace) -> None:
     _, port = await place.run(BLUE)
     assert not pings(outside, port.address, 1)

@@ -65,7 +65,7 @@ class Scene:
     def __init__(self, cloud: HigginsUp, openstack: OpenStack, version: str) -> None:
         self.cloud = cloud
         self.openstack = openstack  # in the newest version, to see what came of a command
-        self.rest = Rest(cloud)
+        self.rest = Rest(cloud, "1.49")
         self._client = OpenStack(cloud.openrc() | {"OS_CONTAINER_API_VERSION": version})
         self.version = version
         self.minor = NEWEST if version == "1.latest" else int(version.removeprefix("1."))

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,6 +66,18 @@ def test_files_yield_to_a_mount_in_the_same_place_and_go_for_good(tmp_path: Path
     files.remove("w")
     files.remove("w")
     assert not files.all() and not files.there("w")
+
+
+def test_only_what_changed_of_the_files_is_written_and_all_where_they_went_away(tmp_path: Path) -> None:
+    files = Files(tmp_path, ("10.0.0.1",))
+    files.write("w", "web", {})
+    (tmp_path / "w" / "resolv.conf").unlink()
+    files.write("w", "web", {"10.0.0.5": ("web",)})
+    assert "10.0.0.5" in (tmp_path / "w" / "hosts").read_text()
+    assert not (tmp_path / "w" / "resolv.conf").exists()
+    shutil.rmtree(tmp_path / "w")
+    files.write("w", "web", {"10.0.0.5": ("web",)})
+    assert {path.name for path in (tmp_path / "w").iterdir()} == {"hosts", "resolv.conf", "hostname"}
 
 
 def test_files_are_read_by_every_user_of_a_member_and_written_by_none(tmp_path: Path) -> None:

@@ -72,6 +72,39 @@ def test_rules_become_elements() -> None:
     assert elements(text, "open_to_remote") == {f"{place} . 198.51.100.7"}
 
 
+def let_in(text: str, receiver: PortFilter) -> set[str]:
+    """What the chains of the groups of a port accept."""
+    key = f'"{bridge_name(receiver.network)}" . {receiver.address} : jump '
+    entered = [one.removeprefix(key) for one in elements(text, "receiver_groups") if one.startswith(key)]
+    jumps = [re.search(rf"chain {chain} {{\n(.*?)\n  }}", text, re.DOTALL) for chain in entered]
+    numbers = [number for found in jumps if found for number in re.findall(r"jump group_(\d+)", found[1])]
+    kinds = ("remotes", "services", "echoes")
+    return {f"{kind} {one}" for number in numbers for kind in kinds for one in elements(text, f"{kind}_{number}")}
+
+
+def test_the_rules_of_a_group_are_there_once_however_many_ports_have_it() -> None:
+    web = (Rule(protocol="tcp", port_min=80, port_max=80), Rule(protocol="icmp", port_min=8, port_max=0))
+    lan = (Rule(remote="192.0.2.0/24"), Rule(protocol="udp", port_min=53, port_max=53))
+    one, two = port(ONE, "10.0.0.5", groups=(web, lan)), port(TWO, "10.0.0.6", groups=(web,))
+    none = port(RED, "10.0.0.7", groups=((),))
+    text = ruleset([one, two, none])
+    assert text.count(". 6 . 80") == 1
+    everywhere = "0.0.0.0-255.255.255.255"
+    assert let_in(text, two) == {f"services {everywhere} . 6 . 80", f"echoes {everywhere} . 2048"}
+    more = {"remotes 192.0.2.0-192.0.2.255", f"services {everywhere} . 17 . 53"}
+    assert let_in(text, one) == let_in(text, two) | more
+    assert let_in(text, none) == set()
+
+
+def test_rules_do_not_grow_with_the_members_of_a_group() -> None:
+    web = (Rule(protocol="tcp", port_min=80, port_max=80),)
+    few = ruleset([port(ONE, "10.0.0.5", groups=(web,))])
+    uuids = [f"{n:08x}-1111-4111-8111-111111111111" for n in range(200)]
+    many = ruleset([port(uuid, f"10.0.1.{n}", groups=(web,)) for n, uuid in enumerate(uuids)])
+    assert len(many.splitlines()) == len(few.splitlines())
+    assert many.count(". 6 . 80") == 1
+
+
 def test_a_port_may_send_as_itself_only() -> None:
     text = ruleset([port(ONE, "10.0.0.5", mac="02:00:00:00:00:05"), port(TWO, "10.0.0.6")])
     assert elements(text, "senders") == {f'"{port_name(ONE)}" . 02:00:00:00:00:05 . 10.0.0.5'}
@@ -163,6 +196,7 @@ filters = st.lists(
         project_id=st.sampled_from(["blue", "red", 'green" } ; flush ruleset', ""]),
         project_open=st.booleans(),
         rules=st.lists(rules, max_size=5).map(tuple),
+        groups=st.lists(st.lists(rules, max_size=4).map(tuple), max_size=3).map(tuple),
     ),
     max_size=8,
 )
@@ -188,6 +222,17 @@ def test_what_is_open_by_rule_is_a_place_with_rules(ports: list[PortFilter]) -> 
     places = {f'"{bridge_name(each.network)}" . {each.address} ' for each in ports if each.rules}
     for name in ("open_services", "open_echoes", "open_to_remote"):
         assert all(any(element.startswith(place) for place in places) for element in elements(text, name))
+
+
+@UNHURRIED
+@given(filters)
+def test_a_port_is_open_by_the_rules_of_its_own_groups_only(ports: list[PortFilter]) -> None:
+    text = ruleset(ports)
+    places = {f'"{bridge_name(each.network)}" . {each.address}' for each in ports if any(each.groups)}
+    assert {element.split(" : ")[0] for element in elements(text, "receiver_groups")} <= places
+    for each in ports:
+        alone = let_in(ruleset([each]), each)
+        assert let_in(text, each) in (alone, set()), "nothing where its place is another's, too"
 
 
 @UNHURRIED

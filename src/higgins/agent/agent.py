@@ -96,6 +96,7 @@ class Agent:
         self._link = link
         self._runtime = runtime
         self._network = network
+        self._volumes = volumes
         self._report = report
         self._compare_every = compare_every
         self.figures = Figures()
@@ -138,6 +139,7 @@ class Agent:
         self._assigned: dict[str, Assignment] = {}
         self._users: dict[str, set[str]] = {}  # of each volume, the workloads
         self._dead: tuple[str, ...] = ()
+        self._found: frozenset[str] = frozenset()  # volumes that a reboot may have left connected, though not mounted
         self._told = False  # whether the control plane said what is assigned
         self._compared = False  # whether all that is there was looked at since
         self._compare_now = asyncio.Event()
@@ -312,6 +314,8 @@ class Agent:
     async def _compare_all(self) -> None:
         if self._compared:
             await self._network.setup()  # somebody may have flushed the host's rules
+        else:
+            self._found = frozenset(await self._volumes.held())
         owners = {member.uuid: uuid for uuid, one in self._assigned.items() for member in one.members}
         holdings = await self._observer.everything(owners)
         self._spares.renew()
@@ -341,8 +345,9 @@ class Agent:
         if any(worker.assignment is None for worker in self._workers.values()):
             return
         dead = [volume for volume in self._dead if volume not in self._users]
-        for volume in sorted(self._table.attached - set(self._users) - set(dead)):
-            await self._try(DetachVolume(volume=volume))
+        for volume in sorted((self._table.attached | self._found) - set(self._users) - set(dead)):
+            if await self._try(DetachVolume(volume=volume)):
+                self._found -= {volume}
         deleted = [volume for volume in dead if await self._try(DeleteVolume(volume=volume))]
         if deleted:
             await self._link.volumes_deleted(self._hosted, deleted)

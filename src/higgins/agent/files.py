@@ -38,17 +38,31 @@ class Files:
     def __init__(self, root: Path, servers: tuple[str, ...]) -> None:
         self._root = root
         self._servers = servers
+        self._written: dict[str, dict[str, str]] = {}  # of each sandbox, what this process wrote
 
-    def write(self, workload: str, hostname: str, names: Mapping[str, tuple[str, ...]]) -> None:
-        """Write or rewrite the set. Raises OSError."""
+    def write(
+        self, workload: str, hostname: str, names: Mapping[str, tuple[str, ...]], servers: tuple[str, ...] = ()
+    ) -> None:
+        """Write the set, or of one that this process wrote what is another by now. Raises OSError.
+
+        The host's name servers are named where the sandbox has none of its own, its ``servers``.
+        """
         directory = self._root / workload
-        directory.mkdir(parents=True, exist_ok=True)
-        for private in (self._root, directory):
-            private.chmod(0o700)
-        texts = {"hosts": hosts(names), "resolv.conf": resolv_conf(self._servers)}
-        for name, text in (texts | {"hostname": f"{hostname}\n" if hostname else ""}).items():
-            (directory / name).write_text(text)
-            (directory / name).chmod(0o644)  # in the container all users read them, whatever the agent's umask
+        before = self._written.pop(workload, {}) if self.there(workload) else {}
+        if not before:
+            directory.mkdir(parents=True, exist_ok=True)
+            for private in (self._root, directory):
+                private.chmod(0o700)
+        texts = {
+            "hosts": hosts(names),
+            "resolv.conf": resolv_conf(servers or self._servers),
+            "hostname": f"{hostname}\n" if hostname else "",
+        }
+        for name, text in texts.items():
+            if before.get(name) != text:
+                (directory / name).write_text(text)
+                (directory / name).chmod(0o644)  # in the container all users read them, whatever the agent's umask
+        self._written[workload] = texts
 
     def binds(self, workload: str, taken: frozenset[str]) -> tuple[Bind, ...]:
         """How a member sees them, except where its owner mounts something of their own."""
@@ -61,6 +75,7 @@ class Files:
 
     def remove(self, workload: str) -> None:
         """Done already is done. Raises OSError."""
+        self._written.pop(workload, None)
         if self.there(workload):
             shutil.rmtree(self._root / workload)
 

@@ -52,10 +52,10 @@ class Bench(Struct, kw_only=True):
 
 
 def _plain(assignment: Assignment | None) -> Assignment | None:
-    """Without what this host itself told: that changes nothing about what is to be done."""
+    """Without what this host itself told, and what the host filters: that changes nothing about what is to be done."""
     if assignment is None:
         return None
-    return replace(assignment, members=tuple(replace(one, known=Known()) for one in assignment.members))
+    return replace(assignment, filters=(), members=tuple(replace(one, known=Known()) for one in assignment.members))
 
 
 def _only_renamed(before: Assignment, after: Assignment) -> bool:

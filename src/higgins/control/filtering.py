@@ -15,7 +15,7 @@ from higgins.control.security_groups import DEFAULT, rules_decoder
 from higgins.model.container import ContainerSpec
 from higgins.model.resources import SecurityGroupRule
 from higgins.networks.base import PortFilter, Rule
-from higgins.store.schema import security_group
+from higgins.store.schema import container, port, security_group
 
 Grouped = Mapping[int, Sequence[Row[Any]]]
 
@@ -36,12 +36,16 @@ class Groups(Struct, frozen=True):
         return self.defaults.get(project_id, DEFAULT)
 
 
-def groups_of(conn: Connection, workloads: Sequence[Row[Any]], members: Grouped, ports: Grouped) -> Groups:
+def groups_of(
+    conn: Connection, workloads: Sequence[Row[Any]], members: Grouped, ports: Grouped, *, overlay: bool
+) -> Groups:
     """One query for the groups of all workloads of a host, whose members and ports are given by workload.
 
-    A rule about a group is about those in it that are on this host: networks end at the host, and nobody comes from
-    elsewhere under a container's address.
+    A rule about a group is about those in it that reach this host under their own addresses: those on it and, with an
+    ``overlay``, those on its networks, which takes another query.
     """
+    if not workloads:
+        return Groups({}, {})
     projects = {row.project_id for row in workloads}
     rows = conn.execute(sa.select(security_group).where(security_group.c.project_id.in_(projects))).all()
     stored = {row.uuid: rules_decoder.decode(row.rules) for row in rows}
@@ -50,12 +54,39 @@ def groups_of(conn: Connection, workloads: Sequence[Row[Any]], members: Grouped,
     if any(rule.remote_group_id for rules in stored.values() for rule in rules):
         for row in workloads:
             for group in named.of(row.project_id, _named(members.get(row.id, ()))):
-                addresses[group] += [port.address for port in ports.get(row.id, ())]
+                addresses[group] += [one.address for one in ports.get(row.id, ())]
+        for one in _beyond(conn, workloads, ports) if overlay else ():
+            for group in named.of(one.project_id, one.named):
+                addresses[group] += one.addresses
     let_in = {uuid: tuple(one for rule in rules for one in _rules(rule, addresses)) for uuid, rules in stored.items()}
     return Groups(let_in, named.defaults)
 
 
-def _named(members: Iterable[Row[Any]]) -> list[str]:
+class _Beyond(Struct):
+    """A workload of another host that is on networks of this one: the groups that it names, its addresses there."""
+
+    project_id: str
+    named: set[str]
+    addresses: set[str]
+
+
+def _beyond(conn: Connection, workloads: Sequence[Row[Any]], ports: Grouped) -> Iterable[_Beyond]:
+    mine = {row.id for row in workloads}
+    networks = {one.network_id for some in ports.values() for one in some}
+    rows = conn.execute(
+        sa.select(port.c.workload_id, port.c.address, container.c.project_id, container.c.spec)
+        .join(container, container.c.workload_id == port.c.workload_id)
+        .where(port.c.network_id.in_(networks), port.c.workload_id.not_in(mine))
+    )
+    found: dict[int, _Beyond] = {}
+    for row in rows:
+        one = found.setdefault(row.workload_id, _Beyond(row.project_id, set(), set()))
+        one.named.update(_named((row,)))
+        one.addresses.add(row.address)
+    return found.values()
+
+
+def _named(members: Iterable[Any]) -> list[str]:
     return [
         group
         for member in members
@@ -76,19 +107,20 @@ def _rules(rule: SecurityGroupRule, addresses: Mapping[str, Sequence[str]]) -> l
     ]
 
 
-def port_filter(port: Row[Any], specs: Sequence[ContainerSpec], groups: Groups) -> PortFilter:
-    """Open to the own project for whoever is in ``default``; by the rules of all its groups for everybody."""
-    mine = groups.of(port.project_id, (group for spec in specs for group in spec.security_groups))
-    rules = [rule for group in sorted(mine) for rule in groups.rules.get(group, ())]
+def port_filter(row: Row[Any], specs: Sequence[ContainerSpec], groups: Groups) -> PortFilter:
+    """Open to the own project for whoever is in ``default``; by the rules of its groups, and where it is exposed."""
+    mine = groups.of(row.project_id, (group for spec in specs for group in spec.security_groups))
+    rules: list[Rule] = []
     for exposed in (one for spec in specs for one in spec.exposed_ports):
         number, _, protocol = exposed.partition("/")
         rules.append(Rule(protocol=protocol or "tcp", port_min=int(number), port_max=int(number)))
     return PortFilter(
-        uuid=port.uuid,
-        address=port.address,
-        mac=port.mac,
-        network=port.network_uuid,
-        project_id=port.project_id,
-        project_open=groups.default(port.project_id) in mine,
+        uuid=row.uuid,
+        address=row.address,
+        mac=row.mac,
+        network=row.network_uuid,
+        project_id=row.project_id,
+        project_open=groups.default(row.project_id) in mine,
         rules=tuple(rules),
+        groups=tuple(groups.rules[group] for group in sorted(mine) if groups.rules.get(group)),
     )

@@ -7,7 +7,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, evacuation, recording, snapshots
+from higgins.control import attachments, evacuation, recording, sharing, snapshots
 from higgins.control.cloud import Cloud
 from higgins.model.container import Status
 from higgins.store.database import touch_host
@@ -76,6 +76,7 @@ def sweep(conn: Connection, cloud: Cloud) -> int:
         .with_for_update()
     ).all()
     attachments.fenced(conn, cloud)
+    sharing.level(conn, cloud)
     for name in {row.host for row in lost}:
         touch_host(conn, silent[name])
     for row in lost:

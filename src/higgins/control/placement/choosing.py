@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud
-from higgins.control.placement.claims import claim, free_cores, release
+from higgins.control.placement.claims import claim, free_cores, need_room, release
 from higgins.control.placement.filters import FILTERS, Question, sift
 from higgins.control.placement.fleet import Ints
 from higgins.control.placement.needs import Need
@@ -59,7 +59,8 @@ def choose(ask: Question) -> Choice:
 
 
 def place(conn: Connection, cloud: Cloud, need: Need) -> tuple[Chosen | None, str]:
-    """Claim a host; without one, why not. Raises NotFound for a host that is asked for by name and is not there.
+    """Claim a host; without one, why not. Raises NotFound for a host that is asked for by name and is not there, and
+    RoomNeeded (see ``sharing``).
 
     What is known of the hosts may be some seconds old where the operator allows it; nobody is turned away for that.
     """
@@ -74,11 +75,19 @@ def place(conn: Connection, cloud: Cloud, need: Need) -> tuple[Chosen | None, st
                 if cloud.settings.placement_age:
                     cloud.fleet.note(fleet, int(place_), cpu=need.cpu, memory=need.memory, disk=need.disk)
                 return chosen, ""
-        reason = f"{NO_HOST} {choice.why()}".strip()
         facts = fleet.facts
+        full = [facts.names[place_] for place_ in choice.fit if age == 0.0 and _full(conn, cloud, choice, int(place_))]
+        reasons = [choice.why(), *(f"{name}: Placement has no more room on it" for name in full[:_TOLD])]
+        reason = f"{NO_HOST} {'; '.join(filter(None, reasons))}".strip()
         if age == 0.0 and need.host is not None and need.host not in facts.names and need.host not in facts.uuids:
             raise NotFound("requested_host", need.host)
     return None, reason
+
+
+def _full(conn: Connection, cloud: Cloud, choice: Choice, place_: int) -> bool:
+    """Whether others have all of a host that would do otherwise. Raises RoomNeeded where more of it may be had."""
+    need, host_id = choice.ask.need, int(choice.ask.fleet.facts.ids[place_])
+    return need_room(conn, cloud.settings, choice.ask.now, host_id, cpu=need.cpu, memory=need.memory, disk=need.disk)
 
 
 def _claim(conn: Connection, cloud: Cloud, choice: Choice, place_: int) -> Chosen | None:

@@ -50,6 +50,7 @@ from higgins.runtimes.cri import (
     users,
 )
 from higgins.runtimes.cri.client import Client
+from higgins.runtimes.cri.fresh import Fresh
 from higgins.runtimes.cri.images import Images
 from higgins.runtimes.cri.sandboxes import Sandboxes
 
@@ -70,6 +71,7 @@ class CriRuntime:
         self._logs, self._log_bytes = logs, log_bytes
         self._ids = ids
         self._sandboxes = Sandboxes(client, logs=logs, cgroup_parent=cgroup_parent, ids=ids)
+        self._fresh = Fresh(client, self._sandboxes)
         self._oom: dict[str, bool] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -122,11 +124,14 @@ class CriRuntime:
             for container in await self._client.containers(sandbox=uuid):
                 await self._make_removable(container)
             await self._sandboxes.remove(uuid)
+            self._fresh.sandbox_removed(uuid)
 
     # containers
 
     async def create(self, container: EngineContainer) -> None:
         async with self._turn(container.uuid):
+            if await self._fresh.make(container):
+                return
             held = await self._client.containers(uuid=container.uuid, incarnation=str(container.incarnation))
             if not held:
                 attempt = config.attempt_number(container.incarnation, 0)
@@ -134,6 +139,8 @@ class CriRuntime:
 
     async def start(self, uuid: str) -> None:
         async with self._turn(uuid):
+            if await self._fresh.start(uuid):
+                return
             held = await self._of_newest_incarnation(uuid)
             newest = held[-1]
             if newest.state == cri.CONTAINER_RUNNING:
@@ -192,6 +199,7 @@ class CriRuntime:
 
     async def remove(self, uuid: str, incarnation: int | None = None) -> None:
         async with self._turn(uuid):
+            self._fresh.changed(uuid)
             only = {} if incarnation is None else {"incarnation": str(incarnation)}
             for container in await self._client.containers(uuid=uuid, **only):
                 await self._make_removable(container)
@@ -307,8 +315,7 @@ class CriRuntime:
         made = await self._client.ask(
             self._client.runtime.CreateContainer, request, f"image {spec.image}", timeout=None
         )
-        if spec.pids and await self._client.is_containerd():  # now, since a start has nothing beside it to wait for
-            await restart.limit_processes(await self._client.containerd(), made.container_id, spec.pids)
+        await restart.bound(self._client, made.container_id, spec)
 
     async def _of_newest_incarnation(self, uuid: str) -> tuple[cri.Container, ...]:
         held = await self._client.containers(uuid=uuid)

@@ -100,10 +100,21 @@ async def start(client: Client, new: cri.Container, older: Sequence[cri.Containe
             await limit_processes(containerd, new.id, spec.pids)
     for one in older:
         await client.ask(client.runtime.RemoveContainer, cri.RemoveContainerRequest(container_id=one.id))
+    await run(client, new.id, spec)
+
+
+async def bound(client: Client, engine_id: str, spec: EngineContainer) -> None:
+    """Bound the processes of a container that was just made, since its start has nothing beside it to wait for."""
+    if spec.pids and await client.is_containerd():
+        await limit_processes(await client.containerd(), engine_id, spec.pids)
+
+
+async def run(client: Client, engine_id: str, spec: EngineContainer) -> None:
+    """CRI's own start. Raises ``EngineError`` with a sentence about the command where it could not be started."""
     words = " ".join((*(spec.entrypoint or ()), *spec.command)) or "of the image"
     await client.ask(
         client.runtime.StartContainer,
-        cri.StartContainerRequest(container_id=new.id),
+        cri.StartContainerRequest(container_id=engine_id),
         f"container {spec.uuid}",
         timeout=None,
         failed=f"The command {words} could not be started",

@@ -27,6 +27,7 @@ class Sandboxes:
         self._ids = ids
         self._taking: dict[str, int] = {}  # first ids of those that are being made
         self._netns: dict[str, str] = {}
+        self._made: dict[str, tuple[str, cri.PodSandboxConfig]] = {}  # by uuid: as this process made it last
 
     async def create(self, spec: SandboxSpec) -> Sandbox:
         """Make it, or find it ready."""
@@ -51,14 +52,20 @@ class Sandboxes:
                 await self.remove_emptied(spec.uuid)
             now = await self._client.sandbox_status(made.pod_sandbox_id)
             self._netns[made.pod_sandbox_id] = state.netns(now)
+            self._made[spec.uuid] = made.pod_sandbox_id, wanted
             return state.sandbox(now.status, self._netns[made.pod_sandbox_id])
         return await self.observed(held[-1])
 
     async def remove(self, uuid: str) -> None:
         """Remove all of that uuid, with their containers and logs."""
+        self._made.pop(uuid, None)
         for sandbox in await self._client.sandboxes(sandbox=uuid):
             await self._remove_one(sandbox.id)
         await asyncio.to_thread(shutil.rmtree, self._logs / config.plain(uuid), ignore_errors=True)
+
+    def expected(self, uuid: str) -> tuple[str, cri.PodSandboxConfig] | None:
+        """What ``ready`` would most likely say, without asking; None where there is nothing to go by."""
+        return self._made.get(uuid)
 
     async def ready(self, uuid: str) -> tuple[str, cri.PodSandboxConfig]:
         """The engine's id of the newest, and what it was made from, for a container to join. Raises ``SandboxGone``."""

@@ -47,6 +47,7 @@ class DockerRuntime:
     def __init__(self, client: Client, images: Images) -> None:
         self._client = client
         self._images = images
+        self._made: dict[str, str] = {}  # uuid → name of what was made just now, and so is the newest
 
     async def close(self) -> None:
         await self._client.close()
@@ -91,6 +92,8 @@ class DockerRuntime:
 
     async def remove_sandbox(self, uuid: str) -> None:
         inside = await holdings.members(self._client, {config.SANDBOX: uuid})
+        for entry in inside:
+            self._made.pop(entry["Labels"][config.UUID], None)
         await asyncio.gather(*(lifecycle.remove(self._client, entry["Id"]) for entry in inside))
         await lifecycle.remove(self._client, config.sandbox_name(uuid))
 
@@ -104,13 +107,16 @@ class DockerRuntime:
         body = config.container_body(container, podman=podman)
         missing = ImageNotFound(f"The image {full_name(container.image)} is not on this host.")
         try:
-            await lifecycle.make(self._client, name, body, missing)
+            new = await lifecycle.make(self._client, name, body, missing)
         except ImageNotFound as error:
             await self._images.inspect(container.image)
             raise SandboxGone(f"The sandbox {container.sandbox} is not on this host.") from error
+        if new:
+            self._made[container.uuid] = name
 
     async def start(self, uuid: str) -> None:
-        await lifecycle.start(self._client, await self._find(uuid), uuid)
+        container = self._made.pop(uuid, None) or await self._find(uuid)
+        await lifecycle.start(self._client, container, uuid)
 
     async def stop(self, uuid: str, timeout: float) -> None:
         await lifecycle.stop(self._client, await self._find(uuid), uuid, timeout)
@@ -134,6 +140,7 @@ class DockerRuntime:
         await self._post(uuid, "update", body=config.limits(cpu, memory))
 
     async def remove(self, uuid: str, incarnation: int | None = None) -> None:
+        self._made.pop(uuid, None)
         labels = {config.UUID: uuid} | ({} if incarnation is None else {config.INCARNATION: str(incarnation)})
         found = await holdings.members(self._client, labels)
         await asyncio.gather(*(lifecycle.remove(self._client, entry["Id"]) for entry in found))

@@ -28,20 +28,29 @@ async def in_time(sentence: str) -> AsyncIterator[None]:
         raise EngineError(sentence) from error
 
 
-async def make(client: Client, name: str, body: dict[str, Any], missing: HigginsError) -> None:
-    """Create the container unless one of that name is there. ``missing`` says that its image is not on the host."""
+async def make(client: Client, name: str, body: dict[str, Any], missing: HigginsError) -> bool:
+    """Create the container unless one of that name is there; whether that was to do.
+
+    ``missing`` says that its image is not on the host.
+    """
     tries = PODMAN_TRIES if await client.is_podman() else 1
     async with in_time(f"The container engine is still busy with {name}."):
-        while not await exists(client, name):
+        while True:
             try:
                 await client.call("POST", "containers/create", params={"name": name}, body=body, missing=missing)
+            except EngineUnavailable:
+                raise
             except EngineError as error:
+                if await exists(client, name):  # whatever has become of its image meanwhile
+                    return False
                 # 409: the name is taken, perhaps by a call that is not through yet. Then it appears, or this one may
                 # try again. Podman says 500 to that, as to much else.
                 tries -= status_of(error) != 409
                 if error is missing or not tries:
                     raise
                 await asyncio.sleep(LOOK_EVERY)
+            else:
+                return True
 
 
 def status_of(error: HigginsError) -> int | None:

@@ -1,7 +1,7 @@
-"""Where volumes are: what the configuration says of it, for hosts and for the control plane."""
+"""What the configuration asks of the cloud's other services: volumes of Cinder, hosts shared through Placement."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ class HostVolumes(Struct, frozen=True):
 def open_volumes(conf: cfg.ConfigOpts, data: Path) -> HostVolumes:
     """As [DEFAULT] volume says. Raises EngineError where something is missing for it."""
     local = open_local(data)
-    if conf.volume == "local":
+    if conf.volume == "local" and not any((data / "cinder").glob("*.json")):  # what was attached before is let go of
         return HostVolumes(local, {})
     from higgins.volumes.brick import BrickSettings, open_brick  # only who has Cinder has os-brick
     from higgins.volumes.cinder import open_cinder
@@ -39,7 +39,8 @@ def open_volumes(conf: cfg.ConfigOpts, data: Path) -> HostVolumes:
         multipath=conf.cinder.multipath,
     )
     brick = open_brick(settings)
-    return HostVolumes(Drivers({"local": local, "cinder": open_cinder(data, brick)}), brick.properties())
+    volumes = Drivers({"local": local, "cinder": open_cinder(data, brick)})
+    return HostVolumes(volumes, brick.properties() if conf.volume == "cinder" else {})
 
 
 @asynccontextmanager
@@ -50,12 +51,34 @@ async def keep_volumes(conf: cfg.ConfigOpts, cloud: Cloud) -> AsyncIterator[None
         return
     if conf.auth != "keystone":
         raise NoKeystone("volumes of Cinder need [DEFAULT] auth = keystone")
-    try:
+    with _libraries():
         from higgins.control.attaching import keeper
         from higgins.openstack.cinder import Cinder
         from higgins.openstack.sessions import open_sessions
-    except ModuleNotFoundError as missing:
-        raise NoKeystone(f"the Python package of {missing.name} is missing: install higgins[openstack]") from missing
     cloud.storage = Cinder(open_sessions(conf), volume_type=conf.cinder.volume_type)
     async with background(keeper(cloud, cloud.storage).run):
         yield
+
+
+@asynccontextmanager
+async def keep_shares(conf: cfg.ConfigOpts, cloud: Cloud) -> AsyncIterator[None]:
+    """Tell Placement what is held of hosts, where [placement] says so. Raises NoKeystone."""
+    if not conf.placement.enabled:
+        yield
+        return
+    if conf.auth != "keystone":
+        raise NoKeystone("[placement] enabled needs [DEFAULT] auth = keystone")
+    with _libraries():
+        from higgins.control.sharing import keeper
+        from higgins.openstack.placement import Placement
+        from higgins.openstack.sessions import open_sessions
+    async with background(keeper(cloud, Placement(open_sessions(conf))).run):
+        yield
+
+
+@contextmanager
+def _libraries() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        raise NoKeystone(f"the Python package of {missing.name} is missing: install higgins[openstack]") from missing
