@@ -221,7 +221,7 @@ def refusal(error: failures.HttpError, doing: str) -> HigginsError:
 def _message(error: failures.HttpError) -> str:
     """Cinder's own sentence, which is in the body under the name of the fault."""
     text = str(error.details or error.message or "it gives no reason")
-    return text.split("\n", 1)[0][:300].strip().rstrip(".")
+    return text.split("\n", 1)[0].split(" (HTTP ", 1)[0][:300].strip().rstrip(".")
 
 
 def stored(entry: dict[str, Any]) -> StoredVolume:
