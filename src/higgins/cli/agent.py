@@ -17,6 +17,7 @@ from higgins.agent.serve import open_server
 from higgins.agent.streams import LocalStreams
 from higgins.cli import machine
 from higgins.cli.engine import NoEngine, introduce, open_engine
+from higgins.cli.networking import open_network
 from higgins.cli.processes import log_to_stderr, told_to_end
 from higgins.cli.services import open_volumes
 from higgins.control.background import background
@@ -103,7 +104,7 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
         agent = Agent(
             link,
             runtime,
-            machine.local_network(conf, data, tunnels),
+            open_network(conf, data, tunnels),
             held.volumes,
             data=data,
             report=machine.report(conf, engine, offered, held.connector, tunnels),

@@ -14,6 +14,7 @@ from higgins.api.app import make_app
 from higgins.api.call import ApiSettings
 from higgins.cli import credentials
 from higgins.cli.authentication import NoKeystone, keep_images, keep_limits, open_auth
+from higgins.cli.networking import keep_ports
 from higgins.cli.options import database_url, settings_of
 from higgins.cli.processes import log_to_stderr, settled, told_to_end
 from higgins.cli.services import keep_shares, keep_volumes
@@ -66,6 +67,7 @@ async def open_cloud(stack: AsyncExitStack, conf: cfg.ConfigOpts) -> Cloud:
     await asyncio.to_thread(migrate, store.engine)
     cloud = Cloud(store, credentials.secret_key(Path(conf.data).resolve()), settings_of(conf))
     stack.enter_context(keep_limits(conf, cloud))
+    await stack.enter_async_context(keep_ports(conf, cloud))
     await stack.enter_async_context(keep_images(conf, cloud, Path(conf.data).resolve()))
     return cloud
 

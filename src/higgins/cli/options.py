@@ -177,6 +177,12 @@ GLANCE: list[cfg.Opt] = [
 ]
 
 NETWORK: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "driver",
+        default="cni",
+        choices=["cni", "neutron"],
+        help="Whose networks are: Higgins' own (cni), or Neutron's. The same on the control plane and on all hosts.",
+    ),
     cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),
     cfg.IntOpt("mtu", default=_SETTINGS.network_mtu, min=576, help="MTU of containers' interfaces."),
@@ -223,6 +229,19 @@ RUNTIMES: list[cfg.Opt] = [
     cfg.ListOpt("hypervisor_only_projects", default=[], help="Projects whose containers must run in one of these."),
 ]
 
+NEUTRON: list[cfg.Opt] = [
+    cfg.StrOpt("device_owner", default="compute:higgins", help="What ports that Higgins makes are marked with."),
+    cfg.FloatOpt(
+        "check_every",
+        default=60.0,
+        min=1,
+        help="Seconds between two looks whether a container's port is still there and what it was.",
+    ),
+    cfg.StrOpt("integration_bridge", default="br-int", help="The bridge of this host that ports are plugged into."),
+    cfg.StrOpt("ovsdb", default="", help="Where this host's Open vSwitch database listens, if not at its usual place."),
+    cfg.FloatOpt("ready_timeout", default=20.0, min=1, help="Seconds that the switch may take to wire a port."),
+]
+
 GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": DEFAULT,
     "cinder": CINDER,
@@ -233,6 +252,7 @@ GROUPS: dict[str, list[cfg.Opt]] = {
     "containers": CONTAINERS,
     "glance": GLANCE,
     "network": NETWORK,
+    "neutron": NEUTRON,
     "runtimes": RUNTIMES,
 }
 

@@ -15,6 +15,7 @@ from higgins.cli import credentials, machine
 from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
+from higgins.cli.networking import open_network
 from higgins.cli.processes import log_to_stderr, settled, told_to_end
 from higgins.cli.services import keep_shares, keep_volumes, open_volumes
 from higgins.control import housekeeping
@@ -49,7 +50,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         LOG.info(sentence)
         offered = await classes.working(runtime, conf.runtimes.classes)
         tunnels = machine.tunnel_address(conf)
-        network = machine.local_network(conf, data, tunnels)
+        network = open_network(conf, data, tunnels)
         held = open_volumes(conf, data)
         agent = Agent(
             LocalLink(cloud),

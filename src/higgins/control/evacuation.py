@@ -19,7 +19,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, containers, mounts, quotas, recording, sharing, wiring
+from higgins.control import attachments, cloud_ports, containers, mounts, quotas, recording, sharing, wiring
 from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.link import Known
@@ -342,6 +342,7 @@ def arrive(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
                 updated_at=cloud.now(),
             )
         )
+    cloud_ports.want_again(conn, cloud, row.id, states=cloud_ports.HERE)
     for number in (old, new):
         touch_host(conn, number)
     wiring.tell_neighbours(conn, cloud, row.id)

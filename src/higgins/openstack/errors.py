@@ -4,13 +4,18 @@ from higgins.model.errors import HigginsError
 
 
 class ServiceUnavailable(HigginsError):
-    """Another service does not answer, or not sensibly. Nothing was changed; asking again later may help."""
+    """Another service does not answer, or not sensibly. Nothing was changed; asking again later may help.
+
+    ``waiting`` is the sentence for one who need not ask again, since Higgins does.
+    """
 
     status = 503
     code = "service-unavailable"
+    waiting = ""
 
-    def __init__(self, service: str, doing: str) -> None:
-        super().__init__(f"{service} does not answer now, so {doing}; try again later.")
+    def __init__(self, service: str, doing: str, says: str = "does not answer now") -> None:
+        super().__init__(f"{service} {says}, so {doing}; try again later.")
+        self.waiting = f"{service} {says}, so {doing}; it is tried again."
 
 
 class ServiceBusy(ServiceUnavailable):

@@ -247,6 +247,28 @@ port = Table(
     Index(None, "network_id", "id"),
 )
 
+#: A port of Neutron that a workload has, is to have, or had; the keeper of this table brings it there.
+cloud_port = Table(
+    "cloud_port",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("uuid", Words(36), nullable=False, unique=True),  # by which it is found again in Neutron
+    Column("wire", Words(36), nullable=False, unique=True),  # as its host knows it; another one is plugged anew
+    Column("workload_id", ForeignKey("workload.id"), index=True),  # null: its workload is gone
+    Column("device", Words(36), nullable=False),  # the workload's uuid
+    Column("project_id", Words(255), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("state", Words(16), nullable=False),  # wanted | ready | refused | detaching | removing
+    Column("late", Boolean, nullable=False),  # attached to what was there already
+    Column("given", Boolean, nullable=False),  # the tenant's own, kept when the container goes
+    Column("network", Words(36), nullable=False, index=True),
+    Column("port", Words(36), unique=True),  # Neutron's; null until it is made
+    Column("asked", LongText, nullable=False),
+    Column("told", LongText),  # what a host has to know of it
+    Column("reason", LongText),  # why it was refused
+    *kept(),
+)
+
 security_group = Table(
     "security_group",
     metadata,
