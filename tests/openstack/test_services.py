@@ -1,15 +1,19 @@
 """What answers of Cinder mean, and how Placement is told of amounts: the pure parts."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from keystoneauth1 import adapter, noauth, session
 from keystoneauth1 import exceptions as failures
 
 from higgins.model.errors import Unauthorized
 from higgins.model.shares import Amount, Offer
-from higgins.openstack.cinder import refusal, stored
-from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
-from higgins.openstack.placement import inventories, split
+from higgins.openstack.cinder import Cinder, refusal, stored
+from higgins.openstack.errors import NotInCatalogue, ServiceRefused, ServiceUnavailable
+from higgins.openstack.placement import Placement, inventories, split
 
 DOING = "volume data cannot be attached"
 
@@ -64,3 +68,14 @@ def test_a_host_offers_what_it_has_by_the_operators_ratios() -> None:
         "VCPU": {"total": 4, "allocation_ratio": 16.0, "max_unit": 64},
         "MEMORY_MB": {"total": 8192, "allocation_ratio": 1.5, "max_unit": 12288},
     }
+
+
+async def test_a_service_that_the_catalogue_lacks_is_named_as_that() -> None:
+    def client(kind: str, *_token: str) -> adapter.Adapter:
+        return adapter.Adapter(session.Session(auth=noauth.NoAuth()), service_type=kind)
+
+    sessions: Any = SimpleNamespace(own=client, caller=client)
+    with pytest.raises(NotInCatalogue, match="block-storage service is not in Keystone's catalogue"):
+        await Cinder(sessions).find("token", "data")
+    with pytest.raises(NotInCatalogue, match="placement service"):
+        await Placement(sessions).let_go(name="one", uuid="1")
