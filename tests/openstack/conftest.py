@@ -159,6 +159,12 @@ def tenant() -> Tenant:
     return Tenant("demo", "demo")
 
 
+@pytest.fixture(scope="session")
+def admin() -> Tenant:
+    """Who may delete ports that are in use."""
+    return Tenant("admin", "admin")
+
+
 @pytest.fixture
 def network(tenant: Tenant) -> Iterator[Network]:
     made = tenant.network("10.70.0.0/24")

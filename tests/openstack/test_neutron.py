@@ -1,12 +1,15 @@
 """Containers on Neutron's networks: a real Neutron with OVN, the unmodified client, and packets between namespaces."""
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.openstack import needs
-from tests.openstack.cloud import ask, password, token
+from tests.openstack.cloud import ask, environment, password, token
 from tests.openstack.conftest import IDLE, HigginsInCloud, Login, Ports
 from tests.openstack.neutron import Inside, Network, Tenant, eventually, taps, wired
 from tests.system.client import OpenStack
@@ -82,7 +85,7 @@ def test_what_the_subnet_says_is_so_inside(tenant: Tenant, client: OpenStack, bo
 def test_a_fixed_address_and_both_families(other: Network, box: Boxes) -> None:
     one = box(nets=(f"network={other.name},v4-fixed-ip=10.71.0.77",))
     two, three = (box(nets=(f"network={other.name}",)) for _ in range(2))
-    assert one.ports[0].addresses == ("10.71.0.77",)
+    assert one.address == "10.71.0.77"
     v4, v6 = three.ports[0].addresses
     assert v4.startswith("10.71.0.") and v6.startswith("fd71:")
     assert two.inside.pings(v4) and two.inside.pings("10.71.0.77")
@@ -98,6 +101,18 @@ def test_security_groups_filter(tenant: Tenant, box: Boxes) -> None:
     rule = {"security_group_id": group["id"], "direction": "ingress", "ethertype": "IPv4", "protocol": "icmp"}
     tenant.ask("POST", "security-group-rules", {"security_group_rule": rule})
     eventually(lambda: source.inside.pings(server.address), "a rule that is added to the group counts at once")
+
+
+def test_groups_are_added_to_what_runs_and_taken_from_it(tenant: Tenant, box: Boxes, networked: HigginsInCloud) -> None:
+    web = tenant.group({"protocol": "tcp", "port_range_min": 80, "port_range_max": 80})
+    shut = tenant.group()
+    server, source = box("--security-group", shut, command=SERVE), box()
+    assert not source.inside.connects(server.address, 80)
+    own = token(password("demo", "demo"))
+    for verb, opened in (("add", True), ("remove", False)):
+        path = f"{networked.url}/containers/{server.name}/{verb}_security_group?name={web}"
+        assert ask(path, "POST", token=own).status == 202
+        eventually(lambda now=opened: source.inside.connects(server.address, 80) is now, f"{verb} counts")  # type: ignore[misc]
 
 
 def test_exposed_ports_are_open_to_all(box: Boxes) -> None:
@@ -116,7 +131,8 @@ def test_nobody_sends_in_anothers_name(box: Boxes) -> None:
 def test_a_port_that_was_given_is_used_and_kept(
     tenant: Tenant, client: OpenStack, network: Network, run: Run, ports: Ports
 ) -> None:
-    given = tenant.port(network, name="mine", fixed_ips=[{"ip_address": "10.70.0.60"}])
+    mine = f"mine-{time.monotonic_ns()}"
+    given = tenant.port(network, name=mine, fixed_ips=[{"ip_address": "10.70.0.60"}])
     name = run(nets=(f"port={given}",))
     (port,) = ports(name)
     assert (port.id, port.addresses) == (given, ("10.70.0.60",))
@@ -124,8 +140,8 @@ def test_a_port_that_was_given_is_used_and_kept(
     assert "in use" in refused.err + refused.out
     client.delete([name], "--stop")
     kept = tenant.show_port(given)
-    assert kept is not None and (kept["device_id"], kept["device_owner"], kept["name"]) == ("", "", "mine")
-    again = run(nets=("port=mine",))
+    assert kept is not None and (kept["device_id"], kept["device_owner"], kept["name"]) == ("", "", mine)
+    again = run(nets=(f"port={mine}",))
     assert ports(again)[0].id == given
     client.delete([again], "--stop")
     tenant.ask("DELETE", f"ports/{given}")
@@ -208,6 +224,37 @@ def test_a_capsule_has_a_port(tenant: Tenant, network: Network, networked: Higgi
     ask(place, "DELETE", token=own)
     eventually(lambda: ask(place, token=own).status == 404, "it goes")
     assert tenant.show_port(address["port"]) is None
+
+
+def test_a_floating_address_leads_to_it(tenant: Tenant, admin: Tenant, network: Network, box: Boxes) -> None:
+    outside = admin.ask(
+        "POST",
+        "networks",
+        {
+            "network": {
+                "name": "public",
+                "router:external": True,
+                "provider:network_type": "flat",
+                "provider:physical_network": "public",
+            }
+        },
+    )["network"]["id"]
+    subnet = {"network_id": outside, "cidr": "172.24.4.0/24", "ip_version": 4, "gateway_ip": "172.24.4.1"}
+    admin.ask("POST", "subnets", {"subnet": subnet | {"enable_dhcp": False}})
+    router = tenant.ask("POST", "routers", {"router": {"external_gateway_info": {"network_id": outside}}})["router"]
+    tenant.ask("PUT", f"routers/{router['id']}/add_router_interface", {"subnet_id": network.subnets[0]})
+    floating = tenant.ask("POST", "floatingips", {"floatingip": {"floating_network_id": outside}})["floatingip"]
+    pinged = tenant.group({"protocol": "icmp"})
+    one = box("--security-group", pinged)
+    client = [sys.executable, "-W", "ignore", "-c", "from openstackclient.shell import main; raise SystemExit(main())"]
+    words = ("floating", "ip", "set", "--port", one.ports[0].id, floating["floating_ip_address"])
+    subprocess.run([*client, *words], env=os.environ | environment("demo", "demo"), check=True)
+    probe = ["busybox", "ping", "-c", "1", "-W", "2", floating["floating_ip_address"]]
+    eventually(lambda: subprocess.run(probe, capture_output=True).returncode == 0, "it answers from the outside")
+    tenant.ask("DELETE", f"floatingips/{floating['id']}")
+    tenant.ask("PUT", f"routers/{router['id']}/remove_router_interface", {"subnet_id": network.subnets[0]})
+    tenant.ask("DELETE", f"routers/{router['id']}")
+    admin.ask("DELETE", f"networks/{outside}")
 
 
 def test_it_outlives_a_restart_of_higgins(

@@ -22,12 +22,6 @@ def nothing_is_left(networked: HigginsInCloud) -> Iterator[None]:
     eventually(lambda: not wired() and not taps(), f"{wired()} and {taps()} are left")
 
 
-@pytest.fixture
-def admin() -> Tenant:
-    """Who may delete ports that are in use."""
-    return Tenant("admin", "admin")
-
-
 def making(answer: Answer, *, times: int = 1000) -> Fault:
     """Ports cannot be made, so many times."""
     left = iter(range(times))

@@ -183,16 +183,16 @@ def _lacks(waits: Waits | None) -> bool:
 
 
 def _refused(waits: Waits | None) -> str:
-    """Why what the workload lacks will not come."""
-    return waits.reason if waits is not None and waits.refused else ""
+    """Why what the workload cannot do without will not come."""
+    return waits.reason if waits is not None and waits.refused and waits.holds else ""
 
 
 def _waiting(known: Known, waits: Waits | None) -> Known:
-    """What is known of a container, with the reason why it is not made yet, or why it lacks something as it runs."""
+    """What is known of a container, with the reason why it is not made yet, or what it will not get."""
     if waits is None or not waits.reason or known.reason:
         return known
-    runs = known.state in ("running", "paused")
-    return replace(known, reason=waits.reason) if (waits.refused if runs else waits.holds) else known
+    tells = not waits.holds if waits.refused else waits.holds and known.state not in ("running", "paused")
+    return replace(known, reason=waits.reason) if tells else known
 
 
 def _cut(

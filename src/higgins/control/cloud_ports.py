@@ -98,6 +98,12 @@ def detach(conn: Connection, cloud: Cloud, rows: Sequence[Row[Any]]) -> None:
     ask(conn, cloud, cloud_port, cloud_port.c.id.in_([row.id for row in rows]), state="detaching")
 
 
+def forget_refused(conn: Connection, cloud: Cloud, workload_id: int) -> None:
+    """Attachments that were refused are in the way of none that is tried again."""
+    late = (cloud_port.c.workload_id == workload_id, cloud_port.c.state == "refused", cloud_port.c.late)
+    ask(conn, cloud, cloud_port, *late, state="detaching")
+
+
 def plug_anew(conn: Connection, row: Row[Any]) -> None:
     """Have its host plug a port again, as another one: a port is plugged only once."""
     conn.execute(sa.update(cloud_port).where(cloud_port.c.id == row.id).values(wire=str(uuids.uuid4())))

@@ -523,6 +523,7 @@ async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest
 
 
 def _attach_cloud_port(conn: Connection, cloud: Cloud, actor: Actor, row: Row[Any], asked: PortAsk) -> None:
+    cloud_ports.forget_refused(conn, cloud, row.workload_id)
     there = cloud_ports.of_workload(conn, row.workload_id)
     if row.project_id != actor.project_id:
         raise Forbidden("Networks are attached to the containers of one's own project.")

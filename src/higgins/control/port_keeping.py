@@ -192,13 +192,10 @@ class PortKeeping:
             if row.state not in ("wanted", "ready") or row.due_at is not None:
                 return
             LOG.warning("Port %s of workload %s is refused: %s", row.uuid, row.device, reason)
-            mine = cloud_port.c.id == row.id
-            if row.late and row.told is None:
-                # What it was attached to goes on without it.
-                conn.execute(sa.delete(cloud_port).where(mine))
-                _say(conn, self._cloud, row.workload_id, reason, failed=True)
-            else:
-                conn.execute(sa.update(cloud_port).where(mine).values(state="refused", reason=reason))
+            update = sa.update(cloud_port).where(cloud_port.c.id == row.id)
+            conn.execute(update.values(state="refused", reason=reason))
+            if row.late:  # what it was attached to goes on without it
+                _fail_actions(conn, self._cloud, row.workload_id, reason)
             _changed(conn, self._cloud, row.workload_id)
 
         return write
@@ -326,16 +323,15 @@ def _changed(conn: Connection, cloud: Cloud, workload_id: int) -> None:
     touch_events(conn)
 
 
-def _say(conn: Connection, cloud: Cloud, workload_id: int, reason: str, *, failed: bool = False) -> None:
-    """Show a reason with the containers of a workload; with ``failed`` what was asked last has failed."""
-    members = sa.select(container.c.uuid).where(container.c.workload_id == workload_id)
+def _say(conn: Connection, cloud: Cloud, workload_id: int, reason: str) -> None:
+    """Show a reason with the containers of a workload."""
     update = sa.update(container).where(container.c.workload_id == workload_id)
     conn.execute(update.values(status_reason=reason, updated_at=cloud.now()))
-    if failed:
-        names = list(conn.execute(members).scalars())
-        recording.finish_actions(conn, cloud, names, _generation(conn, workload_id), reason)
     touch_events(conn)
 
 
-def _generation(conn: Connection, workload_id: int) -> int:
-    return int(conn.execute(sa.select(workload.c.generation).where(workload.c.id == workload_id)).scalar_one())
+def _fail_actions(conn: Connection, cloud: Cloud, workload_id: int, reason: str) -> None:
+    """What was asked of a workload and is not over yet has failed."""
+    members = sa.select(container.c.uuid).where(container.c.workload_id == workload_id)
+    generation = conn.execute(sa.select(workload.c.generation).where(workload.c.id == workload_id)).scalar_one()
+    recording.finish_actions(conn, cloud, list(conn.execute(members).scalars()), generation, reason)

@@ -224,8 +224,8 @@ def _said(error: failures.HttpError) -> tuple[str, str]:
     try:
         told = error.response.json()["NeutronError"] if error.response is not None else {}
         kind, message = (told["type"], told["message"]) if isinstance(told, dict) else ("", str(told))
-    except (ValueError, KeyError, TypeError):
-        kind, message = "", error.message or "it gives no reason"
+    except (ValueError, KeyError, TypeError):  # not Neutron's own words, but those of what stands before it
+        kind, message = "", error.response.reason if error.response is not None else str(error.message)
     return kind, " ".join(str(message).split())[:300].rstrip(".")
 
 
