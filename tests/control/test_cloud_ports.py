@@ -43,7 +43,7 @@ class Service:
     async def find_groups(self, token: str, project_id: str, ident: str) -> list[str]:
         return [f"id-of-{ident}"]
 
-    async def exposing_group(self, token: str, ports: tuple[str, ...]) -> str:
+    async def exposing_group(self, token: str, project_id: str, ports: tuple[str, ...]) -> str:
         return "exposing"
 
     async def make_ports(self, wanted: list[WantedPort]) -> list[CloudPort | HigginsError]:
