@@ -15,7 +15,7 @@ from higgins.cli import credentials, machine
 from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
-from higgins.cli.networking import open_network
+from higgins.cli.networking import keep_ports, open_network
 from higgins.cli.processes import log_to_stderr, settled, told_to_end
 from higgins.cli.services import keep_shares, keep_volumes, open_volumes
 from higgins.control import housekeeping
@@ -68,6 +68,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         if conf.agent_listen:
             await serve_agents(stack, conf, cloud)
         await stack.enter_async_context(keep_volumes(conf, cloud))
+        await stack.enter_async_context(keep_ports(conf, cloud))
         await stack.enter_async_context(keep_shares(conf, cloud))
         endpoint = await serve_tenants(stack, conf, cloud, (agent.figures.registry,))
         credentials.tell_endpoint(data, endpoint)
