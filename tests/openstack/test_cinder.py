@@ -62,8 +62,13 @@ def run(client: OpenStack, mount: str, script: str = IDLE) -> str:
     """A container that runs a script with a volume, once it does; its name."""
     called = name("container")
     client("run", "--name", called, "--mount", mount, "busybox", "sh", "-c", script)
-    client.wait(called, "Running")
+    runs(client, called)
     return called
+
+
+def runs(client: OpenStack, called: str) -> None:
+    """Wait until it does. It may be in error until Cinder is asked again."""
+    wait_until(lambda: client.status(called) == "Running", f"{called} does not run")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -218,7 +223,7 @@ def test_the_quota_of_cinder_ends_as_an_error_and_start_tries_again(demo: OpenSt
     assert "Cinder refuses" in demo.show(called)["status_reason"] and "413" in demo.show(called)["status_reason"]
     cinder("PUT", quota, "admin", {"quota_set": {"volumes": 20}})
     demo("start", called)
-    demo.wait_until(lambda: demo.status(called) == "Running")
+    runs(demo, called)
 
 
 FAULTS = (
@@ -275,7 +280,7 @@ def test_killed_after_whatever_cinder_did_it_goes_on(
     again("POST", "/attachments")
     again("POST", "/action")
     again()
-    demo.wait(called, "Running")
+    runs(demo, called)
     (ident,) = volumes() - before
     assert attachments(ident) == 1
     dies_at("DELETE", "/attachments")
@@ -300,7 +305,7 @@ def test_killed_at_its_steps_on_the_host_it_goes_on(demo: OpenStack, mortal: Hig
     demo("run", "--name", called, "--mount", f"source={made},destination=/data", "busybox", "sh", "-c", IDLE)
     dies_then("AttachVolume:after")
     dies_then("DeleteVolume:before")
-    demo.wait(called, "Running")
+    runs(demo, called)
     demo("delete", "--stop", called)
     dies_then("DeleteVolume:after")
     dies_then()
@@ -322,7 +327,7 @@ def test_while_cinder_is_stopped_its_name_is_told_and_deletes_are_done_afterward
         remove(demo, gone)
     finally:
         cloud.service("start", "cinder")
-    demo.wait(called, "Running")
+    runs(demo, called)
     becomes(made, "available")
     cinder("DELETE", f"volumes/{made}")
 

@@ -18,7 +18,7 @@ from higgins.agent.effects import Effects
 from higgins.agent.figures import Figures
 from higgins.agent.files import Files, name_servers
 from higgins.agent.filters import Filters
-from higgins.agent.observe import Observer, Table
+from higgins.agent.observe import NOTHING, Observer, Table, by_workload
 from higgins.agent.outbox import Outbox
 from higgins.agent.spares import Spares
 from higgins.agent.steps import DeleteVolume, DetachVolume, Step
@@ -322,10 +322,12 @@ class Agent:
         for uuid in sorted(self._observer.workloads(holdings) - set(self._workers) - set(self._assigned)):
             LOG.info("Workload %s is not assigned to this host: removing what is left of it", uuid)
             self._employ(uuid, None)
+        held = by_workload(holdings)
         for uuid, assignment in self._assigned.items():
             if worker := self._workers.get(uuid):
                 volumes = frozenset(assignment.volumes)
-                worker.compare(self._observer.seen(uuid, holdings, volumes, self._shared(uuid, volumes)))
+                mine = held.get(uuid, NOTHING)
+                worker.compare(self._observer.seen(uuid, mine, volumes, self._shared(uuid, volumes)))
             else:
                 self._employ(uuid, assignment)
         self._compared = True

@@ -14,10 +14,9 @@ from higgins.api.app import make_app
 from higgins.api.call import ApiSettings
 from higgins.cli import credentials
 from higgins.cli.authentication import NoKeystone, keep_images, keep_limits, open_auth
-from higgins.cli.networking import keep_ports
 from higgins.cli.options import database_url, settings_of
 from higgins.cli.processes import log_to_stderr, settled, told_to_end
-from higgins.cli.services import keep_shares, keep_volumes
+from higgins.cli.services import keep_ports, keep_shares, keep_volumes
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import Cloud, WrongSecret

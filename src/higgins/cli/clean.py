@@ -7,8 +7,7 @@ from pathlib import Path
 from oslo_config import cfg
 
 from higgins.cli.engine import NoEngine, open_engine
-from higgins.cli.networking import open_network
-from higgins.cli.services import open_volumes
+from higgins.cli.host_drivers import open_network, open_volumes
 from higgins.model.errors import EngineError
 from higgins.runtimes.base import Runtime
 

@@ -1,46 +1,33 @@
-"""What the configuration asks of the cloud's other services: volumes of Cinder, hosts shared through Placement."""
+"""What the configuration asks of the cloud's other services: ports of Neutron, volumes of Cinder, hosts
+shared through Placement.
+"""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from pathlib import Path
-from typing import Any
 
-from msgspec import Struct
 from oslo_config import cfg
 
 from higgins.cli.authentication import NoKeystone
-from higgins.cli.machine import host_name
 from higgins.control.background import background
 from higgins.control.cloud import Cloud
-from higgins.volumes.base import Volumes
-from higgins.volumes.local import open_local
+from higgins.control.port_keeping import PortKeeping
 
 
-class HostVolumes(Struct, frozen=True):
-    """A host's volume drivers, and what Cinder has to know of the host; that is empty where it has no part in it."""
-
-    volumes: Volumes
-    connector: dict[str, Any]
-
-
-def open_volumes(conf: cfg.ConfigOpts, data: Path) -> HostVolumes:
-    """As [DEFAULT] volume says. Raises EngineError where something is missing for it."""
-    local = open_local(data)
-    if conf.volume == "local" and not any((data / "cinder").glob("*.json")):  # what was attached before is let go of
-        return HostVolumes(local, {})
-    from higgins.volumes.brick import BrickSettings, open_brick  # only who has Cinder has os-brick
-    from higgins.volumes.cinder import open_cinder
-    from higgins.volumes.drivers import Drivers
-
-    settings = BrickSettings(
-        host=host_name(conf),
-        address=conf.cinder.my_ip,
-        locks=Path(conf.cinder.lock_path or data / "cinder" / "locks"),
-        multipath=conf.cinder.multipath,
-    )
-    brick = open_brick(settings)
-    volumes = Drivers({"local": local, "cinder": open_cinder(data, brick)})
-    return HostVolumes(volumes, brick.properties() if conf.volume == "cinder" else {})
+@asynccontextmanager
+async def keep_ports(conf: cfg.ConfigOpts, cloud: Cloud) -> AsyncIterator[None]:
+    """Have Neutron make the ports of workloads, inside the block. Raises NoKeystone."""
+    if conf.network.driver != "neutron":
+        yield
+        return
+    if conf.auth != "keystone":
+        raise NoKeystone("[network] driver = neutron needs [DEFAULT] auth = keystone")
+    with _libraries():
+        from higgins.openstack.neutron import Neutron
+        from higgins.openstack.sessions import open_sessions
+    cloud.networking = Neutron(open_sessions(conf), owner=conf.neutron.device_owner)
+    keeping = PortKeeping(cloud, cloud.networking, check_every=conf.neutron.check_every)
+    async with background(keeping.keeper().run):
+        yield
 
 
 @asynccontextmanager

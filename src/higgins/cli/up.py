@@ -15,9 +15,9 @@ from higgins.cli import credentials, machine
 from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
-from higgins.cli.networking import keep_ports, open_network
+from higgins.cli.host_drivers import open_network, open_volumes
 from higgins.cli.processes import log_to_stderr, settled, told_to_end
-from higgins.cli.services import keep_shares, keep_volumes, open_volumes
+from higgins.cli.services import keep_ports, keep_shares, keep_volumes
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import WrongSecret

@@ -22,7 +22,7 @@ from keystoneauth1 import exceptions as failures
 from higgins.model.block_storage import StoredVolume
 from higgins.model.errors import Conflict, HigginsError, Unauthorized
 from higgins.openstack import trusts
-from higgins.openstack.errors import ServiceBusy, ServiceRefused, ServiceUnavailable
+from higgins.openstack.errors import NotInCatalogue, ServiceBusy, ServiceRefused, ServiceUnavailable
 from higgins.openstack.sessions import Sessions
 from higgins.openstack.tokens import Token
 
@@ -199,7 +199,9 @@ class Cinder:
             raise
         except failures.HttpError as error:
             raise refusal(error, doing) from error
-        except failures.ClientException as error:  # it does not answer, or the catalogue does not have it
+        except failures.EndpointNotFound as error:
+            raise NotInCatalogue(SERVICE_TYPE) from error
+        except failures.ClientException as error:
             raise ServiceUnavailable("Cinder", doing) from error
 
 
@@ -221,7 +223,7 @@ def refusal(error: failures.HttpError, doing: str) -> HigginsError:
 def _message(error: failures.HttpError) -> str:
     """Cinder's own sentence, which is in the body under the name of the fault."""
     text = str(error.details or error.message or "it gives no reason")
-    return text.split("\n", 1)[0][:300].strip().rstrip(".")
+    return text.split("\n", 1)[0].split(" (HTTP ", 1)[0][:300].strip().rstrip(".")
 
 
 def stored(entry: dict[str, Any]) -> StoredVolume:

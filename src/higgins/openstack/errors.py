@@ -18,6 +18,13 @@ class ServiceUnavailable(HigginsError):
         self.waiting = f"{service} {says}, so {doing}; it is tried again."
 
 
+class NotInCatalogue(ServiceUnavailable):
+    """Keystone knows no endpoint of a service in this region."""
+
+    def __init__(self, service_type: str) -> None:
+        HigginsError.__init__(self, f"The {service_type} service is not in Keystone's catalogue of this region.")
+
+
 class ServiceBusy(ServiceUnavailable):
     """Another service is still at work on what is wanted; it is to be awaited."""
 

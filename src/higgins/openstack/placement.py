@@ -18,7 +18,7 @@ from keystoneauth1 import exceptions as failures
 
 from higgins.model.errors import HigginsError
 from higgins.model.shares import Amount, Offer
-from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
+from higgins.openstack.errors import NotInCatalogue, ServiceRefused, ServiceUnavailable
 from higgins.openstack.sessions import Sessions
 
 T = TypeVar("T")
@@ -75,6 +75,8 @@ class Placement:
             raise ServiceRefused(
                 "Placement", doing, f"{error.details or error.message} ({error.http_status})"
             ) from error
+        except failures.EndpointNotFound as error:
+            raise NotInCatalogue("placement") from error
         except failures.ClientException as error:
             raise ServiceUnavailable("Placement", doing) from error
 
