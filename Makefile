@@ -1,7 +1,7 @@
 # Short names for the programs in scripts/; each of those runs on its own as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster lint format bench docs differences
+.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster chaos lint format bench docs differences
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -34,6 +34,10 @@ test-engines: ## Run the contract suite on all engines, old and new; HIGGINS_ENG
 demo-cluster: ## Show a cloud of three hosts on this machine: a network across them, a drain
 	@scripts/setup-test
 	@scripts/demo-cluster
+
+chaos: ## Kill every process of a cloud at random under load, and check what came of it; CHAOS="SECONDS SEED"
+	@scripts/setup-test
+	@scripts/chaos
 
 lint: ## Check style, types, layers and documents; change nothing
 	@scripts/lint
