@@ -10,7 +10,6 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import attachments, containers, images, mounts, quotas, recording, wiring
-from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     generated_name,
@@ -27,7 +26,7 @@ from higgins.control.lookup import held, page, workload_row
 from higgins.control.placement.choosing import place
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
-from higgins.control.rows import container_of, to_json
+from higgins.control.rows import CapsuleSpec, container_of, to_json
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy, Status, TaskState
 from higgins.model.errors import Conflict, Invalid
 from higgins.model.resources import Capsule, Container
