@@ -45,11 +45,11 @@ lint: ## Check style, types, layers and documents; change nothing
 format: ## Put all Python files into the project's style
 	@scripts/format
 
-bench: ## Measure start, create, API and density; BENCH="startup create api density" chooses, BENCH_ARGS adds options
+bench: ## Measure start, create, API and density; BENCH="startup create api" chooses, BENCH_ARGS adds options
 	@scripts/bench $(BENCH)
 
 docs: ## Check that the documents match the tree
 	@scripts/docs
 
-differences: ## Write docs/engines-differences.md from what the contract suite's engines declare
+differences: ## Write docs/engines-differences.md from what the contract suite sees; HIGGINS_ENGINES chooses
 	@scripts/differences

@@ -1,4 +1,4 @@
-"""``python -m benchmarks startup|create|api|density|scale``: measure, and print a table in Markdown."""
+"""``python -m benchmarks WHAT``: measure, and print a table in Markdown."""
 
 import argparse
 import os
@@ -8,11 +8,13 @@ from collections.abc import Iterable
 from benchmarks import api, create, density, scale, startup
 from benchmarks.table import Table
 
+WHAT = ("startup", "create", "api", "density-docker", "density-containerd", "scale")
+
 
 def main() -> int:
     """Run the measurement that was named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Higgins; a table in Markdown.")
-    parser.add_argument("what", choices=["startup", "create", "api", "density", "scale"])
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument(
         "--count", type=int, default=30, help="how often, for startup (5 at most) and create (default: 30)"
     )
@@ -32,8 +34,8 @@ def main() -> int:
         tables = [startup.measure(min(options.count, 5))]
     elif options.what == "create":
         tables = create.measure(options.count)
-    elif options.what == "density":
-        tables = [density.measure(options.idle)]
+    elif options.what.startswith("density-"):
+        tables = [density.measure(options.what.removeprefix("density-"), options.idle)]
     elif options.what == "scale":
         tables = [scale.measure(options.seconds)]
     else:

@@ -20,7 +20,7 @@ from higgins.agent.effects import Effects
 from higgins.agent.figures import Figures
 from higgins.agent.files import Files, name_servers
 from higgins.agent.filters import Filters
-from higgins.agent.observe import Observer, Table
+from higgins.agent.observe import NOTHING, Observer, Table, by_workload
 from higgins.agent.outbox import Outbox
 from higgins.agent.spares import Spares
 from higgins.agent.steps import DeleteVolume, DetachVolume, Step
@@ -106,6 +106,7 @@ class Agent:
         self._link = link
         self._runtime = runtime
         self._network = network
+        self._volumes = volumes
         self._report = report
         self._compare_every = compare_every
         self._fences = fences
@@ -153,6 +154,7 @@ class Agent:
         self._assigned: dict[str, Assignment] = {}
         self._users: dict[str, set[str]] = {}  # of each volume, the workloads
         self._dead: tuple[str, ...] = ()
+        self._found: frozenset[str] = frozenset()  # volumes that a reboot may have left connected, though not mounted
         self._told = False  # whether the control plane said what is assigned
         self._compared = False  # whether all that is there was looked at since
         self._compare_now = asyncio.Event()
@@ -352,16 +354,20 @@ class Agent:
     async def _compare_all(self) -> None:
         if self._compared:
             await self._network.setup()  # somebody may have flushed the host's rules
+        else:
+            self._found = frozenset(await self._volumes.held())
         owners = {member.uuid: uuid for uuid, one in self._assigned.items() for member in one.members}
         holdings = await self._observer.everything(owners)
         self._spares.renew()
         for uuid in sorted(self._observer.workloads(holdings) - set(self._workers) - set(self._assigned)):
             LOG.info("Workload %s is not assigned to this host: removing what is left of it", uuid)
             self._employ(uuid, None)
+        held = by_workload(holdings)
         for uuid, assignment in self._assigned.items():
             if worker := self._workers.get(uuid):
                 volumes = frozenset(assignment.volumes)
-                worker.compare(self._observer.seen(uuid, holdings, volumes, self._shared(uuid, volumes)))
+                mine = held.get(uuid, NOTHING)
+                worker.compare(self._observer.seen(uuid, mine, volumes, self._shared(uuid, volumes)))
             else:
                 self._employ(uuid, assignment)
         self._compared = True
@@ -379,8 +385,9 @@ class Agent:
         if any(worker.assignment is None for worker in self._workers.values()):
             return
         dead = [volume for volume in self._dead if volume not in self._users]
-        for volume in sorted(self._table.attached - set(self._users) - set(dead)):
-            await self._try(DetachVolume(volume=volume))
+        for volume in sorted((self._table.attached | self._found) - set(self._users) - set(dead)):
+            if await self._try(DetachVolume(volume=volume)):
+                self._found -= {volume}
         deleted = [volume for volume in dead if await self._try(DeleteVolume(volume=volume))]
         if deleted:
             await self._link.volumes_deleted(self._hosted, deleted)

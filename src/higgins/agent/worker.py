@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from higgins.agent import health, memory
 from higgins.agent.effects import Effects
 from higgins.agent.figures import Figures
-from higgins.agent.observe import Observer
+from higgins.agent.observe import NOTHING, Observer
 from higgins.agent.outbox import Outbox
 from higgins.agent.plan import plan
 from higgins.agent.probes import probe
@@ -22,7 +22,7 @@ from higgins.agent.steps import Step, WriteFiles
 from higgins.control.link import Assignment, Known, Observation
 from higgins.model.container import Healthcheck
 from higgins.model.errors import EngineUnavailable, HigginsError
-from higgins.runtimes.base import Holdings, Runtime
+from higgins.runtimes.base import Runtime
 
 LOG = logging.getLogger(__name__)
 
@@ -235,7 +235,7 @@ class Worker:
         self._stale = False  # but by what happens from now on
         unmade, self._unmade = self._unmade, False
         if unmade and assignment is not None and not assignment.deleting:
-            return self._bench.observer.seen(self.workload, Holdings((), ()), self._volumes, shared)
+            return self._bench.observer.seen(self.workload, NOTHING, self._volumes, shared)
         return await self._bench.observer.look(self.workload, self._volumes, shared)
 
     # telling

@@ -15,8 +15,9 @@ from higgins.cli import credentials, machine
 from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
+from higgins.cli.host_drivers import open_network, open_volumes
 from higgins.cli.processes import log_to_stderr, settled, told_to_end
-from higgins.cli.storage import keep_volumes, open_volumes
+from higgins.cli.services import keep_shares, keep_volumes
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import WrongSecret
@@ -49,7 +50,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         LOG.info(sentence)
         offered = await classes.working(runtime, conf.runtimes.classes)
         tunnels = machine.tunnel_address(conf)
-        network = machine.local_network(conf, data, tunnels)
+        network = open_network(conf, data, tunnels)
         held = open_volumes(conf, data)
         agent = Agent(
             LocalLink(cloud),
@@ -67,6 +68,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         if conf.agent_listen:
             await serve_agents(stack, conf, cloud)
         await stack.enter_async_context(keep_volumes(conf, cloud))
+        await stack.enter_async_context(keep_shares(conf, cloud))
         endpoint = await serve_tenants(stack, conf, cloud, (agent.figures.registry,))
         credentials.tell_endpoint(data, endpoint)
         stop = told_to_end()

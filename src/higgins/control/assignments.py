@@ -1,4 +1,4 @@
-"""What a host shall hold, put together from the rows: four queries, however much the host holds."""
+"""What a host shall hold, put together from the rows: a few queries, however much the host holds."""
 
 import ipaddress
 from collections import defaultdict
@@ -10,7 +10,7 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, fencing, images
+from higgins.control import attachments, cloud_ports, fencing, images
 from higgins.control.cloud import Cloud
 from higgins.control.filtering import Groups, groups_of, port_filter
 from higgins.control.link import Assignment, Assignments, Known, Member, Order, Waits
@@ -55,6 +55,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Ass
             .order_by(port.c.workload_id, port.c.position)
         ).all()
     )
+    cloud_rows = cloud_ports.of_host(conn, mine)
     volumes, lacking, data = _volumes(conn, cloud, members)
     names = _names(conn, host_id)
     groups = groups_of(conn, workloads, members, ports, overlay=cloud.settings.overlay)
@@ -69,6 +70,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Ass
                 row,
                 members.get(row.id, []),
                 ports.get(row.id, []),
+                cloud_rows.get(row.id, []),
                 volumes=volumes,
                 lacking=lacking,
                 data=data,
@@ -250,6 +252,7 @@ def _assignment(
     row: Row[Any],
     members: list[Row[Any]],
     ports: list[Row[Any]],
+    cloud_rows: list[Row[Any]],
     *,
     volumes: dict[str, VolumeWire],
     lacking: dict[str, Waits],
@@ -275,11 +278,19 @@ def _assignment(
         members=made,
         restart_policy=_capsule.decode(row.spec).restart_policy if row.kind == "capsule" else None,
         # In order: the first network that it has leads out.
-        ports=tuple(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
+        ports=(
+            *(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
+            *cloud_ports.wires(cloud_rows),
+        ),
         filters=tuple(port_filter(one, specs, groups) for one in ports),
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
-        waits=_waits([lacking[mount.volume] for spec in specs for mount in spec.mounts if mount.volume in lacking]),
+        waits=_waits(
+            [
+                *cloud_ports.waits(cloud_rows),
+                *(lacking[mount.volume] for spec in specs for mount in spec.mounts if mount.volume in lacking),
+            ]
+        ),
         leaves=_leaves(cloud, row, specs, used, data),
     )
 
@@ -295,8 +306,8 @@ def _leaves(
 
 
 def _waits(lacking: list[Waits]) -> Waits | None:
-    """All that a workload waits for, as one: what was refused goes before what may come."""
-    return max(lacking, key=lambda one: (one.refused, bool(one.reason)), default=None)
+    """All that a workload waits for, as one: what was refused goes before what may come, and what holds it up."""
+    return max(lacking, key=lambda one: (one.refused, one.holds, bool(one.reason)), default=None)
 
 
 def _moving(member: Member) -> Member:

@@ -10,6 +10,7 @@ keep their addresses. A workload with a volume that lies on the host stays: its 
 """
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, containers, mounts, quotas, recording, wiring
+from higgins.control import attachments, cloud_ports, containers, mounts, quotas, recording, sharing, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.fencing import lost_after, unfit
 from higgins.control.link import Known
@@ -139,7 +140,7 @@ async def leave(cloud: Cloud, host_id: int, *, lost: bool = True) -> Round:
         def work(conn: Connection, number: int = number) -> str | Staying | None:
             return _leave(conn, cloud, number, host_id, lost)
 
-        match await cloud.store.write(work):
+        match await sharing.with_room(cloud, partial(cloud.store.write, work)):
             case str(uuid):
                 done.moving.append(uuid)
             case Staying() as one:
@@ -325,6 +326,7 @@ def arrive(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
                 updated_at=cloud.now(),
             )
         )
+    cloud_ports.want_again(conn, cloud, row.id, states=cloud_ports.HERE)
     for number in (old, new):
         touch_host(conn, number)
     wiring.tell_neighbours(conn, cloud, row.id)

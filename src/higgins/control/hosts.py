@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import assignments as assigning
-from higgins.control import attachments, delivery, observing
+from higgins.control import attachments, delivery, observing, sharing
 from higgins.control.cloud import Cloud
 from higgins.control.fencing import WORN
 from higgins.control.link import Assignments, HostReport, Observation
@@ -208,6 +208,7 @@ async def delete(cloud: Cloud, name: str, binary: str) -> None:
         conn.execute(sa.delete(volume).where(volume.c.host_id == row.id, volume.c.deleting))
         if conn.execute(sa.select(volume.c.id).where(volume.c.host_id == row.id).limit(1)).first() is not None:
             raise Conflict(f"Host {name} still holds volumes.")
+        sharing.forget(conn, cloud, row.id)
         conn.execute(sa.delete(certificate).where(certificate.c.host_id == row.id))
         conn.execute(sa.delete(host).where(host.c.id == row.id))
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, evacuation, recording, snapshots
+from higgins.control import attachments, evacuation, recording, sharing, snapshots
 from higgins.control.cloud import Cloud
 from higgins.control.fencing import lost_after
 from higgins.model.container import Status
@@ -80,6 +80,7 @@ def sweep(conn: Connection, cloud: Cloud) -> int:
         .with_for_update()
     ).all()
     attachments.fenced(conn, cloud)
+    sharing.level(conn, cloud)
     for name in {row.host for row in lost}:
         touch_host(conn, silent[name])
     for row in lost:
