@@ -164,6 +164,12 @@ CONTAINERS: list[cfg.Opt] = [
         help="What is placed elsewhere once its host is lost: containers with auto_heal, those with a restart policy "
         "too, or nothing.",
     ),
+    cfg.FloatOpt(
+        "fence_time",
+        default=_SETTINGS.fence_time,
+        min=0,
+        help="Seconds that a host which nobody hears gets to end what is then placed elsewhere.",
+    ),
     cfg.FloatOpt("stuck_after", default=_SETTINGS.stuck_after, help="Seconds after which higgins status tells of it."),
     cfg.FloatOpt("execute_timeout", default=_SETTINGS.execute_timeout, help="Seconds an exec may take."),
     cfg.FloatOpt("console_ttl", default=_SETTINGS.console_ttl, help="Seconds within which a terminal's URL is used."),
