@@ -164,6 +164,12 @@ CONTAINERS: list[cfg.Opt] = [
         help="What is placed elsewhere once its host is lost: containers with auto_heal, those with a restart policy "
         "too, or nothing.",
     ),
+    cfg.FloatOpt(
+        "fence_time",
+        default=_SETTINGS.fence_time,
+        min=0,
+        help="Seconds that a host which nobody hears gets to end what is then placed elsewhere.",
+    ),
     cfg.FloatOpt("stuck_after", default=_SETTINGS.stuck_after, help="Seconds after which higgins status tells of it."),
     cfg.FloatOpt("execute_timeout", default=_SETTINGS.execute_timeout, help="Seconds an exec may take."),
     cfg.FloatOpt("console_ttl", default=_SETTINGS.console_ttl, help="Seconds within which a terminal's URL is used."),
@@ -179,9 +185,9 @@ GLANCE: list[cfg.Opt] = [
 NETWORK: list[cfg.Opt] = [
     cfg.StrOpt(
         "driver",
-        default="cni",
-        choices=["cni", "neutron"],
-        help="Whose networks are: Higgins' own (cni), or Neutron's. The same on the control plane and on all hosts.",
+        default="local",
+        choices=["local", "neutron"],
+        help="Whose networks are: Higgins' own (local), or Neutron's. The same on the control plane and on all hosts.",
     ),
     cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),
