@@ -64,7 +64,12 @@ DEFAULT: list[cfg.Opt] = [
         help="Where new volumes are: on the disk of their container's host, or in Cinder, whose volumes are then found "
         "by name and id as well. For hosts: whether Cinder's volumes can be attached to them.",
     ),
-    cfg.StrOpt("public_url", default="", help="The URL that clients reach the API by, if not the one they ask."),
+    cfg.StrOpt(
+        "public_url",
+        default="",
+        help="The URL that clients reach the API by, such as https://cloud.example/container/v1; links and terminals are "
+        "told with it. What a request came by if empty.",
+    ),
     cfg.ListOpt("allowed_origins", default=[], help="Origins (host names) whose pages may open terminals."),
     cfg.StrOpt(
         "dedicated_cpus",
@@ -120,8 +125,10 @@ QUOTA_DRIVER: list[cfg.Opt] = [
     ),
 ]
 
+_UNITS = {"containers": "How many containers", "cpu": "How many cores", "memory": "MiB of memory", "disk": "GiB of disk"}
+
 QUOTA: list[cfg.Opt] = [
-    cfg.IntOpt(name, default=limit, min=-1, help=f"How much of {name} a project may use; -1 is no limit.")
+    cfg.IntOpt(name, default=limit, min=-1, help=f"{_UNITS[name]} a project may use; -1 is no limit.")
     for name, limit in _SETTINGS.quota.items()
 ]
 
@@ -134,7 +141,10 @@ CONTAINERS: list[cfg.Opt] = [
     cfg.FloatOpt("cpu_allocation_ratio", default=_SETTINGS.cpu_allocation_ratio, help="Cores claimed per core."),
     cfg.FloatOpt("memory_allocation_ratio", default=_SETTINGS.memory_allocation_ratio, help="MiB claimed per MiB."),
     cfg.StrOpt(
-        "unique_names", default="", choices=["", "project", "global"], help="Where names of containers must differ."
+        "unique_names",
+        default="",
+        choices=["", "project", "global"],
+        help="Where names of containers must differ; nowhere if empty.",
     ),
     cfg.StrOpt(
         "image_driver",
