@@ -136,6 +136,7 @@ class Agent:
             shared=self._shared,
         )
         self._host: int | None = None
+        self.joined = asyncio.Event()  # the control plane knows the host
         self._assigned: dict[str, Assignment] = {}
         self._users: dict[str, set[str]] = {}  # of each volume, the workloads
         self._dead: tuple[str, ...] = ()
@@ -212,6 +213,7 @@ class Agent:
             try:
                 await self._network.setup()
                 self._host = await self._link.register(self._report)
+                self.joined.set()
                 return
             except (HigginsError, OSError) as error:
                 LOG.warning("The host could not join: %s; trying again in %.1f s", error, retry)

@@ -27,6 +27,9 @@ from higgins.model.errors import EngineError
 
 LOG = logging.getLogger(__name__)
 
+#: Seconds that the API waits at most for the host to join.
+_JOINING = 5.0
+
 
 def run(conf: cfg.ConfigOpts) -> int:
     """Serve until told to end; the exit code."""
@@ -69,10 +72,14 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             await serve_agents(stack, conf, cloud)
         await stack.enter_async_context(keep_volumes(conf, cloud))
         await stack.enter_async_context(keep_shares(conf, cloud))
+        work = asyncio.create_task(agent.run())
+        # A create that comes first of all is to find the host. One that cannot join now does not hold up the API.
+        joined = asyncio.create_task(agent.joined.wait())
+        await asyncio.wait({joined, work}, timeout=_JOINING, return_when=asyncio.FIRST_COMPLETED)
+        joined.cancel()
         endpoint = await serve_tenants(stack, conf, cloud, (agent.figures.registry,))
         credentials.tell_endpoint(data, endpoint)
         stop = told_to_end()
-        work = asyncio.create_task(agent.run())
         # One that failed for once, say on a full disk, begins again: containers and the API are not ended for it.
         await stack.enter_async_context(background(lambda: housekeeping.run(cloud)))
         settled()
