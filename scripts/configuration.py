@@ -44,7 +44,10 @@ SECTIONS = {
 
 #: Who reads an option, where it is not whom its section is for.
 READERS = {
-    "DEFAULT": {"auth": CONTROL, "volume": BOTH, "public_url": CONTROL, "allowed_origins": CONTROL, "image_cache": BOTH},
+    "DEFAULT": {
+        **dict.fromkeys(("auth", "public_url", "allowed_origins", "open_metrics"), CONTROL),
+        **dict.fromkeys(("volume", "image_cache"), BOTH),
+    },
     "cinder": {"volume_type": CONTROL},
     "network": {"driver": BOTH, "overlay": BOTH, "tunnel_address": HOSTS, "tunnel_port": HOSTS, "table": HOSTS},
     "neutron": {"device_owner": CONTROL, "check_every": CONTROL},
@@ -57,19 +60,19 @@ HEAD = """\
 Made from `src/higgins/cli/options.py` by `scripts/configuration`; change it there.
 
 Options of the command line are given as `--name VALUE`. All others are in files of oslo.config's form, which
-`--config-file FILE` names (several times, the last counts); nothing is read unless it is named. Options of the command line
-may be in a file too, below `[DEFAULT]` and with `_` for `-`; the command line goes before.
+`--config-file FILE` names (several times, the last counts); nothing is read unless it is named. Options of the command
+line may be in a file too, below `[DEFAULT]` and with `_` for `-`; the command line goes before.
 
-`higgins up` is control plane and host at once and reads all of them from one file. With many hosts each process has a file of
-its own, and reads what the column *read by* says.
+`higgins up` is control plane and host at once and reads all of them from one file. With many hosts each process has a
+file of its own, and reads what the column *read by* says.
 """
 
 TAIL = """
 ## Sections of OpenStack's libraries
-Where `[DEFAULT] auth = keystone`, `[keystone_authtoken]` is keystonemiddleware's: all its options mean here what they mean
-in other services, but for [three](openstack.md#4-the-configuration). Glance, Neutron, Cinder and Placement are spoken to with the user that it
-names. With `[quota] driver = unified` there is `[oslo_limit]`, which is oslo.limit's. `higgins openstack register` prints
-what both need.
+Where `[DEFAULT] auth = keystone`, `[keystone_authtoken]` is keystonemiddleware's: all its options mean here what they
+mean in other services, but for [three](openstack.md#4-the-configuration). Glance, Neutron, Cinder and Placement are
+spoken to as the user that it names. With `[quota] driver = unified` there is `[oslo_limit]`, which is oslo.limit's.
+`higgins openstack register` prints what both need.
 """
 
 
