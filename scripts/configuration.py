@@ -15,6 +15,7 @@ from higgins.cli.status import STATUS
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "configuration.md"
 NAMED = re.compile(r"`\[(\w+)\] (\w+)")
+COMMENTED = re.compile(r"^    [a-z_]+ = .*\s#.*$", re.MULTILINE)
 #: Documents that tell of another service's options, whose sections have the same names.
 FOREIGN = {"zun.md"}
 
@@ -131,14 +132,17 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def faults() -> Iterator[str]:
-    """What is wrong with the page, and with options that other documents name."""
+    """What is wrong with the page, with options that other documents name, and with settings that they show."""
     if PAGE.read_text() != page():
         yield "docs/configuration.md is not what the options say: scripts/configuration writes it"
     known = {(group, option.dest) for group, options in GROUPS.items() for option in options}
     for document in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
-        for group, name in NAMED.findall(document.read_text()):
+        text = document.read_text()
+        for group, name in NAMED.findall(text):
             if group in GROUPS and (group, name) not in known and document.name not in FOREIGN:
                 yield f"{document.relative_to(ROOT)}: there is no option [{group}] {name}"
+        for line in COMMENTED.findall(text):
+            yield f"{document.relative_to(ROOT)}: oslo.config takes the comment for a part of the value: {line.strip()}"
 
 
 def main(arguments: list[str]) -> int:
