@@ -211,3 +211,18 @@ async def test_a_lost_port_is_made_anew_and_plugged_in_its_stead(
     await keeper.round()
     (after,) = (await host.holds())[made.uuid].ports
     assert after.uuid != before.uuid and after.port in service.there
+
+
+async def test_a_given_port_that_is_lost_is_told_and_holds_nothing_up(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor, service: Service, keeper: Keeper
+) -> None:
+    given = service.add("mine")
+    wanted = draft()
+    asked = type(wanted)(name=None, spec=wanted.spec, nets=(NetRequest(port=given.id),))
+    made = await containers.create(cloud, alice, asked, run=True)
+    await keeper.round()
+    service.there.clear()
+    clock.forward(61)
+    await keeper.round()
+    waits = (await host.holds())[made.uuid].waits
+    assert waits is not None and waits.refused and not waits.holds and given.id in waits.reason

@@ -111,7 +111,7 @@ def test_groups_are_added_to_what_runs_and_taken_from_it(tenant: Tenant, box: Bo
     own = token(password("demo", "demo"))
     for verb, opened in (("add", True), ("remove", False)):
         path = f"{networked.url}/containers/{server.name}/{verb}_security_group?name={web}"
-        assert ask(path, "POST", token=own).status == 202
+        assert ask(path, "POST", token=own, OpenStack_API_Version=_NEWEST).status == 202
         eventually(lambda now=opened: source.inside.connects(server.address, 80) is now, f"{verb} counts")  # type: ignore[misc]
 
 

@@ -8,11 +8,13 @@ removed, though only once the control plane has said what is. Stopping the agent
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from higgins.agent import fencing
 from higgins.agent.deliveries import Deliveries
 from higgins.agent.effects import Effects
 from higgins.agent.figures import Figures
@@ -53,6 +55,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+def since_boot() -> float:
+    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def host_name_servers(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
     """The name servers of this host that its containers can reach too."""
     return name_servers(path.read_text()) if path.exists() else ()
@@ -73,6 +80,7 @@ class Agent:
     ``spares`` is how many sandboxes are made ahead. ``image_cache`` is how many bytes of images of the cloud's image
     service stay, on the ``shelf`` (one of its own, unless the control plane's is here too) and again in the engine.
     ``classes``: what the engine calls each runtime class that the host reports; None where they are its own names.
+    One that ``fences`` ends by itself what is placed elsewhere when nobody hears it; ``clock`` tells when that is.
     """
 
     def __init__(
@@ -92,6 +100,8 @@ class Agent:
         shelf: Shelf | None = None,
         image_cache: int = IMAGE_CACHE,
         now: Callable[[], datetime] = utc_now,
+        fences: bool = False,
+        clock: Callable[[], float] = since_boot,
     ) -> None:
         self._link = link
         self._runtime = runtime
@@ -99,6 +109,11 @@ class Agent:
         self._volumes = volumes
         self._report = report
         self._compare_every = compare_every
+        self._fences = fences
+        self._fence = fencing.Fence()
+        self._fenced = False  # whether what leaves a lost host was ended here
+        self._clock = clock
+        self._answer = Assignments(-1, ())  # the last one
         self.figures = Figures()
         self._files = Files(data / "sandboxes", host_name_servers() if dns is None else dns)
         self._filters = Filters(network)
@@ -164,6 +179,7 @@ class Agent:
                 self._sweep,
                 self._listen,
                 self._spares.run,
+                self._guard,
             ):
                 self._spawn(self._for_ever(loop))
             await self._running
@@ -226,14 +242,36 @@ class Agent:
         """Learn of every change to what the host should hold."""
         revision = -1
         while True:
+            asked = self._clock()
+            since = -1 if self._fenced else revision  # what is here still is to be known at once then
             try:
-                answer = await self._link.assignments(self._hosted, revision, POLL)
+                answer = await self._link.assignments(self._hosted, since, self._fence.poll(POLL))
             except NotFound:
                 self._host = await self._link.register(self._report)  # it was removed, and is here all the same
                 continue
-            if answer is not None:
-                revision = answer.revision
-                self._take(answer)
+            self._fence.asked = asked
+            if answer is None:
+                self._mind_fence()
+                continue
+            revision = answer.revision
+            self._fence.lease = answer.lease if self._fences else None
+            self._fenced = self._fence.closed(self._clock())
+            self._take(answer)
+
+    async def _guard(self) -> None:
+        """See to it that this host does not run what runs elsewhere."""
+        while True:
+            await asyncio.sleep(fencing.CHECK)
+            self._mind_fence()
+
+    def _mind_fence(self) -> None:
+        closed = self._fence.closed(self._clock())
+        if closed == self._fenced:
+            return
+        self._fenced = closed
+        if closed:
+            LOG.warning("Nobody hears this host: what is placed elsewhere then ends here")
+        self._take(self._answer)
 
     @property
     def _hosted(self) -> int:
@@ -242,7 +280,9 @@ class Agent:
         return self._host
 
     def _take(self, answer: Assignments) -> None:
-        self._assigned = {assignment.uuid: assignment for assignment in answer.workloads}
+        self._answer = answer
+        workloads = [fencing.ended(one) for one in answer.workloads] if self._fenced else answer.workloads
+        self._assigned = {assignment.uuid: assignment for assignment in workloads}
         self._dead = answer.dead_volumes
         self._users = {}
         for uuid, assignment in self._assigned.items():

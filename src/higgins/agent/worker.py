@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -58,6 +58,11 @@ def _plain(assignment: Assignment | None) -> Assignment | None:
     return replace(assignment, filters=(), members=tuple(replace(one, known=Known()) for one in assignment.members))
 
 
+def _asks(assignment: Assignment) -> tuple[Any, ...]:
+    """What, where it changes, ends what is being done: the owner wants something else, or its host is lost."""
+    return assignment.generation, tuple(one.goal for one in assignment.members)
+
+
 def _only_renamed(before: Assignment, after: Assignment) -> bool:
     """Whether nothing but its neighbours' names changed, as with each that comes to its network or goes."""
     return before.names != after.names and replace(before, names=after.names) == after
@@ -98,7 +103,7 @@ class Worker:
             self._volumes = frozenset(assignment.volumes)
         if before == assignment or (before := _plain(before)) == (assignment := _plain(assignment)):
             return
-        if before is None or assignment is None or before.generation != assignment.generation:
+        if before is None or assignment is None or _asks(before) != _asks(assignment):
             self._changed.set()
         if before is None or assignment is None or not _only_renamed(before, assignment):
             self._stale = True

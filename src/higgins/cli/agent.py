@@ -110,6 +110,7 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
             classes=offered,
             spares=conf.spare_sandboxes,
             image_cache=conf.image_cache * 2**30,
+            fences=True,
         )
         await stack.enter_async_context(background(lambda: mine.run(link.renew)))
         ended = asyncio.create_task(told_to_end().wait())

@@ -48,6 +48,7 @@ async def _api(conf: cfg.ConfigOpts) -> None:
         cloud = await open_cloud(stack, conf)
         await serve_agents(stack, conf, cloud)
         await stack.enter_async_context(keep_volumes(conf, cloud))
+        await stack.enter_async_context(keep_ports(conf, cloud))
         await stack.enter_async_context(keep_shares(conf, cloud))
         endpoint = await serve_tenants(stack, conf, cloud)
         credentials.tell_endpoint(data, endpoint)
@@ -66,7 +67,6 @@ async def open_cloud(stack: AsyncExitStack, conf: cfg.ConfigOpts) -> Cloud:
     await asyncio.to_thread(migrate, store.engine)
     cloud = Cloud(store, credentials.secret_key(Path(conf.data).resolve()), settings_of(conf))
     stack.enter_context(keep_limits(conf, cloud))
-    await stack.enter_async_context(keep_ports(conf, cloud))
     await stack.enter_async_context(keep_images(conf, cloud, Path(conf.data).resolve()))
     return cloud
 

@@ -196,6 +196,12 @@ CONTAINERS: list[cfg.Opt] = [
         "too, or nothing.",
     ),
     cfg.FloatOpt(
+        "fence_time",
+        default=_SETTINGS.fence_time,
+        min=0,
+        help="Seconds that a host which nobody hears gets to end what is then placed elsewhere.",
+    ),
+    cfg.FloatOpt(
         "stuck_after",
         default=_SETTINGS.stuck_after,
         help="Seconds after which higgins status tells of what has not come to rest.",
@@ -214,9 +220,9 @@ GLANCE: list[cfg.Opt] = [
 NETWORK: list[cfg.Opt] = [
     cfg.StrOpt(
         "driver",
-        default="cni",
-        choices=["cni", "neutron"],
-        help="Whose networks are: Higgins' own (cni), or Neutron's. The same on the control plane and on all hosts.",
+        default="local",
+        choices=["local", "neutron"],
+        help="Whose networks are: Higgins' own (local), or Neutron's. The same on the control plane and on all hosts.",
     ),
     cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),

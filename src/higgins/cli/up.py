@@ -17,7 +17,7 @@ from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.host_drivers import open_network, open_volumes
 from higgins.cli.processes import log_to_stderr, settled, told_to_end
-from higgins.cli.services import keep_shares, keep_volumes
+from higgins.cli.services import keep_ports, keep_shares, keep_volumes
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import WrongSecret
@@ -71,6 +71,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         if conf.agent_listen:
             await serve_agents(stack, conf, cloud)
         await stack.enter_async_context(keep_volumes(conf, cloud))
+        await stack.enter_async_context(keep_ports(conf, cloud))
         await stack.enter_async_context(keep_shares(conf, cloud))
         work = asyncio.create_task(agent.run())
         # A create that comes first of all is to find the host. One that cannot join now does not hold up the API.

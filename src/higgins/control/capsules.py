@@ -20,7 +20,6 @@ from higgins.control import (
     recording,
     wiring,
 )
-from higgins.control.assignments import CapsuleSpec
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     generated_name,
@@ -37,7 +36,7 @@ from higgins.control.lookup import held, page, workload_row
 from higgins.control.placement.choosing import place
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
-from higgins.control.rows import container_of, to_json
+from higgins.control.rows import CapsuleSpec, container_of, to_json
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy, Status, TaskState
 from higgins.model.errors import Conflict, Invalid
 from higgins.model.resources import Capsule, Container

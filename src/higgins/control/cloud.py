@@ -62,6 +62,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     tenant_isolation: tuple[str, ...] = ()  # projects that share their hosts with no other; ("all",) all of them
     placement_age: float = 0.0
     evacuate: str = "auto_heal"  # never | auto_heal | restart_policy
+    fence_time: float = 20
     stuck_after: float = 300
     hypervisor_classes: tuple[str, ...] = ()
     hypervisor_only: bool = False

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from higgins.control import assignments as assigning
 from higgins.control import attachments, delivery, observing, sharing
 from higgins.control.cloud import Cloud
+from higgins.control.fencing import WORN
 from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
@@ -29,9 +30,6 @@ from higgins.store.schema import certificate, container, host, volume, workload
 BINARY = "zun-compute"
 
 SORT_KEYS = frozenset({"id", "uuid", "hostname", "name", "created_at"})
-
-#: The part of a host's lease after which its next question renews it.
-_WORN = 1 / 12
 
 
 class LocalLink:
@@ -135,7 +133,7 @@ async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) ->
 def _lease_is_worn(conn: Connection, cloud: Cloud, host_id: int) -> bool:
     """Whether it is time to write that a host is alive: it asks anew after each change, which may be often."""
     seen_at = conn.execute(sa.select(host.c.seen_at).where(host.c.id == host_id)).scalar_one_or_none()
-    return seen_at is None or cloud.now() - seen_at > timedelta(seconds=cloud.settings.host_lease * _WORN)
+    return seen_at is None or cloud.now() - seen_at > timedelta(seconds=cloud.settings.host_lease * WORN)
 
 
 async def volumes_deleted(cloud: Cloud, host_id: int, uuids: list[str]) -> None:

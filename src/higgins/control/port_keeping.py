@@ -187,13 +187,15 @@ class PortKeeping:
         """When to look whether it is still there."""
         return {"due_at": self._cloud.now() + timedelta(seconds=self._check_every)}
 
-    def _refused(self, reason: str) -> Written:
+    def _refused(self, reason: str, *, runs: bool = False) -> Written:
+        """``runs``: what had the port goes on without it."""
+
         def write(conn: Connection, row: Row[Any]) -> None:
             if row.state not in ("wanted", "ready") or row.due_at is not None:
                 return
             LOG.warning("Port %s of workload %s is refused: %s", row.uuid, row.device, reason)
             update = sa.update(cloud_port).where(cloud_port.c.id == row.id)
-            conn.execute(update.values(state="refused", reason=reason))
+            conn.execute(update.values(state="refused", reason=reason, late=row.late or runs))
             if row.late:  # what it was attached to goes on without it
                 _fail_actions(conn, self._cloud, row.workload_id, reason)
             _changed(conn, self._cloud, row.workload_id)
@@ -233,7 +235,7 @@ class PortKeeping:
             return
         LOG.warning("Port %s of workload %s was deleted in Neutron by somebody else.", row.port, row.device)
         if row.given:
-            self._refused(_not_there(row.port))(conn, row)
+            self._refused(_not_there(row.port), runs=True)(conn, row)
         else:
             cloud_ports.want_anew(conn, self._cloud, row)
             _changed(conn, self._cloud, row.workload_id)
