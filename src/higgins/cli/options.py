@@ -298,16 +298,16 @@ GROUPS: dict[str, list[cfg.Opt]] = {
 }
 
 
-def read(arguments: list[str], more: list[cfg.Opt] | None = None) -> cfg.ConfigOpts:
+def read(arguments: list[str], more: list[cfg.Opt] | None = None, command: str = "") -> cfg.ConfigOpts:
     """The configuration of a process, from its command line and the files that it names (``--config-file``).
 
-    ``more`` are the options that only this command has.
+    ``more`` are the options that only this ``command`` has, which is the word that ``--help`` calls it by.
     """
     conf = cfg.ConfigOpts()
     conf.register_cli_opts([*COMMAND_LINE, *(more or [])])
     for group, options in GROUPS.items():
         conf.register_opts(options, group=None if group == "DEFAULT" else group)
-    conf(arguments, project="higgins", prog="higgins up", version=__version__, default_config_files=[])
+    conf(arguments, project="higgins", prog=f"higgins {command}".rstrip(), version=__version__, default_config_files=[])
     return conf
 
 
