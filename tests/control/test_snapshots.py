@@ -12,7 +12,7 @@ from higgins.control import actions, containers, housekeeping, looking
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.delivery import Depot
 from higgins.images.shelf import Shelf
-from higgins.model.errors import Conflict, EngineError, HostUnavailable, Invalid
+from higgins.model.errors import Conflict, EngineError, HostUnavailable, Invalid, StoreUnavailable
 from higgins.model.resources import Action
 from higgins.openstack.errors import ServiceUnavailable
 from higgins.store.schema import action
@@ -162,6 +162,18 @@ async def test_what_cannot_be_begun_is_refused_at_once(
     cloud.disconnect("one")
     with pytest.raises(HostUnavailable):
         await commit(cloud, alice, one)
+
+
+async def test_what_cannot_be_written_down_leaves_no_image(
+    cloud: Cloud, service: ScriptedImages, one: str, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(work: object) -> None:
+        raise StoreUnavailable("The database does not answer now.")
+
+    monkeypatch.setattr(cloud.store, "write", away)
+    with pytest.raises(StoreUnavailable):
+        await commit(cloud, alice, one)
+    assert service.forgotten == ["id-mine:v1"]
 
 
 async def test_a_process_that_ends_says_so(

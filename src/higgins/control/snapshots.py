@@ -48,7 +48,11 @@ class Snapshots:
     ) -> str:
         """Make the image ``name`` of a container; its id in the image service. Raises what that raises."""
         image = await self._service.register(name, token)
-        number = await cloud.store.write(lambda conn: _begun(conn, cloud, actor, found.uuid))
+        try:
+            number = await cloud.store.write(lambda conn: _begun(conn, cloud, actor, found.uuid))
+        except HigginsError:
+            await _tried(self._service.forget(image, token), f"Image {image} was not begun and stays")
+            raise
         work = _Snapshot(self._service, cloud, token, found, host, image, number)
         task = asyncio.create_task(work.run())
         self._tasks.add(task)
