@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet
 from msgspec import Struct, field
 
 from higgins.control.feed import Feed
+from higgins.control.gathering import Gathering
 from higgins.control.link import HostStreams
 from higgins.control.placement.fleet import FleetCache
 from higgins.control.terminals import OpenTerminals
@@ -68,6 +69,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     image_driver: str = "docker"  # of containers that name none
 
 
+#: Creates that one transaction makes at most: while it runs the next ones wait, so it is to be over soon.
+_TOGETHER = 256
+
+
 class WrongSecret(HigginsError):
     """The secret key of this process is not the one that something in the database was encrypted with."""
 
@@ -90,6 +95,8 @@ class Cloud:
         self.fleet = FleetCache()
         self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
         self.feed = Feed(store, self.now)
+        #: Creates that wait to be made together; see ``together``.
+        self.creates: Gathering[Any, Any] = Gathering(_TOGETHER)
         self._hosts: dict[str, HostStreams] = {}
         #: Finds the way to a host that is not in this process, by its name; None where there is no such host.
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None

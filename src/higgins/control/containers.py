@@ -17,7 +17,6 @@ from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
     check_name,
-    create,
     dry_run,
     insert_ports,
 )
@@ -29,6 +28,7 @@ from higgins.control.placement.filters import SLACK
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
 from higgins.control.rows import COLUMNS, addresses_of, container_of, known_of, plain_of, spec_decoder, to_json
+from higgins.control.together import create
 from higgins.control.wiring import NetRequest
 from higgins.model.container import ALLOWED, MOST_GROUPS, ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import Conflict, Invalid, InvalidState, NotFound
