@@ -77,7 +77,7 @@ class ControlPlane:
             probe.bind(("127.0.0.1", 0))
             self.listen = f"127.0.0.1:{probe.getsockname()[1]}"
         self.engine: Engine = make_engine(url)
-        self._data = data
+        self.data = data
         self._log = data / "log"
         conf = data / "higgins.conf"
         quota = "[quota]\ncontainers = -1\ncpu = -1\nmemory = -1\ndisk = -1\n"
@@ -91,12 +91,16 @@ class ControlPlane:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
         end = time.monotonic() + _PATIENCE
-        while "Higgins serves http://" not in (said := self._log.read_text(errors="replace")):
+        while "Higgins serves http://" not in (said := self.log()):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"higgins api does not serve: {said[-3000:]}")
             time.sleep(0.05)
         with self.engine.begin() as conn:
             conn.execute(sa.insert(host), self._hosts)
+
+    def log(self) -> str:
+        """What it said."""
+        return self._log.read_text(errors="replace")
 
     def stop(self) -> None:
         self.engine.dispose()
@@ -106,13 +110,13 @@ class ControlPlane:
 
     def openrc(self) -> Mapping[str, str]:
         """As the file openrc has it."""
-        lines = (self._data / "openrc").read_text().splitlines()
+        lines = (self.data / "openrc").read_text().splitlines()
         return dict(line.removeprefix("export ").split("=", 1) for line in lines)
 
     def another(self, project: str) -> "Neighbour":
         """An administrator in another project."""
         found = Neighbour(self.listen, project)
-        with (self._data / "users").open("a") as users:
+        with (self.data / "users").open("a") as users:
             users.write(user_line(project, project, project, "admin"))
         return found
 

@@ -71,6 +71,8 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 #: Creates that one transaction makes at most: while it runs the next ones wait, so it is to be over soon.
 _TOGETHER = 256
+#: Hosts whose lease one transaction renews at most, and seconds for which the first of them waits for others.
+_BEATS, _BEAT = 1000, 0.25
 
 
 class WrongSecret(HigginsError):
@@ -97,6 +99,8 @@ class Cloud:
         self.feed = Feed(store, self.now)
         #: Creates that wait to be made together; see ``together``.
         self.creates: Gathering[Any, Any] = Gathering(_TOGETHER)
+        #: Hosts without news whose lease is to be renewed, by number; see ``hosts.assignments``.
+        self.beats: Gathering[int, None] = Gathering(_BEATS, _BEAT)
         self._hosts: dict[str, HostStreams] = {}
         #: Finds the way to a host that is not in this process, by its name; None where there is no such host.
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None

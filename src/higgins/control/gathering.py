@@ -13,10 +13,14 @@ Serve = Callable[[list[A]], Awaitable[list[R]]]
 
 
 class Gathering(Generic[A, R]):
-    """Serves groups of at most ``most``, one after the other. Bound to the event loop that asks."""
+    """Serves groups of at most ``most``, one after the other. Bound to the event loop that asks.
 
-    def __init__(self, most: int) -> None:
+    Who comes first waits ``pause`` seconds for others.
+    """
+
+    def __init__(self, most: int, pause: float = 0.0) -> None:
         self._most = most
+        self._pause = pause
         self._waiting: deque[tuple[A, asyncio.Future[R]]] = deque()
         self._serving: asyncio.Task[None] | None = None
 
@@ -32,6 +36,8 @@ class Gathering(Generic[A, R]):
         group: list[tuple[A, asyncio.Future[R]]] = []
         try:
             while self._waiting:
+                if self._pause:
+                    await asyncio.sleep(self._pause)
                 taken = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._most))]
                 group = [(one, answer) for one, answer in taken if not answer.done()]
                 if group:

@@ -64,7 +64,7 @@ def fullness(ask: Question) -> Floats:
 
 def image_worth(ask: Question) -> Floats:
     """What it is worth, in load, that an image is there already."""
-    worth: Floats = ask.fleet.facts.those(ask.need.image_hosts) * _IMAGE
+    worth: Floats = np.where(ask.fleet.facts.those(ask.need.image_hosts), _IMAGE, 0.0)
     return worth
 
 
