@@ -1,7 +1,7 @@
 # Short names for the programs in scripts/; each of those runs on its own as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster lint format bench docs differences
+.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster lint format bench bench-scale docs differences
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -43,6 +43,9 @@ format: ## Put all Python files into the project's style
 
 bench: ## Measure start, create, API and density; BENCH="startup create api density" chooses, BENCH_ARGS adds options
 	@scripts/bench $(BENCH)
+
+bench-scale: ## Measure a million containers, placement on thousands of hosts, thousands of agents; needs PostgreSQL
+	@scripts/bench scale placement agents
 
 docs: ## Check that the documents match the tree
 	@scripts/docs

@@ -55,6 +55,7 @@ class Agent(Struct):
 
 def measure(count: int, seconds: float) -> Table:
     """``seconds`` of idling, without agents and with so many, once all of these have asked a second time."""
+    more_files()
     rows = [_host(number) for number in range(count)]
     with database("postgresql") as url, control_plane(url, hosts=rows) as plane:
         none = _idle(plane, seconds)
