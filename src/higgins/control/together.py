@@ -21,7 +21,7 @@ from higgins.control import creating, images, quotas, recording, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import Draft
 from higgins.control.placement.claims import claim_shares, share_of
-from higgins.control.placement.fleet import Fleet
+from higgins.control.placement.fleet import Fleet, read_again
 from higgins.control.placement.needs import Need, company_of, plain_needs
 from higgins.control.placement.series import Series
 from higgins.control.rows import addresses_of, to_json
@@ -136,7 +136,7 @@ def _make(conn: Connection, cloud: Cloud, asks: list[Ask]) -> _Made:
     if not making:
         return result
     fleet = cloud.fleet.get(conn, cloud.settings.placement_age)
-    series = Series(fleet, cloud.settings, cloud.now())
+    series = Series(fleet, cloud.settings, cloud.now(), cloud.fleet.rank(fleet.facts))
     placed = _placed(conn, cloud, series, making)
     for one in making:
         if one.place < 0:
@@ -144,8 +144,10 @@ def _make(conn: Connection, cloud: Cloud, asks: list[Ask]) -> _Made:
     quotas.charge_accounts(conn, accounts)
     for one, made in zip(placed, _written(conn, cloud, fleet, placed), strict=True):
         result.containers[one.number] = made
+    if cloud.settings.placement_age and series.closed:
+        read_again(conn, series.fleet, series.closed)
     result.series = series
-    result.places = tuple({one.place for one in placed})
+    result.places = tuple({*(one.place for one in placed), *series.closed})
     return result
 
 

@@ -158,6 +158,15 @@ def fleet_of(rows: Sequence[Sequence[Any]], before: Facts | None = None) -> Flee
     return Fleet(facts=_facts(columns, before), seen=seen, **values)
 
 
+def read_again(conn: Connection, fleet: Fleet, places: list[int]) -> None:
+    """Put into a fleet whose arrays are the caller's own what others have claimed there meanwhile."""
+    places = sorted(places)
+    rows = conn.execute(_SOME, {"ids": fleet.facts.ids[places].tolist()}).all()
+    if len(rows) == len(places):
+        for name in CHANGED:
+            getattr(fleet, name)[places] = _array((getattr(row, name) for row in rows), name)
+
+
 class FleetCache:
     """The fleet as one process knows it. Transactions in several threads may use it: what they share never changes.
 
@@ -167,6 +176,14 @@ class FleetCache:
     def __init__(self) -> None:
         self._fleet: Fleet | None = None
         self._read_at = 0.0
+        self._ranks: tuple[Facts, Ints] | None = None
+
+    def rank(self, facts: Facts) -> Ints:
+        """An order of hosts at random that is this process' own: of hosts that are alike, processes that place at
+        the same time take others."""
+        if self._ranks is None or self._ranks[0] is not facts:
+            self._ranks = facts, np.random.default_rng().permutation(len(facts.ids))
+        return self._ranks[1]
 
     def get(self, conn: Connection, age: float = 0.0) -> Fleet:
         """The hosts as they are, or as they were at most ``age`` seconds ago."""
@@ -192,7 +209,7 @@ class FleetCache:
             )
 
     def note_all(self, before: Fleet, after: Fleet, places: list[int]) -> None:
-        """Claims of this process at these places, by which ``before`` became ``after``."""
+        """Whatever claims were made at these places, by which ``before`` became ``after``."""
         if self._fleet is before:
             columns: dict[str, Any] = {name: getattr(before, name).copy() for name in CHANGED}
             for name, column in columns.items():

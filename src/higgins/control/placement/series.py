@@ -14,9 +14,9 @@ from msgspec import structs
 
 from higgins.control.cloud import Settings
 from higgins.control.placement.filters import Question, company, room, sift
-from higgins.control.placement.fleet import CHANGED, Fleet, Floats, tenant_code
+from higgins.control.placement.fleet import CHANGED, Bools, Fleet, Floats, Ints, tenant_code
 from higgins.control.placement.needs import Need
-from higgins.control.placement.weighers import before_load, fullness, image_worth
+from higgins.control.placement.weighers import Key, before_load, fullness, image_worth
 
 #: What ``room`` and ``fullness`` look at.
 _SIZES = ("cpus", "cpu_used", "memory", "memory_used", "disk", "disk_used", "cores", "cores_used")
@@ -52,20 +52,30 @@ class _Kind:
             self.load[places] = fullness(few) - self._worth[places]
 
 
+def _first(fit: Bools, key: Key) -> Bools:
+    """Those of the hosts that fit which have the least of ``key``."""
+    if key.dtype == np.bool_:
+        without = fit & ~key.astype(np.bool_, copy=False)
+        return without if without.any() else fit
+    first: Bools = fit & (key == np.where(fit, key, np.inf).min(initial=np.inf))
+    return first
+
+
 class Series:
     """One picture of the fleet, and what is placed on it. Places are those of the hosts in the fleet's arrays.
 
-    For workloads without dedicated cores.
+    For workloads without dedicated cores. ``rank`` says which of hosts that are alike comes first, if not the name.
     """
 
-    def __init__(self, fleet: Fleet, settings: Settings, now: datetime) -> None:
+    def __init__(self, fleet: Fleet, settings: Settings, now: datetime, rank: Ints | None = None) -> None:
         own: dict[str, Any] = {name: getattr(fleet, name).copy() for name in CHANGED}
         self.before = fleet
         self.fleet = replace(fleet, **own)
         self._settings = settings
         self._anybody = structs.replace(settings, tenant_isolation=())
         self._now = now
-        self._closed: list[int] = []
+        self._rank = fleet.facts.rank if rank is None else rank
+        self.closed: list[int] = []
         self._kinds: dict[object, _Kind] = {}
         self._taken: list[int] = []
         self._groups: dict[tuple[str, str | None], Floats] = {}
@@ -76,17 +86,17 @@ class Series:
         ask = self._question(need)
         kind, allowed = self._kind(need), company(ask)
         fit = kind.fit if allowed is None else kind.fit & allowed
-        if self._closed:
+        if self.closed:
             fit = fit.copy()
-            fit[self._closed] = False
+            fit[self.closed] = False
         for key in before_load(ask, _NO_PLACES):
-            fit = fit & (key == np.where(fit, key, np.inf).min(initial=np.inf))
+            fit = _first(fit, key)
         score = np.where(fit, kind.load, np.inf)
         least = score.min(initial=np.inf)
         if not np.isfinite(least):
             return None
         (places,) = np.nonzero(score == least)
-        return int(places[self.fleet.facts.rank[places].argmin()])
+        return int(places[self._rank[places].argmin()])
 
     def take(self, place: int, need: Need) -> None:
         """It goes there."""
@@ -104,7 +114,7 @@ class Series:
 
     def refuse(self, place: int) -> None:
         """The host cannot be had after all: nothing of this series goes there."""
-        self._closed.append(place)
+        self.closed.append(place)
         for need in self._there.pop(place, ()):
             self._count(need, place, -1)
 

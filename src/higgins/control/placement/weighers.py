@@ -4,10 +4,14 @@ import numpy as np
 
 from higgins.control.placement.cores import near
 from higgins.control.placement.filters import Question, cpu_room, isolated, members_of
-from higgins.control.placement.fleet import Floats, Ints, tenant_code
+from higgins.control.placement.fleet import Bools, Floats, Ints, tenant_code
 
 #: An image that is there already is worth as much as that part of a host's load.
 _IMAGE = 0.1
+
+
+#: A value of each host, by which they are sorted: least first, and what does not hold before what does.
+Key = Floats | Ints | Bools
 
 
 def load(ask: Question) -> Floats:
@@ -22,7 +26,7 @@ def load(ask: Question) -> Floats:
 def _by_zone(ask: Question, values: Floats) -> Floats:
     """Of each host the sum of its zone."""
     zones = ask.fleet.facts.zone_of
-    sums = np.bincount(zones, weights=values).astype(np.float64)
+    sums = np.bincount(zones, weights=values).astype(np.float64, copy=False)
     return sums[zones]
 
 
@@ -35,10 +39,10 @@ def order(ask: Question, places: Ints) -> Ints:
     return chosen
 
 
-def before_load(ask: Question, places: Ints) -> list[Floats | Ints]:
+def before_load(ask: Question, places: Ints) -> list[Key]:
     """The keys that matter more than how full hosts are; of those at ``places`` at least."""
     fleet, need, settings = ask.fleet, ask.need, ask.settings
-    keys: list[Floats | Ints] = []
+    keys: list[Key] = []
     if need.policy and need.companions:
         counts = members_of(ask)
         if need.policy == "soft-affinity":
@@ -51,7 +55,7 @@ def before_load(ask: Question, places: Ints) -> list[Floats | Ints]:
         keys.append(_by_zone(ask, fleet.cpu_used) / np.maximum(_by_zone(ask, cpu_room(fleet, settings)), 1e-6))
     if isolated(settings, need.project):
         # Hosts that are empty stay so for other projects.
-        keys.append(np.where(fleet.tenant == tenant_code(need.project), 0.0, 1.0))
+        keys.append(fleet.tenant != tenant_code(need.project))
     if need.cores:
         keys.append(_far(ask, places))
     return keys
