@@ -1,7 +1,7 @@
 # Short names for the programs in scripts/; each of those runs on its own as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster lint format bench bench-scale docs differences
+.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster chaos lint format bench bench-scale docs differences
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -35,13 +35,17 @@ demo-cluster: ## Show a cloud of three hosts on this machine: a network across t
 	@scripts/setup-test
 	@scripts/demo-cluster
 
+chaos: ## Kill every process of a cloud at random under load, and check what came of it; CHAOS="SECONDS SEED"
+	@scripts/setup-test
+	@scripts/chaos
+
 lint: ## Check style, types, layers and documents; change nothing
 	@scripts/lint
 
 format: ## Put all Python files into the project's style
 	@scripts/format
 
-bench: ## Measure start, create, API and density; BENCH="startup create api density" chooses, BENCH_ARGS adds options
+bench: ## Measure start, create, API and density; BENCH="startup create api" chooses, BENCH_ARGS adds options
 	@scripts/bench $(BENCH)
 
 bench-scale: ## Measure a million containers, placement on thousands of hosts, thousands of agents; needs PostgreSQL
@@ -50,5 +54,5 @@ bench-scale: ## Measure a million containers, placement on thousands of hosts, t
 docs: ## Check that the documents match the tree
 	@scripts/docs
 
-differences: ## Write docs/engines-differences.md from what the contract suite's engines declare
+differences: ## Write docs/engines-differences.md from what the contract suite sees; HIGGINS_ENGINES chooses
 	@scripts/differences

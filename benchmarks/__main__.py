@@ -1,4 +1,4 @@
-"""``python -m benchmarks startup|create|…``: measure, and print tables in Markdown."""
+"""``python -m benchmarks WHAT``: measure, and print a table in Markdown."""
 
 import argparse
 import os
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from benchmarks import agents, api, create, density, placement, scale, startup
 from benchmarks.table import Table
 
-_PARTS = ("startup", "create", "api", "density", "scale", "placement", "agents")
+WHAT = ("startup", "create", "api", "density-docker", "density-containerd", "scale", "placement", "agents")
 
 
 def main() -> int:
     """Run the measurement that was named."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Higgins; a table in Markdown.")
-    parser.add_argument("what", choices=_PARTS)
+    parser.add_argument("what", choices=WHAT)
     parser.add_argument(
         "--count", type=int, default=30, help="how often, for startup (5 at most) and create (default: 30)"
     )
@@ -41,8 +41,8 @@ def main() -> int:
         tables = [startup.measure(min(options.count, 5))]
     elif options.what == "create":
         tables = create.measure(options.count)
-    elif options.what == "density":
-        tables = [density.measure(options.idle or 120)]
+    elif options.what.startswith("density-"):
+        tables = [density.measure(options.what.removeprefix("density-"), options.idle or 120)]
     elif options.what == "scale":
         tables = [scale.measure(seconds)]
     elif options.what == "placement":

@@ -58,15 +58,21 @@ def running_engine() -> Iterator[BridgedEngine]:
         shutil.rmtree(home, ignore_errors=True)
 
 
+def started_containerd(home: Path) -> ContainerdEngine:
+    """A containerd of its own below ``home``, with the images busybox and pause."""
+    engine = ContainerdEngine(home)
+    engine.start()
+    for image in (busybox(), pause_archive()):
+        engine.command("images", "import", "-", stdin=image)
+    return engine
+
+
 @contextlib.contextmanager
 def running_containerd() -> Iterator[list[str]]:
     """A containerd of its own with the image busybox, while it is needed; the options that name it to Higgins."""
     home = Path(tempfile.mkdtemp(prefix="bench-cd"))
-    engine = ContainerdEngine(home)
-    engine.start()
+    engine = started_containerd(home)
     try:
-        for image in (busybox(), pause_archive()):
-            engine.command("images", "import", "-", stdin=image)
         yield engine.options
         engine.close()
     finally:

@@ -162,7 +162,7 @@ async def _sample(target: Target, connection: Connection, name: str, *, spares: 
             await asyncio.sleep(0.1)
     create = target.request("POST", "/v1/containers?run=true", _body(name))
     start = time.perf_counter()
-    uuid = (await connection.send(create)).json()["uuid"]
+    uuid = str((await _answer(connection, create))["uuid"])
     answered = time.perf_counter() - start
     await _running(target, connection, uuid)
     running = time.perf_counter() - start
@@ -176,15 +176,24 @@ def _body(name: str) -> dict[str, object]:
 
 
 async def _create(target: Target, connection: Connection, name: str) -> str:
-    uuid: str = (await connection.send(target.request("POST", "/v1/containers?run=true", _body(name)))).json()["uuid"]
+    create = target.request("POST", "/v1/containers?run=true", _body(name))
+    uuid = str((await _answer(connection, create))["uuid"])
     await _running(target, connection, uuid)
     return uuid
+
+
+async def _answer(connection: Connection, request: bytes) -> dict[str, object]:
+    """What is answered. Raises RuntimeError for a refusal."""
+    answer = await connection.send(request)
+    if answer.status >= 400:
+        raise RuntimeError(f"{answer.status}: {answer.body!r}")
+    return dict(answer.json())
 
 
 async def _running(target: Target, connection: Connection, uuid: str) -> None:
     """Wait for it as a client does that does not want to ask again and again."""
     path = f"/v1/containers/{uuid}?wait=Running&timeout={PATIENCE}"
-    shown = (await connection.send(target.request("GET", path))).json()
+    shown = await _answer(connection, target.request("GET", path))
     if shown["status"] != "Running":
         raise RuntimeError(f"{shown['status']}: {shown['status_reason']}")
 
@@ -205,7 +214,7 @@ async def _burst(cloud: HigginsUp, docker: BridgedEngine) -> tuple[str, ...]:
     await connection.send(target.request("PUT", "/v1/quotas/demo", {"containers": 4 * BURST, "cpu": -1, "memory": -1}))
     start, before = time.perf_counter(), (_busy(), _used(cloud))
     creates = [target.request("POST", "/v1/containers?run=true", _body(f"burst-{n}")) for n in range(BURST)]
-    uuids = [(await connection.send(create)).json()["uuid"] for create in creates]
+    uuids = [str((await _answer(connection, create))["uuid"]) for create in creates]
     for uuid in uuids:
         await _running(target, connection, uuid)
     ours, busy, used = time.perf_counter() - start, _busy() - before[0], _used(cloud) - before[1]

@@ -2,13 +2,14 @@
 
 import asyncio
 import re
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from tests.system.cloud import HigginsUp
 
-from benchmarks.cloud import running_cloud, running_containerd, running_engine
+from benchmarks.cloud import BridgedEngine, started_containerd
 from benchmarks.startup import resident
 from benchmarks.table import Table, milliseconds
 from benchmarks.wire import Connection, Target
@@ -16,7 +17,7 @@ from benchmarks.wire import Connection, Target
 #: How many containers run at each measurement.
 COUNTS = (0, 100, 300)
 #: Seconds after which a host that got its last container counts as idle, and the longest that all may take to run.
-SETTLED, PATIENCE = 15, 900
+SETTLED, PATIENCE = 15, 1800
 #: A host that takes them all.
 CONFIG = """\
 [containers]
@@ -29,22 +30,29 @@ _ENGINES = ("dockerd", "containerd")
 _TICKS = 100.0  # USER_HZ, of /proc/<pid>/stat: proc(5)
 
 
-def measure(seconds: float) -> Table:
-    """Each engine in turn, ``seconds`` of idling at each count."""
-    rows = []
-    with tempfile.NamedTemporaryFile("w", suffix=".conf") as file:
-        file.write(CONFIG)
-        file.flush()
-        more = ("--config-file", file.name)
-        with running_engine() as docker, running_cloud([*docker.options, *more]) as cloud:
-            rows += asyncio.run(_fill("Docker", cloud, seconds))
-        with running_containerd() as options, running_cloud([*options, *more]) as cloud:
-            rows += asyncio.run(_fill("containerd", cloud, seconds))
+def measure(engine: str, seconds: float) -> Table:
+    """On ``docker`` or ``containerd``, ``seconds`` of idling at each count.
+
+    Nothing is taken down: hundreds of containers take minutes for that, and all of it ends with the namespaces that
+    the measurement has for itself.
+    """
+    home = Path(tempfile.mkdtemp(prefix="dense"))
+    config = home / "higgins.conf"
+    config.write_text(CONFIG)
+    if engine == "docker":
+        docker = BridgedEngine(home)
+        docker.start()
+        options = docker.options
+    else:
+        options = started_containerd(home).options
+    (home / "cloud").mkdir()
+    cloud = HigginsUp(home / "cloud", [*options, "--config-file", str(config)])
+    cloud.start()
     head = ("containers", "resident memory", "CPU a minute", "the engine's CPU a minute", "one comparison", "made in")
-    return Table("Density", head, rows)
+    return Table(f"Density, {engine}", head, asyncio.run(_fill(cloud, seconds)))
 
 
-async def _fill(engine: str, cloud: HigginsUp, seconds: float) -> list[tuple[str, ...]]:
+async def _fill(cloud: HigginsUp, seconds: float) -> list[tuple[str, ...]]:
     """Up to each count, and what the process then holds and uses."""
     target = Target(cloud)
     connection = await target.connect()
@@ -57,7 +65,8 @@ async def _fill(engine: str, cloud: HigginsUp, seconds: float) -> list[tuple[str
         made = f"{time.perf_counter() - begun:.0f} s" if count > there else ""
         there = count
         await asyncio.sleep(SETTLED)
-        rows.append((f"{count} on {engine}", *await _idle(cloud, seconds), made))
+        rows.append((str(count), *await _idle(cloud, seconds), made))
+        print(*rows[-1], sep="  ", file=sys.stderr, flush=True)
     connection.close()
     return rows
 

@@ -147,6 +147,11 @@ async def test_a_container_in_gvisor_that_starts_again_has_its_files_and_its_net
     runtime: Runtime, workloads: Workloads, gvisor: str, wire: Wire
 ) -> None:
     uuid = await wired(runtime, workloads, wire, "sh", "-c", f"echo turn >> /turns; {SERVES[2]}")
+
+    async def begun() -> bool:
+        return (await run(runtime, uuid, "cat", "/turns"))[1] == b"turn\n"
+
+    await until(begun)
     await runtime.stop(uuid, 0)
     assert (await observe(runtime, uuid)).state == "exited"
     await runtime.start(uuid)

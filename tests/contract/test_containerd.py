@@ -18,6 +18,7 @@ from higgins.runtimes.cri.client import Client
 from higgins.runtimes.cri.containerd import Containerd
 from higgins.runtimes.cri.driver import CriRuntime
 from higgins.runtimes.cri.oom import killed_for_memory
+from tests.contract.conftest import leave_out
 from tests.contract.test_archives import fetch
 from tests.contract.workloads import SLEEP, Workloads, ended, output, run, sh, until
 from tests.engines.containerd import ContainerdEngine
@@ -33,7 +34,8 @@ async def client(a_containerd: ContainerdEngine) -> AsyncIterator[Client]:
 
 
 @pytest.fixture
-async def driver(a_containerd: ContainerdEngine) -> AsyncIterator[CriRuntime]:
+async def driver(a_containerd: ContainerdEngine, request: pytest.FixtureRequest) -> AsyncIterator[CriRuntime]:
+    leave_out(request, a_containerd)
     made = await a_containerd.open()
     assert isinstance(made, CriRuntime)
     yield made
@@ -104,6 +106,7 @@ async def test_a_start_that_is_cut_short_after_any_step_is_finished_by_the_next(
         await containerd.mounts(record.snapshotter, record.snapshot_key)
 
 
+@pytest.mark.needs("files of stopped containers")
 async def test_what_is_written_to_a_volume_of_the_image_is_there_after_the_next_start(
     driver: CriRuntime, work: Workloads, a_containerd: ContainerdEngine
 ) -> None:
@@ -297,6 +300,7 @@ async def test_the_kernel_tells_of_a_kill_for_memory_that_the_engine_may_miss(
     assert not killed_for_memory((await client.newest(other)).id)
 
 
+@pytest.mark.needs("commit")
 async def test_an_image_goes_with_its_last_name_and_not_while_it_is_used(
     driver: CriRuntime, work: Workloads, a_containerd: ContainerdEngine
 ) -> None:

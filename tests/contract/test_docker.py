@@ -43,12 +43,12 @@ async def test_removal_leaves_no_directory_of_logs_or_files(
     engine: DockerEngine, runtime: Runtime, workloads: Workloads
 ) -> None:
     await runtime.remove_sandbox(await workloads.sandbox())  # the first one leaves the image that sandboxes run
-    before = engine.directories()
+    before = engine.remains()
     uuid = await workloads.start("echo", "logged")
-    assert engine.directories() > before
+    assert engine.remains() > before
     (container,) = (seen for seen in (await runtime.list()).containers if seen.uuid == uuid)
     await runtime.remove_sandbox(container.sandbox)
-    assert engine.directories() == before
+    assert engine.remains() == before
 
 
 async def test_a_health_check_of_the_image_is_not_run(engine: DockerEngine, workloads: Workloads) -> None:

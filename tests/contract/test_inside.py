@@ -31,6 +31,22 @@ async def test_limits_are_in_force_inside(runtime: Runtime, workloads: Workloads
     assert await cores(runtime, uuid) == 0.5
 
 
+async def test_a_container_is_held_back_that_wants_more_of_a_core_than_it_may(
+    runtime: Runtime, workloads: Workloads
+) -> None:
+    uuid = await workloads.start("sh", "-c", "while :; do :; done", cpu=0.1)
+
+    async def held_back() -> bool:
+        told = (await limit(runtime, uuid, "cpu/cpu.stat", "cpu.stat")).split()
+        return int(told[told.index("nr_throttled") + 1]) > 0
+
+    await until(held_back)
+
+
+async def test_a_process_that_takes_more_memory_than_it_may_is_killed(workloads: Workloads) -> None:
+    assert (await workloads.finish("tail", "/dev/zero", memory=16 * MIB)).exit_code == 137
+
+
 async def test_a_container_keeps_to_the_cores_it_is_given_also_when_it_starts_again(
     runtime: Runtime, workloads: Workloads
 ) -> None:

@@ -17,6 +17,8 @@ from tests.engines import Engine
 from tests.engines.images import archive, busybox_config
 from tests.images.test_archive import tar_of
 
+pytestmark = pytest.mark.needs("load")
+
 
 def checked(data: bytes, directory: Path) -> ImageFiles:
     """What is in the archive, below the directory."""
@@ -101,6 +103,7 @@ async def test_no_project_gets_a_loaded_image_by_its_id(runtime: Runtime, tmp_pa
         await forget(runtime, called)
 
 
+@pytest.mark.needs("digests when an image is loaded")
 async def test_a_layer_that_is_not_what_its_digest_says_is_refused(runtime: Runtime, tmp_path: Path) -> None:
     files = checked(archive("mine:1", tar_of([("word", uuid4().bytes)]), busybox_config()), tmp_path)
     data = bytearray(files.paths[0].read_bytes())

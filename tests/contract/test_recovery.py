@@ -8,8 +8,12 @@ import pytest
 
 from higgins.model.errors import EngineError, EngineUnavailable
 from higgins.runtimes.base import Event, LogOptions, Runtime, SandboxSpec
+from tests.contract.conftest import THOROUGH
 from tests.contract.workloads import SLEEP, Workloads, observe, output, sh, until
 from tests.engines import DEADLINE, Engine
+
+#: How many are made and removed at once; fewer where time is short.
+MANY = 50 if THOROUGH else 15
 
 
 async def test_another_driver_finds_everything_by_label(engine: Engine, runtime: Runtime, workloads: Workloads) -> None:
@@ -157,22 +161,67 @@ def namespaces() -> set[int]:
     return found
 
 
-async def test_removal_leaves_nothing(runtime: Runtime, workloads: Workloads, box: str) -> None:
-    before = mounts()
+def groups_of(word: str) -> set[Path]:
+    """The control groups of live processes with the word in their command lines."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if word not in (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"):
+                continue
+            lines = (path / "cgroup").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        for _, controllers, group in (line.split(":", 2) for line in lines):
+            place = Path("/sys/fs/cgroup", controllers.removeprefix("name="), group.lstrip("/"))
+            if group != "/" and place.exists():
+                found.add(place)
+    return found
+
+
+async def test_removal_leaves_nothing(engine: Engine, runtime: Runtime, workloads: Workloads, box: str) -> None:
+    before, kept = mounts(), engine.remains()
     sandbox = await workloads.sandbox()
     (seen,) = (await runtime.list(sandbox)).sandboxes
     namespace = Path(seen.netns).stat().st_ino
-    uuid = await workloads.start("sh", "-c", "sleep 98765 & sleep 98765", sandbox=sandbox)
+    uuid = await workloads.start("sh", "-c", "echo logged; sleep 98765 & sleep 98765", sandbox=sandbox)
 
     async def two() -> bool:
         return len([line for line in processes("sleep 98765") if line.startswith("sleep")]) == 2
 
     await until(two)
     assert mounts() - before
+    assert engine.remains() - kept
+    groups = groups_of("sleep 98765")
+    assert groups
     await runtime.remove(uuid)
     await runtime.remove_sandbox(sandbox)
 
     async def nothing() -> bool:
-        return not processes("sleep 98765") and namespace not in namespaces() and mounts() <= before
+        ended = not processes("sleep 98765") and namespace not in namespaces() and mounts() <= before
+        return ended and not any(group.exists() for group in groups) and engine.remains() <= kept
+
+    await until(nothing)
+
+
+async def test_many_at_once_are_made_and_removed_and_leave_nothing(
+    engine: Engine, runtime: Runtime, workloads: Workloads, box: str
+) -> None:
+    kept = engine.remains()
+    sandboxes = await asyncio.gather(*(workloads.sandbox() for _ in range(5)))
+    made = await asyncio.gather(*(workloads.create(sandbox=sandbox) for sandbox in sandboxes for _ in range(MANY // 5)))
+    await asyncio.gather(*(runtime.start(uuid) for uuid in made[::5]))
+    states = {seen.uuid: seen.state for seen in (await runtime.list()).containers}
+    assert {states[uuid] for uuid in made[::5]} == {"running"}
+    assert {states[uuid] for uuid in made} == {"created", "running"}
+    more = asyncio.gather(*(workloads.create(sandbox=sandboxes[0]) for _ in range(5)))  # while others are removed
+    await asyncio.gather(*(runtime.remove(uuid) for uuid in made))
+    made += await more
+    await asyncio.gather(*(runtime.remove_sandbox(sandbox) for sandbox in sandboxes))
+    after = await runtime.list()
+    assert not {seen.uuid for seen in after.containers} & set(made)
+    assert not {seen.uuid for seen in after.sandboxes} & set(sandboxes)
+
+    async def nothing() -> bool:
+        return engine.remains() <= kept
 
     await until(nothing)

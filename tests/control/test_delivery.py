@@ -1,6 +1,7 @@
 """In whose name images of the image service are read, for how long, and what hosts are given of them."""
 
 import asyncio
+import errno
 from pathlib import Path
 
 import pytest
@@ -143,12 +144,19 @@ async def test_a_trust_that_is_over_makes_room_for_another(
     assert len(service.trusts) == 2
 
 
-async def test_what_the_service_cannot_do_now_is_worth_another_try(
-    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        (ServiceUnavailable("Glance", "the image cannot be read"), "Glance does not answer"),
+        (OSError(errno.ENOSPC, "No space left on device"), "cannot store the image web now: No space"),
+    ],
+)
+async def test_what_cannot_be_done_now_is_worth_another_try(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor, fault: Exception, told: str
 ) -> None:
     made = await create(cloud, alice)
-    service.fails = ServiceUnavailable("Glance", "the image cannot be read")
-    with pytest.raises(ImagePullFailed, match="Glance does not answer"):
+    service.fails = fault
+    with pytest.raises(ImagePullFailed, match=told):
         await delivery.contents(cloud, host.number, made.uuid, 30)
     service.fails = None
     assert await delivery.contents(cloud, host.number, made.uuid, 30) is not None

@@ -20,15 +20,13 @@ class Engine(Protocol):
     """An engine that runs. ``image`` is busybox, loaded already; ``options`` tell ``higgins up`` to use it.
 
     ``cannot`` maps a verb of ``Runtime``, or a part of one, that the engine has no means for to the reason, shown where
-    its tests are skipped. ``differs`` tells what it does in its own way, and no test holds against it. Both are what
-    ``docs/engines-differences.md`` is made from.
+    its tests are skipped, and in ``docs/engines-differences.md``.
     """
 
     name: str
     image: str
     options: list[str]
     cannot: Mapping[str, str]
-    differs: Mapping[str, str]
 
     async def open(self) -> Runtime:
         """A driver that talks to it."""
@@ -38,6 +36,9 @@ class Engine(Protocol):
 
     def kill(self) -> None:
         """End it at once. What it runs goes on, and the next start finds it."""
+
+    def remains(self) -> set[str]:
+        """What it keeps of containers outside of their processes: layers, logs, state."""
 
     def log(self) -> str:
         """The end of what it wrote."""
@@ -73,8 +74,12 @@ def reap(pid: int) -> None:
 class Daemon:
     """A program in the background, its output in a file."""
 
-    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, command: list[str], log: Path, environment: Mapping[str, str] | None = None, place: Path | None = None
+    ) -> None:
+        """``place`` is the directory that it works in."""
         self._command = command
+        self._place = place
         self._log = log
         self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,7 +87,7 @@ class Daemon:
     def start(self) -> None:
         with self._log.open("ab") as out:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environment
+                self._command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=self._environment, cwd=self._place
             )
 
     @property

@@ -81,14 +81,6 @@ class ContainerdEngine:
     name = "containerd"
     image = BUSYBOX
     cannot: Mapping[str, str] = {}
-    differs: Mapping[str, str] = {
-        "a device node in an archive that is put in": "the archive is refused",
-        "a `disk` limit": "none, and the scheduler reads that",
-        "a `privileged` container": "in a sandbox that is privileged too; the agent sees to it",
-        "a user namespace": "none",
-        "killed for want of memory": "told by the engine, or where it missed it by the kernel's log",
-        "`search`": "501: CRI has no such call",
-    }
 
     def __init__(self, root: Path, programs: Path | None = None) -> None:
         """``programs`` is a directory of those of another release, see ``releases``."""
@@ -138,6 +130,11 @@ class ContainerdEngine:
     def kill(self) -> None:
         self._daemon.kill()
 
+    def remains(self) -> set[str]:
+        snapshots = {line.split()[0] for line in self.command("snapshots", "ls").splitlines()[1:]}
+        patterns = ("logs/*/*", "root/io.containerd.grpc.v1.cri/*/*", "state/io.containerd.runtime.v2.task/k8s.io/*")
+        return snapshots | {str(path) for pattern in patterns for path in self.root.glob(pattern)}
+
     async def _empty(self) -> None:
         runtime = await self.open()
         for sandbox in (await runtime.list()).sandboxes:
@@ -185,6 +182,7 @@ class PlainCriEngine(ContainerdEngine):
         "files of stopped containers": "CRI tells no way to them",
         "files over a stop": "CRI cannot start a container again, and a new one has the image's",
         "kill": "CRI knows no signals",
+        "load": "CRI takes images from registries alone",
         "limits of stopped containers": "CRI changes those of running ones alone",
         "names of one image": "CRI removes an image with all of its names",
         "pause": "CRI has no such call",

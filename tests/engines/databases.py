@@ -137,20 +137,30 @@ def _serve(daemon: Daemon, server: Server) -> Iterator[Server]:
         daemon.kill()
 
 
+class PostgreSQL:
+    """The files of a PostgreSQL server of the newest version that is installed; ``settings`` as in postgresql.conf."""
+
+    def __init__(self, factory: Directories, **settings: str) -> None:
+        versions = Path("/usr/lib/postgresql").glob("*/bin")
+        newest = sorted(versions, key=lambda path: float(path.parent.name), reverse=True)
+        initdb, postgres = (_program(name, "postgresql", *newest) for name in ("initdb", "postgres"))
+        self.directory, as_user = _directory(factory, "postgresql", "postgres")
+        data = self.directory / "data"
+        made = [*as_user, initdb, "-D", str(data), "-U", "higgins", "-A", "trust", "-E", "UTF8", "--no-sync"]
+        _run(made, self.directory)
+        usual = {"listen_addresses": "", "unix_socket_directories": str(self.directory), "max_connections": "200"}
+        options = [word for name, value in (usual | settings).items() for word in ("-c", f"{name}={value}")]
+        self.daemon = Daemon([*as_user, postgres, "-D", str(data), *options], factory.mktemp("logs") / "postgresql")
+
+    def server(self) -> Server:
+        url = sa.URL.create("postgresql+psycopg", username="higgins", query={"host": str(self.directory)})
+        return Server(url, self.directory / ".s.PGSQL.5432")
+
+
 def serve_postgresql(directories: Directories, **settings: str) -> Iterator[Server]:
-    """A PostgreSQL server of the newest version that is installed; ``settings`` as in postgresql.conf."""
-    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
-    initdb, postgres = (_program(name, "postgresql", *versions) for name in ("initdb", "postgres"))
-    directory, as_user = _directory(directories, "postgresql", "postgres")
-    data = directory / "data"
-    _run([*as_user, initdb, "-D", str(data), "-U", "higgins", "-A", "trust", "-E", "UTF8", "--no-sync"], directory)
-    settings = {"listen_addresses": "", "unix_socket_directories": str(directory), "max_connections": "200"} | settings
-    options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-    url = sa.URL.create("postgresql+psycopg", username="higgins", query={"host": str(directory)})
-    yield from _serve(
-        Daemon([*as_user, postgres, "-D", str(data), *options], directories.mktemp("logs") / "postgresql"),
-        Server(url, directory / ".s.PGSQL.5432"),
-    )
+    """A PostgreSQL server; ``settings`` as in postgresql.conf."""
+    files = PostgreSQL(directories, **settings)
+    yield from _serve(files.daemon, files.server())
 
 
 @pytest.fixture(scope="session")

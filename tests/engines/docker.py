@@ -26,14 +26,6 @@ class DockerEngine:
     name = "docker"
     image = BUSYBOX
     cannot: Mapping[str, str] = {}
-    differs: Mapping[str, str] = {
-        "a device node in an archive that is put in": "is made, and cannot be opened",
-        "a `disk` limit": "where the storage driver has quotas",
-        "a `privileged` container": "in any sandbox",
-        "a user namespace": "one for all, with `userns-remap`",
-        "killed for want of memory": "told by the engine",
-        "`search`": "as the engine does",
-    }
 
     def __init__(
         self,
@@ -105,8 +97,7 @@ class DockerEngine:
             self.command("rm", "--force", "--volumes", *containers)
         self._daemon.terminate()
 
-    def directories(self) -> set[str]:
-        """What it keeps for containers: their logs, layers and state."""
+    def remains(self) -> set[str]:
         patterns = (
             "data/containers/*",
             "data/overlay2/*",
@@ -119,15 +110,29 @@ class DockerEngine:
         return self._daemon.log()
 
 
+class StoreEngine(DockerEngine):
+    """With what Docker 29 has by default: images in containerd's store, and no API older than 1.44."""
+
+    cannot: Mapping[str, str] = {
+        "digests when an image is loaded": "it looks at them when a container is made of it, and refuses that"
+    }
+
+    def __init__(self, root: Path, **options: Any) -> None:
+        more = ("--feature=containerd-snapshotter=true", "--storage-driver=overlayfs")
+        super().__init__(root, *more, environment={"DOCKER_MIN_API_VERSION": "1.44"}, **options)
+
+
 @contextlib.contextmanager
-def running_docker(busybox: Path, root: Path | None = None, *more: str, **options: Any) -> Iterator[DockerEngine]:
+def running_docker(
+    busybox: Path, root: Path | None = None, kind: type[DockerEngine] = DockerEngine, **options: Any
+) -> Iterator[DockerEngine]:
     """An engine with busybox loaded, which ends with all it runs; below a directory of its own unless told where.
 
-    ``more`` and ``options`` are those of ``DockerEngine``.
+    ``options`` are those of its ``kind``.
     """
     # Not below pytest's directory: the path of a Unix socket has 108 bytes at most.
     place = root or Path(tempfile.mkdtemp(prefix="dk"))
-    engine = DockerEngine(place, *more, **options)
+    engine = kind(place, **options)
     engine.start()
     try:
         engine.command("load", "--input", str(busybox))
@@ -163,8 +168,6 @@ def docker_sid(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEn
 
 @pytest.fixture(scope="session")
 def docker_store(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEngine]:
-    """That engine with what Docker 29 has by default: images in containerd's store, and no API older than 1.44."""
-    modern = {"DOCKER_MIN_API_VERSION": "1.44"}
-    store = ("--feature=containerd-snapshotter=true", "--storage-driver=overlayfs")
-    with running_docker(busybox_archive, None, *store, programs=programs_of("sid"), environment=modern) as engine:
+    """As ``docker_sid``, as ``StoreEngine`` has it."""
+    with running_docker(busybox_archive, kind=StoreEngine, programs=programs_of("sid")) as engine:
         yield engine

@@ -57,15 +57,6 @@ class PodmanEngine:
         "update": "its compatible API has none",
     }
 
-    differs: Mapping[str, str] = {
-        "a device node in an archive that is put in": "is made, and cannot be opened",
-        "a `disk` limit": "none, and the scheduler reads that",
-        "a `privileged` container": "in any sandbox",
-        "a user namespace": "not tried",
-        "killed for want of memory": "not told",
-        "`search`": "as the engine does",
-    }
-
     def __init__(self, root: Path) -> None:
         self._root = root
         self.url = f"unix://{root}/podman.sock"
@@ -79,7 +70,8 @@ class PodmanEngine:
         }
         self._options = ["--root", f"{root}/data", "--runroot", f"{root}/run", "--tmpdir", f"{root}/tmp"]
         command = ["podman", *self._options, "system", "service", "--time", "0", self.url]
-        self._daemon = Daemon(command, root / "podman.log", self._environment)
+        # What watches its containers writes files into the directory that it was started in.
+        self._daemon = Daemon(command, root / "podman.log", self._environment, place=root)
 
     async def open(self) -> Runtime:
         return open_docker(self.url)
@@ -114,6 +106,10 @@ class PodmanEngine:
         # It may fail for a container that ends just then.
         wait_until(lambda: self._runs(remove), "podman does not remove its containers")
         self._daemon.terminate()
+
+    def remains(self) -> set[str]:
+        patterns = ("data/overlay-containers/*", "data/overlay/*", "run/overlay-containers/*")
+        return {str(path) for pattern in patterns for path in self._root.glob(pattern)}
 
     def log(self) -> str:
         return self._daemon.log()

@@ -31,14 +31,15 @@ def wait_for(claim: Callable[[], bool], what: Callable[[], str]) -> None:
 
 
 class Process:
-    """A command of Higgins while it runs; its output in a file."""
+    """A command of Higgins while it runs; its output in a file. ``source`` is where another version's packages lie."""
 
-    def __init__(self, log: Path, *command: str, within: tuple[str, ...] = ()) -> None:
+    def __init__(self, log: Path, *command: str, within: tuple[str, ...] = (), source: Path | None = None) -> None:
         self._log = log
         self._from = len(self.log())
         with log.open("ab") as out:
             whole = [*within, sys.executable, "-m", "higgins.cli.main", *command]
-            self._process = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=out, stderr=out)
+            environment = os.environ if source is None else {**os.environ, "PYTHONPATH": str(source)}
+            self._process = subprocess.Popen(whole, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=environment)
 
     def log(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
@@ -137,6 +138,7 @@ class Machine:
         self.data = data
         self.within = ("nsenter", f"--net={namespace.path}")
         self.agent: Process | None = None
+        self.source: Path | None = None  # of the agent's packages, where they are another version's
         (data / "higgins.conf").write_text(f"[DEFAULT]\nhost = {name}\n[network]\noverlay = true\n")
 
     def options(self) -> list[str]:
@@ -149,7 +151,8 @@ class Machine:
         return command("agent", "join", url, "--token", token, *self.options(), within=self.within)
 
     def start(self, *more: str) -> Process:
-        self.agent = Process(self.data / "agent.log", "agent", *self.options(), *more, within=self.within)
+        words = ("agent", *self.options(), *more)
+        self.agent = Process(self.data / "agent.log", *words, within=self.within, source=self.source)
         self.agent.says(f"Higgins keeps host {self.name} for https://")
         return self.agent
 

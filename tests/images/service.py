@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from higgins.model.errors import Conflict, HigginsError, ImageNotFound, Unauthorized
+from higgins.model.errors import Conflict, ImageNotFound, Unauthorized
 from higgins.model.images import FoundImage
 from tests.images.test_archive import parts, tar_of
 
@@ -28,7 +28,7 @@ class ScriptedImages:
         self.trusts: list[str] = []
         self.given_back: list[str] = []
         self.saved: list[tuple[str, str]] = []  # image and token
-        self.fails: HigginsError | None = None
+        self.fails: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
         self.uploaded: dict[str, bytes] = {}

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 
+from higgins.networks import links
 from higgins.networks.base import Network, PortFilter, PortWire, Rule
-from higgins.networks.cni import links, open_cni
+from higgins.networks.cni import open_cni
 from tests.networks.namespaces import Host, Namespace
 
 

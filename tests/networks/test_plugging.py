@@ -169,6 +169,19 @@ async def test_twenty_at_once_are_all_wired_and_unwired(site: Site, link_names: 
     assert not {bridge_name(network) for network in networks} & link_names()
 
 
+async def test_neighbours_learn_who_has_an_address_now(site: Site) -> None:
+    network, workload = str(uuid4()), str(uuid4())
+    one, before = wire(network, 5), wire(network, 6)
+    after = msgspec.structs.replace(wire(network, 6), mac="02:00:00:00:00:99")
+    neighbour = site.sandbox()
+    await site.network.plug(neighbour.path, str(uuid4()), [one])
+    await site.network.plug(site.sandbox().path, workload, [before])
+    neighbour.run("ip", "neighbour", "add", before.address, "lladdr", before.mac, "dev", "eth0", "nud", "stale")
+    await site.network.unplug(workload, [before.uuid])
+    await site.network.plug(site.sandbox().path, workload, [after])
+    eventually(lambda: after.mac in neighbour.run("ip", "neighbour", "show", before.address))
+
+
 async def test_plugs_and_unplugs_on_one_network_do_not_lose_the_bridge(site: Site) -> None:
     network = str(uuid4())
 

@@ -38,6 +38,19 @@ def keystone(method: str, path: str, json: Any = None) -> Any:
     return answer.json() if answer.content else None
 
 
+def region(name: str, **urls: str) -> None:
+    """A region with endpoints of services, given as their type and URL."""
+    if all(one["id"] != name for one in keystone("GET", "/regions")["regions"]):
+        keystone("POST", "/regions", {"region": {"id": name}})
+    for kind, url in urls.items():
+        (service,) = keystone("GET", f"/services?type={kind}")["services"]
+        for old in keystone("GET", f"/endpoints?service_id={service['id']}&region_id={name}")["endpoints"]:
+            keystone("DELETE", f"/endpoints/{old['id']}")
+        for interface in ("public", "internal", "admin"):
+            body = {"service_id": service["id"], "region_id": name, "interface": interface, "url": url}
+            keystone("POST", "/endpoints", {"endpoint": body})
+
+
 def identifier(kind: str, name: str) -> str:
     """The id of a user, project or role (``kind``: users, projects, roles)."""
     (found,) = keystone("GET", f"/{kind}?name={name}")[kind]

@@ -1,5 +1,7 @@
 """Higgins registered in a real Keystone, serving with ``auth = keystone`` on an engine of its own."""
 
+import contextlib
+import itertools
 import os
 import subprocess
 import sys
@@ -7,6 +9,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +17,13 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import webob  # type: ignore[import-untyped]  # noqa: F401  it imports cgi, which Python 3.13 no longer has
 
-from tests.engines.docker import DockerEngine, docker_engine
+from tests.engines.docker import DockerEngine, docker_engine, running_docker
 from tests.engines.images import busybox_archive
 from tests.openstack import SERVICES
 from tests.openstack import cloud as openstack_cloud
+from tests.openstack.between import Between
 from tests.openstack.faulty import Way
+from tests.openstack.neutron import Network, Port, Tenant, ports_of
 from tests.openstack.proxy import Proxy, internal_endpoint
 from tests.system.client import OpenStack
 from tests.system.cloud import HigginsUp
@@ -26,6 +31,11 @@ from tests.system.cloud import HigginsUp
 __all__ = ["busybox_archive", "docker_engine"]
 
 Login = Callable[..., OpenStack]
+_REGION = "Networked"
+_numbers = itertools.count(1)
+#: Sleeps, and ends as soon as it is told to.
+IDLE = ("sh", "-c", "trap exit TERM; sleep 100000 & wait")
+Ports = Callable[[str], list[Port]]
 
 
 class HigginsInCloud(HigginsUp):
@@ -75,6 +85,7 @@ def higgins(docker_engine: DockerEngine, way: Way, request: pytest.FixtureReques
         settings = register(up.url).stdout
         more = f"\n[glance]\nenabled = true\nendpoint = {way.url}\n"
         more += "[DEFAULT]\nvolume = cinder\n" if "cinder" in SERVICES else ""
+        more += "[placement]\nenabled = true\nstep_cpu = 2\n" if "placement" in SERVICES else ""
         up.configuration.write_text(f"{settings}token_cache_time = 2\n{more}")
         up.start()
         yield up
@@ -83,17 +94,120 @@ def higgins(docker_engine: DockerEngine, way: Way, request: pytest.FixtureReques
         up.clean()
 
 
-@pytest.fixture(scope="session")
-def login(higgins: HigginsInCloud) -> Iterator[Login]:
+@contextlib.contextmanager
+def logins(region: str = "RegionOne") -> Iterator[Login]:
     """``login("demo")``, ``login("rita", "demo")``: the client of a user in a project, kept for the session."""
     clients: dict[tuple[str, str], OpenStack] = {}
 
     def client(user: str, project: str | None = None) -> OpenStack:
         key = (user, project or user)
         if key not in clients:
-            clients[key] = OpenStack(openstack_cloud.environment(*key))
+            clients[key] = OpenStack(openstack_cloud.environment(*key) | {"OS_REGION_NAME": region})
         return clients[key]
 
     yield client
     for one in clients.values():
         one.close()
+
+
+@pytest.fixture(scope="session")
+def login(higgins: HigginsInCloud) -> Iterator[Login]:
+    with logins() as login:
+        yield login
+
+
+@pytest.fixture(scope="session")
+def between() -> Iterator[Between]:
+    """A proxy in front of Neutron, through which Higgins in the region ``Networked`` reaches it."""
+    made = Between(9696)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def networked(between: Between, own_namespaces: None, busybox_archive: Path) -> Iterator[HigginsInCloud]:
+    """Higgins with networks of Neutron, in a region and on an engine of its own. Whoever stops it starts it again.
+
+    It looks every two seconds whether a port is still there.
+    """
+    openstack_cloud.region(_REGION, identity=openstack_cloud.AUTH_URL.removesuffix("/v3"), network=between.url)
+    with tempfile.TemporaryDirectory(prefix="higgins-neutron") as directory, running_docker(busybox_archive) as engine:
+        up = HigginsInCloud(Path(directory), engine.options)
+        password = Path(directory) / "password"
+        password.write_text(openstack_cloud.PASSWORD)
+        user = ("--user", "higgins-neutron", "--password-file", str(password))
+        settings = register(up.url, "--region", _REGION, *user).stdout
+        up.configuration.write_text(
+            f"{settings}token_cache_time = 2\n[network]\ndriver = neutron\n[neutron]\ncheck_every = 2\n"
+        )
+        up.start()
+        yield up
+        if up.process is not None:
+            up.stop()
+        up.clean()
+
+
+@pytest.fixture(scope="session")
+def tenant_login(networked: HigginsInCloud) -> Iterator[Login]:
+    """As ``login``, of the Higgins that is ``networked``."""
+    with logins(_REGION) as login:
+        yield login
+
+
+@pytest.fixture(scope="session")
+def tenant() -> Tenant:
+    return Tenant("demo", "demo")
+
+
+@pytest.fixture(scope="session")
+def admin() -> Tenant:
+    """Who may delete ports that are in use."""
+    return Tenant("admin", "admin")
+
+
+@pytest.fixture
+def network(tenant: Tenant) -> Iterator[Network]:
+    made = tenant.network("10.70.0.0/24")
+    yield made
+    made.delete()
+
+
+@pytest.fixture
+def client(tenant_login: Login) -> OpenStack:
+    return tenant_login("demo")
+
+
+@pytest.fixture
+def begin(client: OpenStack, network: Network) -> Iterator[Callable[..., str]]:
+    """Have a container run on the network (or on ``nets``), without waiting for it; its name. It goes with the test."""
+    names: list[str] = []
+
+    def begin(*options: str, nets: tuple[str, ...] | None = None, command: tuple[str, ...] = IDLE) -> str:
+        name = f"c{next(_numbers)}"
+        names.append(name)
+        chosen = nets if nets is not None else (f"network={network.name}",)
+        words = [word for net in chosen for word in ("--net", net)]
+        client("run", "--name", name, *words, *options, "busybox", *command)
+        return name
+
+    yield begin
+    client.delete(names, "--stop")
+
+
+@pytest.fixture
+def run(client: OpenStack, begin: Callable[..., str]) -> Callable[..., str]:
+    """The same, and wait until it is Running."""
+
+    def run(*options: str, **more: Any) -> str:
+        name = begin(*options, **more)
+        client.wait(name, "Running")
+        return name
+
+    return run
+
+
+@pytest.fixture
+def ports(networked: HigginsInCloud) -> Ports:
+    """The ports of a container."""
+    own = openstack_cloud.token(openstack_cloud.password("demo", "demo"))
+    return lambda container: ports_of(networked.url, container, own)

@@ -329,6 +329,7 @@ class FakeVolumes:
     def __init__(self) -> None:
         self.data: set[str] = set()
         self.in_use: set[str] = set()
+        self.detached: set[str] = set()
 
     async def attach(self, volume: VolumeWire) -> str:
         self.data.add(volume.uuid)
@@ -337,6 +338,7 @@ class FakeVolumes:
 
     async def detach(self, uuid: str) -> None:
         self.in_use.discard(uuid)
+        self.detached.add(uuid)
 
     async def delete(self, uuid: str) -> None:
         self.in_use.discard(uuid)

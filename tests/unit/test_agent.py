@@ -439,3 +439,11 @@ async def test_a_crash_of_the_agent_at_any_moment_is_made_good(host: Host) -> No
     assert host.control.known(WORKLOAD) == Known(
         incarnation=1, state="running", started_at=host.runtime.newest(WORKLOAD).started_at
     )
+
+
+async def test_what_a_reboot_left_connected_and_nobody_needs_is_let_go_of(host: Host) -> None:
+    needed = VolumeWire(uuid="44444444-4444-4444-4444-444444444444", size=1)
+    host.volumes.data = {OTHER, needed.uuid}
+    host.control.put(assignment(volumes={needed.uuid: needed}))
+    host.start()
+    await until(lambda: host.volumes.detached == {OTHER} and host.volumes.in_use == {needed.uuid})

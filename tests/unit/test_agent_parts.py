@@ -14,11 +14,12 @@ import pytest
 from higgins.agent import failpoints
 from higgins.agent.files import Files, hosts, name_servers
 from higgins.agent.filters import Filters
-from higgins.agent.observe import Table, naive
+from higgins.agent.observe import Table, by_workload, naive
 from higgins.agent.outbox import Outbox
 from higgins.control.link import Observation
 from higgins.model.errors import HostUnavailable, Invalid
 from higgins.networks.base import Neighbour, Plugged, PortFilter
+from higgins.runtimes.base import Holdings, Observed, Sandbox
 from tests.unit.fakes import FakeNetwork, FakeVolumes, assignment
 
 
@@ -195,6 +196,20 @@ async def test_what_a_step_changes_while_the_table_is_read_stays() -> None:
     await table.read()
     assert table.workloads == {"new", "kept"}
     assert table.attached == {"v2"}
+
+
+def test_what_is_held_of_a_workload_is_all_of_it_and_nothing_else() -> None:
+    boxes = tuple(Sandbox(uuid=uuid, netns="/n", ready=True) for uuid in ("one", "two"))
+    members = tuple(
+        Observed(uuid=uuid, incarnation=1, sandbox=sandbox, state="running")
+        for uuid, sandbox in (("a", "one"), ("b", "three"), ("c", "one"))
+    )
+    held = by_workload(Holdings(boxes, members))
+    assert held == {
+        "one": Holdings(boxes[:1], (members[0], members[2])),
+        "two": Holdings(boxes[1:], ()),
+        "three": Holdings((), members[1:2]),
+    }
 
 
 def test_times_are_utc_without_zone() -> None:

@@ -71,8 +71,8 @@ def test_errors_are_told_by_status() -> None:
 
 
 def test_an_error_keeps_the_engines_words_in_one_line() -> None:
-    assert str(errors.translate(400, "bad\n  size")) == "The container engine answered: bad size"
-    assert str(errors.translate(400, "bad\0size")) == "The container engine answered: bad size"
+    assert str(errors.translate(400, "bad\n  size")) == "The container engine answered: bad size."
+    assert str(errors.translate(400, "bad\0size")) == "The container engine answered: bad size."
 
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(), TimeoutError()])

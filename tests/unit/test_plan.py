@@ -714,3 +714,12 @@ async def test_what_runs_goes_on_while_something_more_is_awaited(tmp_path: Path)
     assert not (await rig.consider()).settled
     rig.change(waits=None)
     assert (await rig.consider()).settled
+
+
+async def test_what_runs_goes_on_without_what_was_refused_and_says_so(tmp_path: Path) -> None:
+    rig = await made(tmp_path)
+    rig.change(waits=Waits(reason="Neutron refuses.", refused=True, holds=False))
+    todo = await rig.consider()
+    assert todo.settled and not todo.error and todo.known[WORKLOAD].reason == "Neutron refuses."
+    rig.change(waits=None)
+    assert (await rig.consider()).known[WORKLOAD].reason == ""

@@ -94,6 +94,14 @@ def test_an_image_with_a_public_name_is_for_all_by_its_id() -> None:
     assert users(readers, NAME, both) == [ALICE]
 
 
+def test_a_name_that_is_one_projects_own_opens_no_image_by_its_id() -> None:
+    own = Image(id=IMAGE.id, names=("glance.invalid/some:1", "higgins.invalid/other:1"))
+    assert users(Readers(), IMAGE.id, own) == []
+    assert users(Readers(), "glance.invalid/some:1", own) == list(EVERYONE)  # only the control plane knows it
+    both = Image(id=IMAGE.id, names=(*own.names, "public:1"))
+    assert users(Readers(), IMAGE.id, both) == list(EVERYONE)
+
+
 def test_while_it_arrives_it_is_for_nobody_and_a_failure_leaves_nothing() -> None:
     readers = Readers()
     with pytest.raises(ValueError), readers.fetching(NAME, ALICE, None):

@@ -8,17 +8,19 @@ removed, though only once the control plane has said what is. Stopping the agent
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from higgins.agent import fencing
 from higgins.agent.deliveries import Deliveries
 from higgins.agent.effects import Effects
 from higgins.agent.figures import Figures
 from higgins.agent.files import Files, name_servers
 from higgins.agent.filters import Filters
-from higgins.agent.observe import Observer, Table
+from higgins.agent.observe import NOTHING, Observer, Table, by_workload
 from higgins.agent.outbox import Outbox
 from higgins.agent.spares import Spares
 from higgins.agent.steps import DeleteVolume, DetachVolume, Step
@@ -53,6 +55,11 @@ def utc_now() -> datetime:
     return datetime.now(UTC).replace(tzinfo=None)
 
 
+def since_boot() -> float:
+    """Seconds of a clock that nobody sets, and that goes on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
 def host_name_servers(path: Path = Path("/etc/resolv.conf")) -> tuple[str, ...]:
     """The name servers of this host that its containers can reach too."""
     return name_servers(path.read_text()) if path.exists() else ()
@@ -73,6 +80,7 @@ class Agent:
     ``spares`` is how many sandboxes are made ahead. ``image_cache`` is how many bytes of images of the cloud's image
     service stay, on the ``shelf`` (one of its own, unless the control plane's is here too) and again in the engine.
     ``classes``: what the engine calls each runtime class that the host reports; None where they are its own names.
+    One that ``fences`` ends by itself what is placed elsewhere when nobody hears it; ``clock`` tells when that is.
     """
 
     def __init__(
@@ -92,12 +100,20 @@ class Agent:
         shelf: Shelf | None = None,
         image_cache: int = IMAGE_CACHE,
         now: Callable[[], datetime] = utc_now,
+        fences: bool = False,
+        clock: Callable[[], float] = since_boot,
     ) -> None:
         self._link = link
         self._runtime = runtime
         self._network = network
+        self._volumes = volumes
         self._report = report
         self._compare_every = compare_every
+        self._fences = fences
+        self._fence = fencing.Fence()
+        self._fenced = False  # whether what leaves a lost host was ended here
+        self._clock = clock
+        self._answer = Assignments(-1, ())  # the last one
         self.figures = Figures()
         self._files = Files(data / "sandboxes", host_name_servers() if dns is None else dns)
         self._filters = Filters(network)
@@ -135,9 +151,11 @@ class Agent:
             shared=self._shared,
         )
         self._host: int | None = None
+        self.joined = asyncio.Event()  # the control plane knows the host
         self._assigned: dict[str, Assignment] = {}
         self._users: dict[str, set[str]] = {}  # of each volume, the workloads
         self._dead: tuple[str, ...] = ()
+        self._found: frozenset[str] = frozenset()  # volumes that a reboot may have left connected, though not mounted
         self._told = False  # whether the control plane said what is assigned
         self._compared = False  # whether all that is there was looked at since
         self._compare_now = asyncio.Event()
@@ -161,6 +179,7 @@ class Agent:
                 self._sweep,
                 self._listen,
                 self._spares.run,
+                self._guard,
             ):
                 self._spawn(self._for_ever(loop))
             await self._running
@@ -210,6 +229,7 @@ class Agent:
             try:
                 await self._network.setup()
                 self._host = await self._link.register(self._report)
+                self.joined.set()
                 return
             except (HigginsError, OSError) as error:
                 LOG.warning("The host could not join: %s; trying again in %.1f s", error, retry)
@@ -222,14 +242,36 @@ class Agent:
         """Learn of every change to what the host should hold."""
         revision = -1
         while True:
+            asked = self._clock()
+            since = -1 if self._fenced else revision  # what is here still is to be known at once then
             try:
-                answer = await self._link.assignments(self._hosted, revision, POLL)
+                answer = await self._link.assignments(self._hosted, since, self._fence.poll(POLL))
             except NotFound:
                 self._host = await self._link.register(self._report)  # it was removed, and is here all the same
                 continue
-            if answer is not None:
-                revision = answer.revision
-                self._take(answer)
+            self._fence.asked = asked
+            if answer is None:
+                self._mind_fence()
+                continue
+            revision = answer.revision
+            self._fence.lease = answer.lease if self._fences else None
+            self._fenced = self._fence.closed(self._clock())
+            self._take(answer)
+
+    async def _guard(self) -> None:
+        """See to it that this host does not run what runs elsewhere."""
+        while True:
+            await asyncio.sleep(fencing.CHECK)
+            self._mind_fence()
+
+    def _mind_fence(self) -> None:
+        closed = self._fence.closed(self._clock())
+        if closed == self._fenced:
+            return
+        self._fenced = closed
+        if closed:
+            LOG.warning("Nobody hears this host: what is placed elsewhere then ends here")
+        self._take(self._answer)
 
     @property
     def _hosted(self) -> int:
@@ -238,7 +280,9 @@ class Agent:
         return self._host
 
     def _take(self, answer: Assignments) -> None:
-        self._assigned = {assignment.uuid: assignment for assignment in answer.workloads}
+        self._answer = answer
+        workloads = [fencing.ended(one) for one in answer.workloads] if self._fenced else answer.workloads
+        self._assigned = {assignment.uuid: assignment for assignment in workloads}
         self._dead = answer.dead_volumes
         self._users = {}
         for uuid, assignment in self._assigned.items():
@@ -312,16 +356,20 @@ class Agent:
     async def _compare_all(self) -> None:
         if self._compared:
             await self._network.setup()  # somebody may have flushed the host's rules
+        else:
+            self._found = frozenset(await self._volumes.held())
         owners = {member.uuid: uuid for uuid, one in self._assigned.items() for member in one.members}
         holdings = await self._observer.everything(owners)
         self._spares.renew()
         for uuid in sorted(self._observer.workloads(holdings) - set(self._workers) - set(self._assigned)):
             LOG.info("Workload %s is not assigned to this host: removing what is left of it", uuid)
             self._employ(uuid, None)
+        held = by_workload(holdings)
         for uuid, assignment in self._assigned.items():
             if worker := self._workers.get(uuid):
                 volumes = frozenset(assignment.volumes)
-                worker.compare(self._observer.seen(uuid, holdings, volumes, self._shared(uuid, volumes)))
+                mine = held.get(uuid, NOTHING)
+                worker.compare(self._observer.seen(uuid, mine, volumes, self._shared(uuid, volumes)))
             else:
                 self._employ(uuid, assignment)
         self._compared = True
@@ -339,8 +387,9 @@ class Agent:
         if any(worker.assignment is None for worker in self._workers.values()):
             return
         dead = [volume for volume in self._dead if volume not in self._users]
-        for volume in sorted(self._table.attached - set(self._users) - set(dead)):
-            await self._try(DetachVolume(volume=volume))
+        for volume in sorted((self._table.attached | self._found) - set(self._users) - set(dead)):
+            if await self._try(DetachVolume(volume=volume)):
+                self._found -= {volume}
         deleted = [volume for volume in dead if await self._try(DeleteVolume(volume=volume))]
         if deleted:
             await self._link.volumes_deleted(self._hosted, deleted)

@@ -60,6 +60,9 @@ class Deliveries:
                 self._shelf.record(found, parts)
             except ControlUnavailable as error:
                 raise ImagePullFailed(f"The image {found.name} cannot be fetched now. {error}") from error
+            except OSError as error:
+                why = error.strerror or type(error).__name__
+                raise ImagePullFailed(f"The host cannot store the image {found.name} now: {why}.") from error
             finally:
                 self._loading.discard(name)
         await self._tidy(name)

@@ -140,7 +140,7 @@ class Effects:
 
     def _write(self, step: steps.WriteFiles) -> None:
         try:
-            self._files.write(step.workload, step.hostname, step.names)
+            self._files.write(step.workload, step.hostname, step.names, step.servers)
         except OSError as error:
             raise EngineError("The host could not write the files of the sandbox.") from error
 

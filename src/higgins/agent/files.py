@@ -40,8 +40,13 @@ class Files:
         self._servers = servers
         self._written: dict[str, dict[str, str]] = {}  # of each sandbox, what this process wrote
 
-    def write(self, workload: str, hostname: str, names: Mapping[str, tuple[str, ...]]) -> None:
-        """Write the set, or of one that this process wrote what is another by now. Raises OSError."""
+    def write(
+        self, workload: str, hostname: str, names: Mapping[str, tuple[str, ...]], servers: tuple[str, ...] = ()
+    ) -> None:
+        """Write the set, or of one that this process wrote what is another by now. Raises OSError.
+
+        The host's name servers are named where the sandbox has none of its own, its ``servers``.
+        """
         directory = self._root / workload
         before = self._written.pop(workload, {}) if self.there(workload) else {}
         if not before:
@@ -50,7 +55,7 @@ class Files:
                 private.chmod(0o700)
         texts = {
             "hosts": hosts(names),
-            "resolv.conf": resolv_conf(self._servers),
+            "resolv.conf": resolv_conf(servers or self._servers),
             "hostname": f"{hostname}\n" if hostname else "",
         }
         for name, text in texts.items():

@@ -363,7 +363,7 @@ def _exited(member: Member, current: Observed, known: Known, memory: MemberMemor
     if before.step == TaskState.REBOOTING or (ground.stale and before.state in ("running", "paused")):
         # It was stopped in order to be started again, or went down with its host or engine.
         return _start(member, known, counts=(known.restarts, memory.streak))
-    fresh = before.state != "exited" or before.finished_at != current.finished_at
+    fresh = not memory.stopped and (before.state != "exited" or before.finished_at != current.finished_at)
     if fresh and _by_signal(member, current, memory, ground):
         return Course(known=replace(known, step="", ended=True))
     if restarts.wanted(ground.policy, current.exit_code, known.restarts):

@@ -46,7 +46,7 @@ class MemberMemory(Struct, kw_only=True):
     """Of one container. ``limits`` as last applied (cores, bytes); ``streak`` restarts in a row.
 
     ``unbound``: the engine bound it to a sandbox that is no more, so that it can never start again. ``pulled``: for a
-    container that is not made yet.
+    container that is not made yet. ``stopped``: its end is not its own, and it may be wanted again already.
     """
 
     known: Known
@@ -55,6 +55,7 @@ class MemberMemory(Struct, kw_only=True):
     killed_at: datetime | None = None
     health: Health | None = None
     unbound: bool = False
+    stopped: bool = False
     pulled: PullImage | None = None
 
 
@@ -98,6 +99,7 @@ def succeeded(memory: Memory, step: Step, now: datetime) -> None:
         member.pulled = None
         member.limits = (step.container.cpu, step.container.memory)
         member.streak, member.killed_at, member.health, member.unbound = 0, None, None, False
+        member.stopped = False
     elif isinstance(step, UpdateLimits):
         member.limits = (step.cpu, step.memory)
     elif isinstance(step, StartContainer):
@@ -106,7 +108,7 @@ def succeeded(memory: Memory, step: Step, now: datetime) -> None:
         member.killed_at = now
         member.known = replace(member.known, order_done=max(step.order, member.known.order_done))
     elif isinstance(step, StopContainer) and not step.restarting:
-        member.killed_at = None
+        member.killed_at, member.stopped = None, True
 
 
 def _started(member: MemberMemory, step: StartContainer) -> None:
@@ -120,7 +122,7 @@ def _started(member: MemberMemory, step: StartContainer) -> None:
         step="",
     )
     member.streak = step.streak
-    member.killed_at = None
+    member.killed_at, member.stopped = None, False
 
 
 def failed(memory: Memory, step: Step, error: HigginsError, generation: int, now: datetime) -> None:

@@ -9,7 +9,7 @@ from higgins.agent.files import Files
 from higgins.agent.seen import Seen
 from higgins.agent.spares import Spares
 from higgins.networks.base import Network
-from higgins.runtimes.base import Holdings, Observed, Runtime
+from higgins.runtimes.base import Holdings, Observed, Runtime, Sandbox
 from higgins.volumes.base import Volumes
 
 
@@ -20,6 +20,23 @@ def naive(moment: datetime | None) -> datetime | None:
 
 def _container(one: Observed) -> Observed:
     return replace(one, started_at=naive(one.started_at), finished_at=naive(one.finished_at))
+
+
+NOTHING = Holdings((), ())
+
+
+def by_workload(holdings: Holdings) -> dict[str, Holdings]:
+    """What is held of each workload, in one pass: a comparison of everything must not take the square of it."""
+    sandboxes: dict[str, list[Sandbox]] = {}
+    containers: dict[str, list[Observed]] = {}
+    for sandbox in holdings.sandboxes:
+        sandboxes.setdefault(sandbox.uuid, []).append(sandbox)
+    for container in holdings.containers:
+        containers.setdefault(container.sandbox, []).append(container)
+    return {
+        uuid: Holdings(tuple(sandboxes.get(uuid, ())), tuple(containers.get(uuid, ())))
+        for uuid in {*sandboxes, *containers}
+    }
 
 
 class Table:

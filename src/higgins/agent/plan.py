@@ -79,7 +79,9 @@ def _basis(assignment: Assignment, seen: Seen, memory: Memory, stale: bool) -> S
     if new:
         staged.append((Stage.PREPARE, MakeSandbox(spec=_sandbox(assignment))))
     hostname = _hostname(assignment, None if stale else seen.sandbox)
-    files = WriteFiles(workload=assignment.uuid, hostname=hostname, names=_names(assignment, hostname))
+    servers = tuple(dict.fromkeys(server for port in assignment.ports for server in port.dns))
+    names = _names(assignment, hostname)
+    files = WriteFiles(workload=assignment.uuid, hostname=hostname, names=names, servers=servers)
     if not seen.files or memory.files != files:
         staged.append((Stage.PREPARE, files))
     for uuid, volume in sorted(assignment.volumes.items()):
@@ -113,7 +115,8 @@ def _hostname(assignment: Assignment, sandbox: Sandbox | None) -> str:
 
 def _names(assignment: Assignment, hostname: str) -> dict[str, tuple[str, ...]]:
     """Its own addresses carry its host name first."""
-    own = {port.address: (hostname,) for port in assignment.ports}
+    mine = [one for port in assignment.ports for one in (port.address, *(other.address for other in port.others))]
+    own = {address: (hostname,) for address in mine if address}
     names = {address: own.get(address, ()) + names for address, names in assignment.names.items()}
     return {address: tuple(dict.fromkeys(own_names)) for address, own_names in (own | names).items()}
 
@@ -180,15 +183,16 @@ def _lacks(waits: Waits | None) -> bool:
 
 
 def _refused(waits: Waits | None) -> str:
-    """Why what the workload lacks will not come."""
-    return waits.reason if waits is not None and waits.refused else ""
+    """Why what the workload cannot do without will not come."""
+    return waits.reason if waits is not None and waits.refused and waits.holds else ""
 
 
 def _waiting(known: Known, waits: Waits | None) -> Known:
-    """What is known of a container, with the reason why it is not made yet."""
-    if waits is None or waits.refused or not waits.holds or not waits.reason or known.reason:
+    """What is known of a container, with the reason why it is not made yet, or what it will not get."""
+    if waits is None or not waits.reason or known.reason:
         return known
-    return known if known.state in ("running", "paused") else replace(known, reason=waits.reason)
+    tells = not waits.holds if waits.refused else waits.holds and known.state not in ("running", "paused")
+    return replace(known, reason=waits.reason) if tells else known
 
 
 def _cut(

@@ -77,11 +77,15 @@ class MakeSandbox(Step, frozen=True, kw_only=True):
 
 
 class WriteFiles(Step, frozen=True, kw_only=True):
-    """The files that name a sandbox and its neighbours. ``names`` maps addresses to names."""
+    """The files that name a sandbox and its neighbours. ``names`` maps addresses to names.
+
+    ``servers`` are name servers; the host's if empty.
+    """
 
     workload: str
     hostname: str
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    servers: tuple[str, ...] = ()
 
 
 class AttachVolume(Step, frozen=True, kw_only=True):

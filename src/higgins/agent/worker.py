@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from higgins.agent import health, memory
 from higgins.agent.effects import Effects
 from higgins.agent.figures import Figures
-from higgins.agent.observe import Observer
+from higgins.agent.observe import NOTHING, Observer
 from higgins.agent.outbox import Outbox
 from higgins.agent.plan import plan
 from higgins.agent.probes import probe
@@ -22,7 +22,7 @@ from higgins.agent.steps import Step, WriteFiles
 from higgins.control.link import Assignment, Known, Observation
 from higgins.model.container import Healthcheck
 from higgins.model.errors import EngineUnavailable, HigginsError
-from higgins.runtimes.base import Holdings, Runtime
+from higgins.runtimes.base import Runtime
 
 LOG = logging.getLogger(__name__)
 
@@ -56,6 +56,11 @@ def _plain(assignment: Assignment | None) -> Assignment | None:
     if assignment is None:
         return None
     return replace(assignment, filters=(), members=tuple(replace(one, known=Known()) for one in assignment.members))
+
+
+def _asks(assignment: Assignment) -> tuple[Any, ...]:
+    """What, where it changes, ends what is being done: the owner wants something else, or its host is lost."""
+    return assignment.generation, tuple(one.goal for one in assignment.members)
 
 
 def _only_renamed(before: Assignment, after: Assignment) -> bool:
@@ -98,7 +103,7 @@ class Worker:
             self._volumes = frozenset(assignment.volumes)
         if before == assignment or (before := _plain(before)) == (assignment := _plain(assignment)):
             return
-        if before is None or assignment is None or before.generation != assignment.generation:
+        if before is None or assignment is None or _asks(before) != _asks(assignment):
             self._changed.set()
         if before is None or assignment is None or not _only_renamed(before, assignment):
             self._stale = True
@@ -230,7 +235,7 @@ class Worker:
         self._stale = False  # but by what happens from now on
         unmade, self._unmade = self._unmade, False
         if unmade and assignment is not None and not assignment.deleting:
-            return self._bench.observer.seen(self.workload, Holdings((), ()), self._volumes, shared)
+            return self._bench.observer.seen(self.workload, NOTHING, self._volumes, shared)
         return await self._bench.observer.look(self.workload, self._volumes, shared)
 
     # telling

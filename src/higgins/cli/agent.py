@@ -17,8 +17,8 @@ from higgins.agent.serve import open_server
 from higgins.agent.streams import LocalStreams
 from higgins.cli import machine
 from higgins.cli.engine import NoEngine, introduce, open_engine
+from higgins.cli.host_drivers import open_network, open_volumes
 from higgins.cli.processes import log_to_stderr, told_to_end
-from higgins.cli.storage import open_volumes
 from higgins.control.background import background
 from higgins.model.addresses import BadAddress, split_address
 from higgins.model.errors import EngineError
@@ -103,13 +103,14 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
         agent = Agent(
             link,
             runtime,
-            machine.local_network(conf, data, tunnels),
+            open_network(conf, data, tunnels),
             held.volumes,
             data=data,
             report=machine.report(conf, engine, offered, held.connector, tunnels),
             classes=offered,
             spares=conf.spare_sandboxes,
             image_cache=conf.image_cache * 2**30,
+            fences=True,
         )
         await stack.enter_async_context(background(lambda: mine.run(link.renew)))
         ended = asyncio.create_task(told_to_end().wait())

@@ -16,7 +16,7 @@ from higgins.cli import credentials
 from higgins.cli.authentication import NoKeystone, keep_images, keep_limits, open_auth
 from higgins.cli.options import database_url, settings_of
 from higgins.cli.processes import log_to_stderr, settled, told_to_end
-from higgins.cli.storage import keep_volumes
+from higgins.cli.services import keep_ports, keep_shares, keep_volumes
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import Cloud, WrongSecret
@@ -48,6 +48,8 @@ async def _api(conf: cfg.ConfigOpts) -> None:
         cloud = await open_cloud(stack, conf)
         await serve_agents(stack, conf, cloud)
         await stack.enter_async_context(keep_volumes(conf, cloud))
+        await stack.enter_async_context(keep_ports(conf, cloud))
+        await stack.enter_async_context(keep_shares(conf, cloud))
         endpoint = await serve_tenants(stack, conf, cloud)
         credentials.tell_endpoint(data, endpoint)
         await stack.enter_async_context(background(lambda: housekeeping.run(cloud)))

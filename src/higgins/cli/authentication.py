@@ -23,7 +23,8 @@ class NoKeystone(Exception):
     """Keystone is asked for, and something that it needs is missing; the sentence is for the operator."""
 
 
-def _missing(error: ModuleNotFoundError) -> NoKeystone:
+def missing(error: ModuleNotFoundError) -> NoKeystone:
+    """What to say of a package that OpenStack's services need."""
     return NoKeystone(f"the Python package of {error.name} is missing: install higgins[openstack]")
 
 
@@ -35,8 +36,8 @@ def open_auth(conf: cfg.ConfigOpts, data: Path) -> Iterator[Auth]:
         return
     try:
         from higgins.api.auth_keystone import open_keystone  # only who has Keystone has its libraries
-    except ModuleNotFoundError as missing:
-        raise _missing(missing) from missing
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
     try:
         auth = open_keystone(conf)
     except ValueError as error:
@@ -59,8 +60,8 @@ async def keep_images(conf: cfg.ConfigOpts, cloud: Cloud, data: Path) -> AsyncIt
         raise NoKeystone("[glance] enabled needs [DEFAULT] auth = keystone: images are found with a caller's token")
     try:
         from higgins.images.openstack import open_images
-    except ModuleNotFoundError as missing:
-        raise _missing(missing) from missing
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
     bounds = structs.replace(BOUNDS, unpacked=conf.glance.maximum_size * _GIB)
     async with open_images(conf) as service:
         depot = Depot(service, Shelf(data / "glance", limit=conf.image_cache * _GIB, bounds=bounds))
@@ -80,8 +81,8 @@ def keep_limits(conf: cfg.ConfigOpts, cloud: Cloud) -> Iterator[None]:
         return
     try:
         from higgins.openstack.limits import open_limits
-    except ModuleNotFoundError as missing:
-        raise _missing(missing) from missing
+    except ModuleNotFoundError as error:
+        raise missing(error) from error
     cloud.limits = limits = open_limits(conf, RESOURCES)
     try:
         yield

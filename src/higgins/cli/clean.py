@@ -7,9 +7,8 @@ from pathlib import Path
 from oslo_config import cfg
 
 from higgins.cli.engine import NoEngine, open_engine
-from higgins.cli.storage import open_volumes
+from higgins.cli.host_drivers import open_network, open_volumes
 from higgins.model.errors import EngineError
-from higgins.networks.cni import open_cni
 from higgins.runtimes.base import Runtime
 
 
@@ -29,7 +28,7 @@ async def _clean(conf: cfg.ConfigOpts) -> None:
     finally:
         await runtime.close()
     data = Path(conf.data).resolve()
-    await open_cni(data / "network", table=conf.network.table).teardown()
+    await open_network(conf, data).teardown()
     volumes = open_volumes(conf, data).volumes
     for uuid in sorted({*await volumes.attached(), *await volumes.held()}):
         await volumes.detach(uuid)

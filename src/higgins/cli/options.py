@@ -94,6 +94,15 @@ CINDER: list[cfg.Opt] = [
     ),
 ]
 
+PLACEMENT: list[cfg.Opt] = [
+    cfg.BoolOpt(
+        "enabled", default=False, help="Whether hosts are shared with Nova: what is held of them is told to Placement."
+    ),
+    cfg.IntOpt("step_cpu", default=4, min=1, help="Cores by which what is held of a host grows and shrinks."),
+    cfg.IntOpt("step_memory", default=4096, min=1, help="MiB by which it does."),
+    cfg.IntOpt("step_disk", default=40, min=1, help="GiB by which it does."),
+]
+
 DATABASE: list[cfg.Opt] = [
     cfg.StrOpt("connection", default="", secret=True, help="SQLAlchemy URL; a SQLite file in data if empty."),
 ]
@@ -155,6 +164,12 @@ CONTAINERS: list[cfg.Opt] = [
         help="What is placed elsewhere once its host is lost: containers with auto_heal, those with a restart policy "
         "too, or nothing.",
     ),
+    cfg.FloatOpt(
+        "fence_time",
+        default=_SETTINGS.fence_time,
+        min=0,
+        help="Seconds that a host which nobody hears gets to end what is then placed elsewhere.",
+    ),
     cfg.FloatOpt("stuck_after", default=_SETTINGS.stuck_after, help="Seconds after which higgins status tells of it."),
     cfg.FloatOpt("execute_timeout", default=_SETTINGS.execute_timeout, help="Seconds an exec may take."),
     cfg.FloatOpt("console_ttl", default=_SETTINGS.console_ttl, help="Seconds within which a terminal's URL is used."),
@@ -168,6 +183,12 @@ GLANCE: list[cfg.Opt] = [
 ]
 
 NETWORK: list[cfg.Opt] = [
+    cfg.StrOpt(
+        "driver",
+        default="cni",
+        choices=["cni", "neutron"],
+        help="Whose networks are: Higgins' own (cni), or Neutron's. The same on the control plane and on all hosts.",
+    ),
     cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),
     cfg.IntOpt("mtu", default=_SETTINGS.network_mtu, min=576, help="MTU of containers' interfaces."),
@@ -214,15 +235,30 @@ RUNTIMES: list[cfg.Opt] = [
     cfg.ListOpt("hypervisor_only_projects", default=[], help="Projects whose containers must run in one of these."),
 ]
 
+NEUTRON: list[cfg.Opt] = [
+    cfg.StrOpt("device_owner", default="compute:higgins", help="What ports that Higgins makes are marked with."),
+    cfg.FloatOpt(
+        "check_every",
+        default=60.0,
+        min=1,
+        help="Seconds between two looks whether a container's port is still there and what it was.",
+    ),
+    cfg.StrOpt("integration_bridge", default="br-int", help="The bridge of this host that ports are plugged into."),
+    cfg.StrOpt("ovsdb", default="", help="Where this host's Open vSwitch database listens, if not at its usual place."),
+    cfg.FloatOpt("ready_timeout", default=20.0, min=1, help="Seconds that the switch may take to wire a port."),
+]
+
 GROUPS: dict[str, list[cfg.Opt]] = {
     "DEFAULT": DEFAULT,
     "cinder": CINDER,
     "database": DATABASE,
+    "placement": PLACEMENT,
     "policy": POLICY,
     "quota": QUOTA_DRIVER + QUOTA,
     "containers": CONTAINERS,
     "glance": GLANCE,
     "network": NETWORK,
+    "neutron": NEUTRON,
     "runtimes": RUNTIMES,
 }
 
@@ -254,8 +290,14 @@ def settings_of(conf: cfg.ConfigOpts) -> Settings:
         hypervisor_only=conf.runtimes.hypervisor_only,
         hypervisor_only_projects=tuple(conf.runtimes.hypervisor_only_projects),
         tenant_isolation=tuple(conf.containers.tenant_isolation),
+        placement_steps=_steps(conf),
         **{one.name: conf.containers[one.name] for one in CONTAINERS if one.name != "tenant_isolation"},
     )
+
+
+def _steps(conf: cfg.ConfigOpts) -> tuple[int, int, int] | None:
+    steps = conf.placement
+    return (steps.step_cpu, steps.step_memory, steps.step_disk) if steps.enabled else None
 
 
 def database_url(conf: cfg.ConfigOpts) -> str:

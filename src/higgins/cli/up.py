@@ -15,8 +15,9 @@ from higgins.cli import credentials, machine
 from higgins.cli.api import open_cloud, serve_agents, serve_tenants
 from higgins.cli.authentication import NoKeystone
 from higgins.cli.engine import NoEngine, introduce, open_engine
+from higgins.cli.host_drivers import open_network, open_volumes
 from higgins.cli.processes import log_to_stderr, settled, told_to_end
-from higgins.cli.storage import keep_volumes, open_volumes
+from higgins.cli.services import keep_ports, keep_shares, keep_volumes
 from higgins.control import housekeeping
 from higgins.control.background import background
 from higgins.control.cloud import WrongSecret
@@ -25,6 +26,9 @@ from higgins.model.addresses import BadAddress
 from higgins.model.errors import EngineError
 
 LOG = logging.getLogger(__name__)
+
+#: Seconds that the API waits at most for the host to join.
+_JOINING = 5.0
 
 
 def run(conf: cfg.ConfigOpts) -> int:
@@ -49,7 +53,7 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         LOG.info(sentence)
         offered = await classes.working(runtime, conf.runtimes.classes)
         tunnels = machine.tunnel_address(conf)
-        network = machine.local_network(conf, data, tunnels)
+        network = open_network(conf, data, tunnels)
         held = open_volumes(conf, data)
         agent = Agent(
             LocalLink(cloud),
@@ -67,10 +71,16 @@ async def _up(conf: cfg.ConfigOpts) -> None:
         if conf.agent_listen:
             await serve_agents(stack, conf, cloud)
         await stack.enter_async_context(keep_volumes(conf, cloud))
+        await stack.enter_async_context(keep_ports(conf, cloud))
+        await stack.enter_async_context(keep_shares(conf, cloud))
+        work = asyncio.create_task(agent.run())
+        # A create that comes first of all is to find the host. One that cannot join now does not hold up the API.
+        joined = asyncio.create_task(agent.joined.wait())
+        await asyncio.wait({joined, work}, timeout=_JOINING, return_when=asyncio.FIRST_COMPLETED)
+        joined.cancel()
         endpoint = await serve_tenants(stack, conf, cloud, (agent.figures.registry,))
         credentials.tell_endpoint(data, endpoint)
         stop = told_to_end()
-        work = asyncio.create_task(agent.run())
         # One that failed for once, say on a full disk, begins again: containers and the API are not ended for it.
         await stack.enter_async_context(background(lambda: housekeeping.run(cloud)))
         settled()

@@ -1,4 +1,4 @@
-"""What a host shall hold, put together from the rows: four queries, however much the host holds."""
+"""What a host shall hold, put together from the rows: a few queries, however much the host holds."""
 
 import ipaddress
 from collections import defaultdict
@@ -10,13 +10,13 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, images
+from higgins.control import attachments, cloud_ports, fencing, images
 from higgins.control.cloud import Cloud
 from higgins.control.filtering import Groups, groups_of, port_filter
 from higgins.control.link import Assignment, Assignments, Known, Member, Order, Waits
 from higgins.control.placement.cores import share
-from higgins.control.rows import known_decoder, known_of, spec_decoder
-from higgins.model.container import ContainerSpec, Goal, RestartPolicy
+from higgins.control.rows import CapsuleSpec, known_decoder, known_of, spec_decoder
+from higgins.model.container import ContainerSpec, Goal
 from higgins.model.errors import NotFound
 from higgins.model.resources import HostInfo
 from higgins.networks.base import Neighbour, PortWire
@@ -25,14 +25,6 @@ from higgins.store.schema import attachment, container, core, host, network, por
 from higgins.volumes.base import VolumeWire
 
 _order = msgspec.json.Decoder(Order)
-
-
-class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a capsule's row keeps besides its members."""
-
-    labels: dict[str, str] = msgspec.field(default_factory=dict)
-    annotations: dict[str, str] = msgspec.field(default_factory=dict)
-    restart_policy: RestartPolicy = RestartPolicy("always")
 
 
 _capsule = msgspec.json.Decoder(CapsuleSpec)
@@ -63,7 +55,8 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Ass
             .order_by(port.c.workload_id, port.c.position)
         ).all()
     )
-    volumes, lacking = _volumes(conn, cloud, members)
+    cloud_rows = cloud_ports.of_host(conn, mine)
+    volumes, lacking, data = _volumes(conn, cloud, members)
     names = _names(conn, host_id)
     groups = groups_of(conn, workloads, members, ports, overlay=cloud.settings.overlay)
     auths = _auths(conn, cloud, members)
@@ -77,8 +70,10 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Ass
                 row,
                 members.get(row.id, []),
                 ports.get(row.id, []),
+                cloud_rows.get(row.id, []),
                 volumes=volumes,
                 lacking=lacking,
+                data=data,
                 names=names,
                 groups=groups,
                 auths=auths,
@@ -91,6 +86,7 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Ass
             conn.execute(sa.select(volume.c.uuid).where(volume.c.host_id == host_id, volume.c.deleting)).scalars()
         ),
         neighbours=_neighbours(conn, host_id) if cloud.settings.overlay else (),
+        lease=fencing.lease(cloud.settings),
     )
 
 
@@ -103,8 +99,8 @@ def _grouped(rows: Any) -> dict[int, list[Row[Any]]]:
 
 def _volumes(
     conn: Connection, cloud: Cloud, members: dict[int, list[Row[Any]]]
-) -> tuple[dict[str, VolumeWire], dict[str, Waits]]:
-    """The volumes of these members, and those that Cinder has not attached yet.
+) -> tuple[dict[str, VolumeWire], dict[str, Waits], frozenset[str]]:
+    """The volumes of these members, those that Cinder has not attached yet, and those whose data lies on the host.
 
     A file's content is there only for one that its host has not made yet.
     """
@@ -118,14 +114,15 @@ def _volumes(
         if known_of(row).incarnation < row.incarnation:
             unmade |= used
     if not wanted:
-        return {}, {}
+        return {}, {}, frozenset()
     local = (volume.c.uuid.in_(wanted), volume.c.driver == "local")
-    plain = conn.execute(sa.select(volume.c.uuid, volume.c.size).where(*local)).all()
+    columns = (volume.c.uuid, volume.c.size, volume.c.content.is_(None).label("data"))
+    plain = conn.execute(sa.select(*columns).where(*local)).all()
     attached, lacking = _attached(conn, cloud, wanted) if len(plain) < len(wanted) else ({}, {})
     files = sa.select(volume.c.uuid, volume.c.content).where(volume.c.uuid.in_(unmade), volume.c.content.is_not(None))
     contents = {row.uuid: cloud.secrets.decrypt(row.content.encode()).decode() for row in conn.execute(files)}
     there = {row.uuid: VolumeWire(uuid=row.uuid, size=row.size, content=contents.get(row.uuid)) for row in plain}
-    return there | attached, lacking
+    return there | attached, lacking, frozenset(row.uuid for row in plain if row.data)
 
 
 def _attached(conn: Connection, cloud: Cloud, wanted: set[str]) -> tuple[dict[str, VolumeWire], dict[str, Waits]]:
@@ -255,9 +252,11 @@ def _assignment(
     row: Row[Any],
     members: list[Row[Any]],
     ports: list[Row[Any]],
+    cloud_rows: list[Row[Any]],
     *,
     volumes: dict[str, VolumeWire],
     lacking: dict[str, Waits],
+    data: frozenset[str],
     names: dict[int, dict[str, tuple[str, ...]]],
     groups: Groups,
     auths: dict[str, RegistryAuth],
@@ -279,17 +278,36 @@ def _assignment(
         members=made,
         restart_policy=_capsule.decode(row.spec).restart_policy if row.kind == "capsule" else None,
         # In order: the first network that it has leads out.
-        ports=tuple(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
+        ports=(
+            *(_wire(cloud, one, default_route=one is ports[0]) for one in ports),
+            *cloud_ports.wires(cloud_rows),
+        ),
         filters=tuple(port_filter(one, specs, groups) for one in ports),
         volumes=used,
         names={address: who for one in ports for address, who in names[one.network_id].items()},
-        waits=_waits([lacking[mount.volume] for spec in specs for mount in spec.mounts if mount.volume in lacking]),
+        waits=_waits(
+            [
+                *cloud_ports.waits(cloud_rows),
+                *(lacking[mount.volume] for spec in specs for mount in spec.mounts if mount.volume in lacking),
+            ]
+        ),
+        leaves=_leaves(cloud, row, specs, used, data),
     )
 
 
+def _leaves(
+    cloud: Cloud, row: Row[Any], specs: list[ContainerSpec], used: dict[str, VolumeWire], data: frozenset[str]
+) -> bool:
+    """Whether it is placed elsewhere once its host is lost. A volume of Cinder stays with a host that is silent."""
+    if row.deleting or row.next_host_id is not None or any(one.driver == "cinder" for one in used.values()):
+        return False
+    local = next((uuid for uuid in used if uuid in data), None)
+    return fencing.unfit(row, specs, local=local, policy=cloud.settings.evacuate) is None
+
+
 def _waits(lacking: list[Waits]) -> Waits | None:
-    """All that a workload waits for, as one: what was refused goes before what may come."""
-    return max(lacking, key=lambda one: (one.refused, bool(one.reason)), default=None)
+    """All that a workload waits for, as one: what was refused goes before what may come, and what holds it up."""
+    return max(lacking, key=lambda one: (one.refused, one.holds, bool(one.reason)), default=None)
 
 
 def _moving(member: Member) -> Member:

@@ -9,8 +9,17 @@ from msgspec import Struct, field, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, containers, images, mounts, quotas, recording, wiring
-from higgins.control.assignments import CapsuleSpec
+from higgins.control import (
+    attachments,
+    cloud_networks,
+    cloud_ports,
+    containers,
+    images,
+    mounts,
+    quotas,
+    recording,
+    wiring,
+)
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     generated_name,
@@ -27,7 +36,7 @@ from higgins.control.lookup import held, page, workload_row
 from higgins.control.placement.choosing import place
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
-from higgins.control.rows import container_of, to_json
+from higgins.control.rows import CapsuleSpec, container_of, to_json
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy, Status, TaskState
 from higgins.model.errors import Conflict, Invalid
 from higgins.model.resources import Capsule, Container
@@ -65,6 +74,15 @@ async def create(
     """Make a capsule; errors as for a container."""
     if not draft.containers:
         raise Invalid("spec.containers: a capsule has at least one container.")
+
+    members = (*draft.init_containers, *draft.containers)
+    asks = await cloud_networks.look(
+        cloud,
+        actor,
+        (),
+        groups=tuple(dict.fromkeys(group for one in members for group in one.security_groups)),
+        exposed=tuple(dict.fromkeys(port for one in members for port in one.exposed_ports)),
+    )
 
     def work(conn: Connection) -> Capsule:
         if idempotency_key is not None:
@@ -115,7 +133,10 @@ async def create(
         mounts.insert(conn, cloud, rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
             mounts.place(conn, cloud, used, chosen.id)
-        addresses = insert_ports(conn, nets, workload_id) if chosen is not None else {}
+        addresses: dict[str, Any] = {}
+        if chosen is not None:
+            addresses = insert_ports(conn, nets, workload_id)
+            cloud_ports.insert(conn, cloud, asks, workload_id=workload_id, device=uuid, project_id=actor.project_id)
         for position, (role, spec) in enumerate(specs):
             member = str(uuids.uuid4())
             row = member_row(

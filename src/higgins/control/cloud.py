@@ -15,6 +15,7 @@ from higgins.control.terminals import OpenTerminals
 from higgins.model.block_storage import BlockStorage
 from higgins.model.errors import HigginsError, HostUnavailable
 from higgins.model.limits import Limits
+from higgins.model.networking import Networking
 from higgins.store.database import Store
 
 if TYPE_CHECKING:
@@ -62,10 +63,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     tenant_isolation: tuple[str, ...] = ()  # projects that share their hosts with no other; ("all",) all of them
     placement_age: float = 0.0
     evacuate: str = "auto_heal"  # never | auto_heal | restart_policy
+    fence_time: float = 20
     stuck_after: float = 300
     hypervisor_classes: tuple[str, ...] = ()
     hypervisor_only: bool = False
     hypervisor_only_projects: tuple[str, ...] = ()
+    placement_steps: tuple[int, int, int] | None = None  # cores, MiB, GiB; None: hosts are Higgins' own
     image_driver: str = "docker"  # of containers that name none
 
 
@@ -108,6 +111,8 @@ class Cloud:
         self.storage: BlockStorage | None = None
         #: Who keeps the limits of projects, where the database does not.
         self.limits: Limits | None = None
+        #: The cloud's own network service, where networks are not Higgins'.
+        self.networking: Networking | None = None
         #: Where images of the cloud's image service are, if it has one.
         self.depot: Depot | None = None
 

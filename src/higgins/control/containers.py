@@ -12,7 +12,17 @@ from msgspec import structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, delivery, mounts, quotas, recording, security_groups, wiring
+from higgins.control import (
+    attachments,
+    cloud_networks,
+    cloud_ports,
+    delivery,
+    mounts,
+    quotas,
+    recording,
+    security_groups,
+    wiring,
+)
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
@@ -21,17 +31,17 @@ from higgins.control.creating import (
     insert_ports,
 )
 from higgins.control.link import Order
-from higgins.control.lookup import SORT_KEYS, container_row, filter_conditions, page
+from higgins.control.lookup import SORT_KEYS, container_row, filter_conditions, is_uuid, page
 from higgins.control.placement.choosing import place
-from higgins.control.placement.claims import give_cores, release, take_cores
+from higgins.control.placement.claims import give_cores, held, need_room, release, take_cores
 from higgins.control.placement.filters import SLACK
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
+from higgins.control.requests import NetRequest, PortAsk
 from higgins.control.rows import COLUMNS, addresses_of, container_of, known_of, plain_of, spec_decoder, to_json
 from higgins.control.together import create
-from higgins.control.wiring import NetRequest
 from higgins.model.container import ALLOWED, MOST_GROUPS, ContainerSpec, Goal, Status, TaskState
-from higgins.model.errors import Conflict, Invalid, InvalidState, NotFound
+from higgins.model.errors import Conflict, Forbidden, Invalid, InvalidState, NotFound
 from higgins.model.resources import Container
 from higgins.store.database import touch_host
 from higgins.store.schema import action, container, host, workload
@@ -144,8 +154,12 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
     mounts.place(conn, cloud, mounted, chosen.id)
     owner = Actor(user_id=row.user_id, project_id=row.project_id)
     kept = conn.execute(sa.select(workload.c.spec).where(workload.c.id == row.workload_id)).scalar_one()
-    nets = wiring.resolve(conn, cloud, owner, wiring.wanted_decoder.decode(kept).nets)
+    wanted = wiring.wanted_decoder.decode(kept)
+    nets = wiring.resolve(conn, cloud, owner, wanted.nets)
     addresses = insert_ports(conn, nets, row.workload_id)
+    cloud_ports.insert(
+        conn, cloud, wanted.ports, workload_id=row.workload_id, device=row.workload_uuid, project_id=row.project_id
+    )
     wiring.tell_neighbours(conn, cloud, row.workload_id)
     touch_host(conn, chosen.id)
     return {"host": chosen.name, "addresses": to_json(addresses), "status": Status.CREATING}
@@ -172,13 +186,14 @@ async def start(cloud: Cloud, actor: Actor, ident: str) -> None:
         if row.status != Status.CREATED:
             # An order, since a container that ended is not started for the goal alone: its restart policy may forbid.
             values["orders"] = to_json(Order(seq=_seq(row), verb="restart", timeout=0))
+        cloud_ports.want_again(conn, cloud, row.workload_id, states=("refused",))
         if row.host_id is None:
             values |= _place_again(conn, cloud, row)
         elif known_of(row).state == "gone":
             values["incarnation"] = row.incarnation + 1
         changed(conn, cloud, actor, row, "start", values)
 
-    await cloud.store.write(work)
+    await quotas.write(cloud, work)
 
 
 async def stop(cloud: Cloud, actor: Actor, ident: str, *, timeout: float = 10) -> None:
@@ -288,11 +303,12 @@ async def _simple(cloud: Cloud, actor: Actor, ident: str, verb: str, values: Any
     def work(conn: Connection) -> None:
         row = _target(conn, actor, ident, verb)
         new = values(row)
+        cloud_ports.want_again(conn, cloud, row.workload_id, states=("refused",))
         if row.host_id is None:
             new |= _place_again(conn, cloud, row)
         changed(conn, cloud, actor, row, verb, new)
 
-    await cloud.store.write(work)
+    await quotas.write(cloud, work)
 
 
 async def delete(
@@ -364,6 +380,7 @@ def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:
         if host_id is not None:
             let_go(conn, row, host_id)
     mounts.drop(conn, cloud, workload_id)
+    cloud_ports.abandon(conn, cloud, workload_id)
     wiring.tell_neighbours(conn, cloud, workload_id)
     conn.execute(sa.delete(ports_table).where(ports_table.c.workload_id == workload_id))
     for member in members:
@@ -448,10 +465,12 @@ def _resize(conn: Connection, cloud: Cloud, row: Row[Any], old: ContainerSpec, n
             sa.or_(
                 sa.literal(memory) <= 0, t.memory_used + memory <= t.memory * cloud.settings.memory_allocation_ratio
             ),
+            *held(cloud.settings, cpu=cpu, memory=memory, disk=0),
         )
         .values(cpu_used=t.cpu_used + cpu, memory_used=t.memory_used + memory)
     )
     if fits.rowcount == 0:
+        need_room(conn, cloud.settings, cloud.now(), row.host_id, cpu=cpu, memory=memory, disk=0)
         raise Conflict("The container's host has too little CPU or memory left for that.")
 
 
@@ -479,11 +498,15 @@ def _call(conn: Connection, row: Row[Any], name: str) -> None:
 
 async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest) -> None:
     """Give it a port on one more network."""
+    asks = await cloud_networks.look(cloud, actor, (net,))
 
     def work(conn: Connection) -> None:
         row = _target(conn, actor, ident, "network_attach")
         if row.host_id is None:
             raise InvalidState(row.uuid, "network_attach", row.status)
+        if asks:
+            _attach_cloud_port(conn, cloud, actor, row, asks[0])
+            return
         if net.v6_fixed_ip is not None:
             raise Invalid("fixed_ip: the local networks have IPv4 subnets only.")
         owner = Actor(user_id=actor.user_id, project_id=row.project_id)
@@ -499,13 +522,33 @@ async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest
     await cloud.store.write(work)
 
 
+def _attach_cloud_port(conn: Connection, cloud: Cloud, actor: Actor, row: Row[Any], asked: PortAsk) -> None:
+    cloud_ports.forget_refused(conn, cloud, row.workload_id)
+    there = cloud_ports.of_workload(conn, row.workload_id)
+    if row.project_id != actor.project_id:
+        raise Forbidden("Networks are attached to the containers of one's own project.")
+    if asked.port is None and any(one.network == asked.network for one in there):
+        raise Conflict(f"Container {row.uuid} is on network {asked.network_name} already.")
+    cloud_ports.insert(
+        conn, cloud, (asked,), workload_id=row.workload_id, device=row.workload_uuid, project_id=row.project_id,
+        late=True,
+    )  # fmt: skip
+    changed(conn, cloud, actor, row, "network_attach", {"task_state": TaskState.NETWORK_ATTACHING})
+
+
 async def network_detach(
     cloud: Cloud, actor: Actor, ident: str, *, network: str | None = None, port: str | None = None
 ) -> None:
     """Take it off a network, named by the network or by the port."""
+    service, wanted = cloud.networking, network
+    if service is not None and network is not None and not is_uuid(network):
+        wanted = (await cloud_networks.find_network(service, actor, network)).id
 
     def work(conn: Connection) -> None:
         row = _target(conn, actor, ident, "network_detach")
+        if service is not None:
+            _detach_cloud_ports(conn, cloud, actor, row, wanted, port)
+            return
         ports = wiring.ports_of(conn, row.workload_id)
         gone = [one for one in ports if port == one.uuid or network in (one.network_uuid, one.network_name)]
         if not gone:
@@ -521,6 +564,22 @@ async def network_detach(
     await cloud.store.write(work)
 
 
+def _detach_cloud_ports(
+    conn: Connection, cloud: Cloud, actor: Actor, row: Row[Any], network: str | None, port: str | None
+) -> None:
+    there = cloud_ports.of_workload(conn, row.workload_id)
+    gone = [one for one in there if (port == one.port if port else network == one.network)]
+    if not gone:
+        raise NotFound("port" if port else "network", port or network or "")
+    if len(gone) == len(there):
+        raise Invalid("network: a container keeps at least one network.")
+    cloud_ports.detach(conn, cloud, gone)
+    if there[0] in gone:  # it led out, and the next one does so now
+        cloud_ports.plug_anew(conn, next(one for one in there if one not in gone))
+    shown = to_json(cloud_ports.addresses(cloud_ports.of_workload(conn, row.workload_id)))
+    changed(conn, cloud, actor, row, "network_detach", {"addresses": shown, "task_state": TaskState.NETWORK_DETACHING})
+
+
 def _addresses_changed(conn: Connection, cloud: Cloud, actor: Actor, row: Row[Any], verb: str, task: TaskState) -> None:
     addresses = addresses_of(wiring.ports_of(conn, row.workload_id))
     changed(conn, cloud, actor, row, verb, {"addresses": to_json(addresses), "task_state": task})
@@ -531,6 +590,8 @@ async def network_list(cloud: Cloud, actor: Actor, ident: str) -> list[dict[str,
 
     def work(conn: Connection) -> list[dict[str, Any]]:
         row = container_row(conn, actor, ident)
+        if cloud.networking is not None:
+            return cloud_ports.listed(cloud_ports.of_workload(conn, row.workload_id))
         return [
             {
                 "net_id": one.network_uuid,
@@ -545,9 +606,10 @@ async def network_list(cloud: Cloud, actor: Actor, ident: str) -> list[dict[str,
 
 async def add_security_group(cloud: Cloud, actor: Actor, ident: str, name: str) -> None:
     """Have one more group's rules let traffic in to it. One that was in no other is in ``default`` still."""
+    known = await cloud_networks.groups(cloud, actor, name)
 
     def work(conn: Connection) -> None:
-        row, spec, mine, group = _group(conn, cloud, actor, ident, "add_security_group", name)
+        row, spec, mine, group = _group(conn, cloud, actor, ident, "add_security_group", name, known)
         if group in mine:
             raise Invalid(f"name: security group {name} has been added to the container already.")
         if len(mine) == MOST_GROUPS:
@@ -559,9 +621,10 @@ async def add_security_group(cloud: Cloud, actor: Actor, ident: str, name: str) 
 
 async def remove_security_group(cloud: Cloud, actor: Actor, ident: str, name: str) -> None:
     """Have a group's rules not count for it any more."""
+    known = await cloud_networks.groups(cloud, actor, name)
 
     def work(conn: Connection) -> None:
-        row, spec, mine, group = _group(conn, cloud, actor, ident, "remove_security_group", name)
+        row, spec, mine, group = _group(conn, cloud, actor, ident, "remove_security_group", name, known)
         if group not in mine:
             raise Invalid(f"name: security group {name} was not added to the container.")
         if len(mine) == 1:
@@ -573,10 +636,17 @@ async def remove_security_group(cloud: Cloud, actor: Actor, ident: str, name: st
 
 
 def _group(
-    conn: Connection, cloud: Cloud, actor: Actor, ident: str, verb: str, name: str
+    conn: Connection, cloud: Cloud, actor: Actor, ident: str, verb: str, name: str, known: tuple[str, str] | None
 ) -> tuple[Row[Any], ContainerSpec, tuple[str, ...], str]:
-    """The container, its spec, the groups that it is in, and the one that is named."""
+    """The container, its spec, the groups that it is in, and the one that is named.
+
+    ``known`` are the ids of that one and of the default one where groups are the network service's.
+    """
     row = _target(conn, actor, ident, verb)
+    if known is not None:
+        group, default = known
+        spec = spec_decoder.decode(row.spec)
+        return row, spec, cloud_ports.groups_of(conn, row.workload_id) or (default,), group
     quotas.hold_names(conn, row.project_id)  # the group stays, and its rules
     spec = spec_decoder.decode(row.spec)
     mine = security_groups.resolve(conn, cloud, row.project_id, spec.security_groups or (security_groups.DEFAULT,))
@@ -595,6 +665,8 @@ def _regroup(
     task: TaskState,
 ) -> None:
     new = structs.replace(spec, security_groups=groups)
+    if cloud.networking is not None:
+        cloud_ports.regroup(conn, cloud, row.workload_id, groups)
     changed(conn, cloud, actor, row, verb, {"spec": to_json(new), "task_state": task})
     wiring.tell_neighbours(conn, cloud, row.workload_id)  # their rules may be about the group
 

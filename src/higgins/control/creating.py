@@ -9,14 +9,24 @@ import sqlalchemy as sa
 from msgspec import Struct, structs
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, images, mounts, quotas, recording, security_groups, wiring
+from higgins.control import (
+    attachments,
+    cloud_networks,
+    cloud_ports,
+    images,
+    mounts,
+    quotas,
+    recording,
+    security_groups,
+    wiring,
+)
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.placement.choosing import Chosen, choose, place
 from higgins.control.placement.claims import take_cores
 from higgins.control.placement.filters import Question
 from higgins.control.placement.needs import Need, need_of
+from higgins.control.requests import NetRequest
 from higgins.control.rows import addresses_of, container_of, to_json
-from higgins.control.wiring import NetRequest
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from higgins.model.resources import Container
@@ -56,6 +66,9 @@ async def create(
     (an idempotency key that was used with another body). Where no host fits, the container is there in Error.
     """
 
+    spec = draft.spec
+    asks = await cloud_networks.look(cloud, actor, draft.nets, groups=spec.security_groups, exposed=spec.exposed_ports)
+
     def work(conn: Connection) -> Container:
         if idempotency_key is not None:
             before = repeated(conn, actor, idempotency_key, body_hash)
@@ -89,12 +102,15 @@ async def create(
         need = structs.replace(need, disk=spec.disk)  # volumes keep their part of the host when the container goes
         workload_id = insert_workload(
             conn, cloud, actor, uuid=uuid, kind="container", name=name, need=need, host=chosen, reason=reason,
-            spec=to_json(wiring.Wanted(draft.nets)),
+            spec=to_json(wiring.Wanted(draft.nets, asks)),
         )  # fmt: skip
         mounts.insert(conn, cloud, resolved.rows, workload_id, chosen.id if chosen else None)
         if chosen is not None:
             mounts.place(conn, cloud, resolved.used, chosen.id)
-        addresses = insert_ports(conn, nets, workload_id) if chosen is not None else {}
+        addresses: dict[str, Any] = {}
+        if chosen is not None:
+            addresses = insert_ports(conn, nets, workload_id)
+            cloud_ports.insert(conn, cloud, asks, workload_id=workload_id, device=uuid, project_id=actor.project_id)
         row = member_row(actor, workload_id, uuid=uuid, role="plain", position=0, name=name, spec=spec)
         row |= beginning(cloud, chosen.name if chosen else None, reason, addresses, run=run)
         conn.execute(sa.insert(container), row)
@@ -183,7 +199,12 @@ def with_class(settings: Settings, project_id: str, spec: ContainerSpec) -> Cont
 
 
 def with_groups(conn: Connection, cloud: Cloud, actor: Actor, spec: ContainerSpec) -> ContainerSpec:
-    """The spec with the uuids of the security groups that it names. Raises NotFound."""
+    """The spec with the uuids of the security groups that it names. Raises NotFound.
+
+    Those of the cloud's network service were looked up before the transaction, and are their ports'.
+    """
+    if cloud.networking is not None:
+        return spec
     found = security_groups.resolve(conn, cloud, actor.project_id, spec.security_groups)
     return structs.replace(spec, security_groups=found) if found else spec
 

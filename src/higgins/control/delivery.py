@@ -30,6 +30,8 @@ from higgins.store.schema import container, image_trust, workload
 
 LOG = logging.getLogger(__name__)
 
+#: Images that one process fetches at once.
+_AT_ONCE = 4
 #: Owners whose newest token is remembered.
 _MOST_TOKENS = 1000
 #: Seconds between two looks for trusts that nobody needs any more, and how old one is at least by then.
@@ -53,6 +55,7 @@ class Depot:
         self.shelf = shelf
         self.snapshots = Snapshots(service)
         self._tokens: OrderedDict[Owner, str] = OrderedDict()
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._fetching: dict[tuple[FoundImage, Owner], asyncio.Task[Parts]] = {}
 
     async def close(self) -> None:
@@ -134,9 +137,13 @@ class Depot:
                 raise ImageRefused(_NOBODY) from over
         except ServiceUnavailable as error:
             raise ImagePullFailed(str(error)) from error
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            raise ImagePullFailed(f"The control plane cannot store the image {found.name} now: {why}.") from error
 
     async def _with(self, token: str, found: FoundImage) -> Parts:
-        return await self.shelf.take_in(found, lambda target: self.service.save(found, token, target))
+        async with self._turns:
+            return await self.shelf.take_in(found, lambda target: self.service.save(found, token, target))
 
     async def run(self, cloud: Cloud) -> None:
         """Until cancelled: tidy once in a while."""

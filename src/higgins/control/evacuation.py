@@ -10,6 +10,7 @@ keep their addresses. A workload with a volume that lies on the host stays: its 
 """
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,9 +19,9 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, containers, mounts, quotas, recording, wiring
-from higgins.control.assignments import CapsuleSpec
+from higgins.control import attachments, cloud_ports, containers, mounts, quotas, recording, sharing, wiring
 from higgins.control.cloud import Actor, Cloud
+from higgins.control.fencing import lost_after, unfit
 from higgins.control.link import Known
 from higgins.control.placement.choosing import Chosen, place
 from higgins.control.placement.claims import take_cores
@@ -30,8 +31,6 @@ from higgins.model.container import ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import Invalid, NotFound
 from higgins.store.database import touch_host
 from higgins.store.schema import container, host, volume, workload
-
-_capsule = msgspec.json.Decoder(CapsuleSpec)
 
 #: Who moves what is moved without anybody's request.
 _HIGGINS = Actor(user_id="higgins", project_id="", is_admin=True)
@@ -51,28 +50,6 @@ class Round(Struct):
 
     moving: list[str] = msgspec.field(default_factory=list)
     staying: list[Staying] = msgspec.field(default_factory=list)
-
-
-def unfit(row: Row[Any], specs: list[ContainerSpec], *, local: str | None, policy: str) -> str | None:
-    """Pure: why a workload may not be moved, in words; None if it may.
-
-    ``local`` is a volume of it that lies on the host; ``policy`` what must be so: ``auto_heal``, or ``restart_policy``
-    where either that or a restart policy is enough, or ``never``.
-    """
-    if local is not None:
-        return f"its volume {local} lies on this host"
-    if specs[0].requested_host is not None:
-        return "its owner asked for this host"
-    if policy == "never":
-        return "the operator lets nothing be moved"
-    if any(spec.auto_heal for spec in specs):
-        return None
-    if policy == "auto_heal":
-        return "it is not to be healed (auto_heal)"
-    restarts = {spec.restart_policy.name for spec in specs}
-    if row.kind == "capsule":
-        restarts = {_capsule.decode(row.spec).restart_policy.name}
-    return None if restarts - {"no", ""} else "it has no restart policy and is not to be healed (auto_heal)"
 
 
 async def drain(cloud: Cloud, name: str) -> Round:
@@ -101,7 +78,7 @@ async def everywhere(cloud: Cloud, *, lost: bool) -> Round:
     """A round over all hosts that are drained, those that an operator forced down, and, where ``lost``, the silent."""
     conditions: list[sa.ColumnElement[bool]] = [host.c.draining]
     if cloud.settings.evacuate != "never":
-        conditions.append(silent(cloud) if lost else host.c.forced_down)
+        conditions.append(gone(cloud) if lost else host.c.forced_down)
     holding = sa.select(workload.c.host_id).where(workload.c.host_id.is_not(None))
     query = sa.select(host.c.id).where(sa.or_(*conditions), host.c.id.in_(holding)).order_by(host.c.id)
     numbers = await cloud.store.read(lambda conn: list(conn.execute(query).scalars()))
@@ -117,6 +94,12 @@ async def everywhere(cloud: Cloud, *, lost: bool) -> Round:
 def silent(cloud: Cloud) -> sa.ColumnElement[bool]:
     """A host that is down: by its lease, or since an operator says so."""
     return sa.or_(host.c.forced_down, host.c.seen_at < cloud.now() - timedelta(seconds=cloud.settings.host_lease))
+
+
+def gone(cloud: Cloud) -> sa.ColumnElement[bool]:
+    """A host that is lost: silent for so long that it has ended by itself what may be placed elsewhere."""
+    since = cloud.now() - timedelta(seconds=lost_after(cloud.settings))
+    return sa.or_(host.c.forced_down, host.c.seen_at < since)
 
 
 async def forget(cloud: Cloud, *, lost: bool) -> int:
@@ -157,7 +140,7 @@ async def leave(cloud: Cloud, host_id: int, *, lost: bool = True) -> Round:
         def work(conn: Connection, number: int = number) -> str | Staying | None:
             return _leave(conn, cloud, number, host_id, lost)
 
-        match await cloud.store.write(work):
+        match await sharing.with_room(cloud, partial(cloud.store.write, work)):
             case str(uuid):
                 done.moving.append(uuid)
             case Staying() as one:
@@ -211,9 +194,11 @@ def _leave(conn: Connection, cloud: Cloud, number: int, host_id: int, lost: bool
     if row is None or row.deleting:
         return None
     quotas.hold(conn, row.project_id)
-    columns = (host.c.name, host.c.draining, host.c.forced_down, silent(cloud).label("down"))
+    columns = (
+        host.c.name, host.c.draining, host.c.forced_down, silent(cloud).label("down"), gone(cloud).label("gone"),
+    )  # fmt: skip
     old = conn.execute(sa.select(*columns).where(host.c.id == host_id).with_for_update()).one()
-    lost = old.forced_down or (old.down and lost)
+    lost = old.forced_down or (old.gone and lost)
     if not (old.draining or lost):
         return None
     members = _members(conn, number)
@@ -230,7 +215,7 @@ def _leave(conn: Connection, cloud: Cloud, number: int, host_id: int, lost: bool
                 _tell(conn, cloud, members, f"Host {old.name} does not answer. {reason}")
             return Staying(row.uuid, name, reason)
         _go(conn, cloud, row, members, chosen)
-    if old.down:  # nobody there says when it is gone
+    if lost:  # nobody there says when it is gone
         arrive(conn, cloud, conn.execute(sa.select(workload).where(workload.c.id == number)).one())
     return str(row.uuid)
 
@@ -341,6 +326,7 @@ def arrive(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
                 updated_at=cloud.now(),
             )
         )
+    cloud_ports.want_again(conn, cloud, row.id, states=cloud_ports.HERE)
     for number in (old, new):
         touch_host(conn, number)
     wiring.tell_neighbours(conn, cloud, row.id)

@@ -1,7 +1,6 @@
 """Hosts: how they join, what they are told, what they report, and what an operator does with them."""
 
 import asyncio
-import logging
 import uuid as uuids
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -13,28 +12,24 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import assignments as assigning
-from higgins.control import attachments, delivery, observing
+from higgins.control import attachments, delivery, observing, sharing
 from higgins.control.cloud import Cloud
+from higgins.control.fencing import WORN
 from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
 from higgins.control.rows import host_of, to_json
 from higgins.images.base import Parts
 from higgins.model.container import Status
-from higgins.model.errors import Conflict, HigginsError, NotFound
+from higgins.model.errors import Conflict, NotFound
 from higgins.model.resources import Host
 from higgins.store.database import touch_host
 from higgins.store.schema import certificate, container, host, volume, workload
-
-LOG = logging.getLogger(__name__)
 
 #: The one service that runs on a host; Zun's name, which its clients and operators know.
 BINARY = "zun-compute"
 
 SORT_KEYS = frozenset({"id", "uuid", "hostname", "name", "created_at"})
-
-#: The part of a host's lease after which its next question renews it.
-_WORN = 1 / 12
 
 
 class LocalLink:
@@ -135,37 +130,40 @@ async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) ->
     until = loop.time() + timeout
     beat: asyncio.Task[None] | None = None
     with cloud.store.wakeups.listen(f"host:{host_id}") as listener:
-        while True:
-            told, worn = await cloud.store.read(work)
-            if told is not None:
-                if worn and beat is None:
-                    await seen(cloud, host_id)
-                return told
-            if worn and beat is None:  # there is time: with other hosts that have nothing to be told
-                beat = asyncio.create_task(_beat(cloud, host_id))
-            if not await listener.wait(until - loop.time()):
-                if beat is not None:
-                    await beat
-                return None
+        try:
+            while True:
+                told, worn = await cloud.store.read(work)
+                if told is not None:
+                    if beat is not None and beat.done():
+                        await beat
+                    elif worn:
+                        await seen(cloud, host_id)
+                    return told
+                if worn and beat is None:  # there is time: with other hosts that have nothing to be told
+                    beat = asyncio.create_task(_beat(cloud, host_id))
+                if not await listener.wait(until - loop.time()):
+                    if beat is not None:
+                        await beat
+                    return None
+        finally:
+            if beat is not None:
+                beat.cancel()
 
 
 async def _beat(cloud: Cloud, host_id: int) -> None:
-    """Renew the lease of a host together with others. A failure is none of the host's: it asks again soon."""
+    """Renew the lease of a host together with others. Nothing is answered to it before: see ``fencing``."""
 
     async def serve(numbers: list[int]) -> list[None]:
         await seen(cloud, *sorted(set(numbers)))
         return [None] * len(numbers)
 
-    try:
-        await cloud.beats.ask(host_id, serve)
-    except HigginsError as error:
-        LOG.warning("The lease of host %d was not renewed: %s", host_id, error)
+    await cloud.beats.ask(host_id, serve)
 
 
 def _lease_is_worn(conn: Connection, cloud: Cloud, host_id: int) -> bool:
     """Whether it is time to write that a host is alive: it asks anew after each change, which may be often."""
     seen_at = conn.execute(sa.select(host.c.seen_at).where(host.c.id == host_id)).scalar_one_or_none()
-    return seen_at is None or cloud.now() - seen_at > timedelta(seconds=cloud.settings.host_lease * _WORN)
+    return seen_at is None or cloud.now() - seen_at > timedelta(seconds=cloud.settings.host_lease * WORN)
 
 
 async def volumes_deleted(cloud: Cloud, host_id: int, uuids: list[str]) -> None:
@@ -240,6 +238,7 @@ async def delete(cloud: Cloud, name: str, binary: str) -> None:
         conn.execute(sa.delete(volume).where(volume.c.host_id == row.id, volume.c.deleting))
         if conn.execute(sa.select(volume.c.id).where(volume.c.host_id == row.id).limit(1)).first() is not None:
             raise Conflict(f"Host {name} still holds volumes.")
+        sharing.forget(conn, cloud, row.id)
         conn.execute(sa.delete(certificate).where(certificate.c.host_id == row.id))
         conn.execute(sa.delete(host).where(host.c.id == row.id))
 

@@ -7,8 +7,9 @@ from datetime import timedelta
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, evacuation, recording, snapshots
+from higgins.control import attachments, evacuation, recording, sharing, snapshots
 from higgins.control.cloud import Cloud
+from higgins.control.fencing import lost_after
 from higgins.model.container import Status
 from higgins.store.database import touch_host
 from higgins.store.schema import console, container, event, host, idempotency
@@ -32,7 +33,10 @@ class Watch:
         self._since = self._last = now
 
     def long_enough(self, now: float, lease: float) -> bool:
-        """To be asked every round: whether there was a round at least every three for as long as a host's lease."""
+        """To be asked every round: whether there was a round at least every three for as long as that.
+
+        ``lease`` is how long a host may be silent.
+        """
         if now - self._last > 3 * _EVERY:
             self._since = now
         self._last = now
@@ -48,7 +52,7 @@ async def run(cloud: Cloud) -> None:
         lost = await cloud.store.write(lambda conn: sweep(conn, cloud))
         if lost:
             LOG.warning("%d containers are Unknown: their hosts are silent.", lost)
-        left = await evacuation.everywhere(cloud, lost=watch.long_enough(clock(), cloud.settings.host_lease))
+        left = await evacuation.everywhere(cloud, lost=watch.long_enough(clock(), lost_after(cloud.settings)))
         if left.moving:
             LOG.info("%d workloads are leaving their hosts.", len(left.moving))
 
@@ -76,6 +80,7 @@ def sweep(conn: Connection, cloud: Cloud) -> int:
         .with_for_update()
     ).all()
     attachments.fenced(conn, cloud)
+    sharing.level(conn, cloud)
     for name in {row.host for row in lost}:
         touch_host(conn, silent[name])
     for row in lost:

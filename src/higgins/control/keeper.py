@@ -29,6 +29,7 @@ from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud
 from higgins.model.errors import HigginsError
+from higgins.openstack.errors import ServiceUnavailable
 from higgins.store.database import touch_topic
 
 LOG = logging.getLogger(__name__)
@@ -187,7 +188,8 @@ class Keeper:
             return await self._work(rows)
         except HigginsError as error:
             LOG.warning("%s: %s Cause: %r", self._names(rows), error, error.__cause__)
-            return [Later(str(error))] * len(rows)
+            waiting = error.waiting if isinstance(error, ServiceUnavailable) else ""
+            return [Later(waiting or str(error))] * len(rows)
         except Exception:  # a fault of ours about one row must not stop the others, nor this one for ever
             LOG.exception("A fault over %s", self._names(rows))
             return [Later(_FAULT)] * len(rows)

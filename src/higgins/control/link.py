@@ -91,7 +91,8 @@ class Waits(Struct, frozen=True, kw_only=True):
 class Assignment(Struct, frozen=True, kw_only=True):
     """A workload as its host shall have it. ``names`` maps the addresses of its neighbours to their names.
 
-    An empty ``hostname`` leaves the choice to the host. What it ``waits`` for comes with a later assignment.
+    An empty ``hostname`` leaves the choice to the host. What it ``waits`` for comes with a later assignment. One that
+    ``leaves`` is placed elsewhere once its host is lost.
     """
 
     uuid: str
@@ -107,18 +108,21 @@ class Assignment(Struct, frozen=True, kw_only=True):
     volumes: dict[str, VolumeWire] = field(default_factory=dict)  # by uuid
     names: dict[str, tuple[str, ...]] = field(default_factory=dict)
     waits: Waits | None = None
+    leaves: bool = False
 
 
 class Assignments(Struct, frozen=True):
     """All that a host holds at ``revision``. ``dead_volumes`` are kept by nobody any more: delete their data.
 
-    ``neighbours`` are the ports that its networks have on other hosts, where networks span hosts.
+    ``neighbours`` are the ports that its networks have on other hosts, where networks span hosts. A host that asked and
+    had no answer for a ``lease`` (seconds) takes itself for lost, and ends what ``leaves`` it; None: it need not.
     """
 
     revision: int
     workloads: tuple[Assignment, ...]
     dead_volumes: tuple[str, ...] = ()
     neighbours: tuple[Neighbour, ...] = ()
+    lease: float | None = None
 
 
 class Observation(Struct, frozen=True, kw_only=True):

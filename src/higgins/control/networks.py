@@ -3,18 +3,30 @@
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from higgins.control import wiring
+from higgins.control import cloud_networks, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.lookup import is_uuid
-from higgins.model.errors import AlreadyExists, Conflict, Invalid
+from higgins.model.errors import AlreadyExists, Conflict, Invalid, NotFound
 from higgins.model.resources import NetworkInfo
 from higgins.store.schema import network, port
 
+_NOT_OURS = "Networks are the network service's here: openstack network create and delete make and remove them."
 _COLUMNS = [network.c[name] for name in NetworkInfo.__struct_fields__]
 
 
 async def create(cloud: Cloud, actor: Actor, name: str, neutron_net_id: str | None = None) -> NetworkInfo:
-    """Make a network of the project with a subnet of its own. ``neutron_net_id`` gives the uuid it shall have."""
+    """Make a network of the project with a subnet of its own. ``neutron_net_id`` gives the uuid it shall have.
+
+    Where the cloud has a network service, it makes networks; one that is there, named by its id, is told.
+    """
+    if cloud.networking is not None:
+        if neutron_net_id is None:
+            raise Invalid(_NOT_OURS)
+        found = await cloud_networks.find(actor, cloud.networking)
+        for one in found:
+            if one.uuid == neutron_net_id:
+                return one
+        raise NotFound("network", neutron_net_id)
     if neutron_net_id is not None and not is_uuid(neutron_net_id):
         raise Invalid(f"neutron_net_id: {neutron_net_id} is not a uuid.")
 
@@ -39,6 +51,8 @@ def _get(conn: Connection, uuid: str) -> NetworkInfo:
 
 async def find(cloud: Cloud, actor: Actor) -> list[NetworkInfo]:
     """The project's networks, the default one (made by then) among them."""
+    if cloud.networking is not None:
+        return await cloud_networks.find(actor, cloud.networking)
 
     def work(conn: Connection) -> list[NetworkInfo]:
         wiring.default_network(conn, cloud, actor)
@@ -50,6 +64,8 @@ async def find(cloud: Cloud, actor: Actor) -> list[NetworkInfo]:
 
 async def delete(cloud: Cloud, actor: Actor, ident: str) -> None:
     """Remove a network that no container is on; Conflict otherwise. An administrator may name any by uuid."""
+    if cloud.networking is not None:
+        raise Conflict(_NOT_OURS)
 
     def work(conn: Connection) -> None:
         query = sa.select(network).where(network.c.uuid == ident)

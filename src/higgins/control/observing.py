@@ -7,7 +7,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import containers, evacuation, quotas, recording
+from higgins.control import cloud_ports, containers, evacuation, quotas, recording
 from higgins.control.cloud import Cloud
 from higgins.control.link import Known, Observation
 from higgins.control.rows import known_decoder, task_of, to_json
@@ -96,8 +96,9 @@ def _apply(conn: Connection, cloud: Cloud, host_id: int, seen: Observation) -> N
         return
     if seen.gone:
         if row.deleting:
-            containers.remove_workload(conn, cloud, row.id)
-            touch_host(conn, host_id)
+            if not cloud_ports.retire(conn, cloud, row.id):
+                containers.remove_workload(conn, cloud, row.id)
+                touch_host(conn, host_id)
         elif row.next_host_id is not None:
             evacuation.arrive(conn, cloud, row)
         return

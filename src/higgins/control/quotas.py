@@ -13,6 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
+from higgins.control import sharing
 from higgins.control.cloud import Cloud, Settings
 from higgins.model.errors import NotImplementedHere, OverQuota
 from higgins.model.limits import Limits, LimitsUnknown
@@ -207,8 +208,9 @@ async def _with_limits(limits: Limits | None, run: Callable[[], Awaitable[T]]) -
 
 
 async def write(cloud: Cloud, work: Callable[[Connection], T]) -> T:
-    """A transaction of the store that charges a project. It runs again where limits had to be learnt first."""
-    return await _with_limits(cloud.limits, lambda: cloud.store.write(work))
+    """A transaction of the store that charges a project, or claims a host. It runs again where limits had to be learnt
+    first, or more had to be held of a host."""
+    return await _with_limits(cloud.limits, lambda: sharing.with_room(cloud, lambda: cloud.store.write(work)))
 
 
 def _require_own(cloud: Cloud) -> None:

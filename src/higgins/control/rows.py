@@ -9,9 +9,18 @@ import msgspec
 from sqlalchemy import Row
 
 from higgins.control.link import Known
-from higgins.model.container import ContainerSpec, Status, TaskState
+from higgins.model.container import ContainerSpec, RestartPolicy, Status, TaskState
 from higgins.model.resources import Container, Host, HostInfo
 from higgins.store.schema import container
+
+
+class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a capsule's row keeps besides its members."""
+
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+    annotations: dict[str, str] = msgspec.field(default_factory=dict)
+    restart_policy: RestartPolicy = RestartPolicy("always")
+
 
 encode = msgspec.json.encode
 spec_decoder = msgspec.json.Decoder(ContainerSpec)

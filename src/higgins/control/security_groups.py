@@ -41,8 +41,15 @@ def _of(row: Row[Any]) -> SecurityGroup:
     )
 
 
+def _require_own(cloud: Cloud) -> None:
+    """Raises Conflict where security groups are the cloud's network service's."""
+    if cloud.networking is not None:
+        raise Conflict("Security groups are the network service's here: openstack security group makes and lists them.")
+
+
 async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[SecurityGroup]:
     """A page of the project's groups, ``default`` (made by then) among them; of all for an administrator who asks."""
+    _require_own(cloud)
 
     def work(conn: Connection) -> list[SecurityGroup]:
         project = None if query.all_projects and actor.is_admin else actor.project_id
@@ -57,12 +64,14 @@ async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[SecurityGro
 
 async def get(cloud: Cloud, actor: Actor, ident: str) -> SecurityGroup:
     """A group by uuid (an administrator may name any) or by name. Raises NotFound."""
+    _require_own(cloud)
     run = cloud.store.write if ident == DEFAULT else cloud.store.read
     return await run(lambda conn: _of(_row(conn, cloud, actor, ident)))
 
 
 async def create(cloud: Cloud, actor: Actor, name: str, rules: Rules = ()) -> SecurityGroup:
     """Make a group. Ids of rules are given here; ``remote_group_id`` may be a name. Raises AlreadyExists, OverQuota."""
+    _require_own(cloud)
 
     def work(conn: Connection) -> SecurityGroup:
         quotas.hold_names(conn, actor.project_id)
@@ -81,6 +90,7 @@ async def create(cloud: Cloud, actor: Actor, name: str, rules: Rules = ()) -> Se
 
 async def rename(cloud: Cloud, actor: Actor, ident: str, name: str) -> SecurityGroup:
     """Call a group otherwise. Containers keep it. Raises AlreadyExists, and Conflict for ``default``."""
+    _require_own(cloud)
 
     def work(conn: Connection) -> SecurityGroup:
         row = _held(conn, cloud, actor, ident)
@@ -101,6 +111,7 @@ async def rename(cloud: Cloud, actor: Actor, ident: str, name: str) -> SecurityG
 
 async def delete(cloud: Cloud, actor: Actor, ident: str) -> None:
     """Remove a group that no container is in and no rule of another group is about; Conflict otherwise."""
+    _require_own(cloud)
 
     def work(conn: Connection) -> None:
         row = _held(conn, cloud, actor, ident)
@@ -125,6 +136,7 @@ async def delete(cloud: Cloud, actor: Actor, ident: str) -> None:
 
 async def add_rule(cloud: Cloud, actor: Actor, ident: str, rule: SecurityGroupRule) -> tuple[str, SecurityGroupRule]:
     """Let more in, from now on; the group's uuid and the rule with its id. Raises AlreadyExists, OverQuota."""
+    _require_own(cloud)
 
     def work(conn: Connection) -> tuple[str, SecurityGroupRule]:
         row = _held(conn, cloud, actor, ident)
@@ -137,6 +149,7 @@ async def add_rule(cloud: Cloud, actor: Actor, ident: str, rule: SecurityGroupRu
 
 async def delete_rule(cloud: Cloud, actor: Actor, ident: str, rule: str) -> None:
     """Let that in no more; connections that are there stay. Raises NotFound."""
+    _require_own(cloud)
 
     def work(conn: Connection) -> None:
         row = _held(conn, cloud, actor, ident)

@@ -53,6 +53,7 @@ class Snapshots:
         task = asyncio.create_task(work.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        await asyncio.sleep(0)  # one that has not begun could not say that it was ended
         return image
 
 

@@ -106,8 +106,13 @@ async def create(
 
 
 def _usual(cloud: Cloud, draft: Draft) -> bool:
-    """Pure: whether it needs nothing but a place on some host, and an address on the project's default network."""
+    """Pure: whether it needs nothing but a place on some host, and an address on the project's default network.
+
+    Not where networks are Neutron's, or hosts shared through Placement: those are asked for each create.
+    """
     spec = draft.spec
+    if cloud.networking is not None or cloud.settings.placement_steps is not None:
+        return False
     alone = (
         draft.nets, spec.mounts, spec.security_groups, spec.registry_id, spec.requested_host,
         spec.cpu_policy == "dedicated", _NAMING & spec.hints.keys(), cloud.settings.unique_names,

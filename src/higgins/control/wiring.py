@@ -18,25 +18,21 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Actor, Cloud
+from higgins.control.requests import NetRequest, PortAsk
 from higgins.model.errors import Conflict, Invalid, NotFound
 from higgins.store.bulk import encoded, one_of, rows
 from higgins.store.schema import network, port, workload
 from higgins.store.transactions import attempt, touch_host
 
 
-class NetRequest(Struct, frozen=True, kw_only=True):
-    """A network that the tenant asks for, by name or uuid, with an address if it shall be a certain one."""
-
-    network: str | None = None
-    port: str | None = None
-    v4_fixed_ip: str | None = None
-    v6_fixed_ip: str | None = None
-
-
 class Wanted(Struct, frozen=True):
-    """What a container's workload keeps: the networks that were asked for, should it be placed only later."""
+    """What a container's workload keeps: the networks that were asked for, should it be placed only later.
+
+    ``ports`` are the same as the cloud's network service has them, where there is one.
+    """
 
     nets: tuple[NetRequest, ...] = ()
+    ports: tuple[PortAsk, ...] = ()
 
 
 wanted_decoder = msgspec.json.Decoder(Wanted)
@@ -97,7 +93,12 @@ def find_network(conn: Connection, actor: Actor, ident: str) -> Row[Any]:
 def resolve(
     conn: Connection, cloud: Cloud, actor: Actor, nets: tuple[NetRequest, ...]
 ) -> list[tuple[Row[Any], str | None]]:
-    """The networks that were asked for (or the default one), each with the address asked for."""
+    """The networks that were asked for (or the default one), each with the address asked for.
+
+    None where the cloud has a network service of its own; see ``cloud_networks``.
+    """
+    if cloud.networking is not None:
+        return []
     if not nets:
         return [(default_network(conn, cloud, actor), None)]
     result: list[tuple[Row[Any], str | None]] = []

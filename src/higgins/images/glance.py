@@ -18,6 +18,7 @@ from higgins.model.errors import (
     HigginsError,
     ImageNotFound,
     ImageRefused,
+    Invalid,
     Unauthorized,
 )
 from higgins.model.images import FoundImage
@@ -82,7 +83,7 @@ class Glance:
             return await _document(answer)
 
     async def _by_name(self, name: str, token: str, project_id: str) -> dict[str, Any]:
-        same = [entry for entry in await self._list({"name": name}, token) if entry["name"] == name]
+        same = await self._named(name, token)
         # Somebody else's public image must not get in the way of one's own.
         candidates = [entry for entry in same if entry.get("owner") == project_id] or same
         if len(candidates) > 1:
@@ -93,12 +94,17 @@ class Glance:
 
     async def search(self, name: str, token: str, *, exact: bool) -> list[dict[str, Any]]:
         """As Zun shows them. Glance itself finds by whole names only."""
-        listed = await self._list({"name": name} if exact else {}, token)
+        if exact:
+            listed = await self._named(name, token)
+        else:
+            listed = [one for one in await self._list({}, token) if name.lower() in (one["name"] or "").lower()]
         return [
-            {key: entry.get(key) for key in ("id", "name", "tags", "status", "size")} | {"metadata": {}}
-            for entry in listed
-            if (entry["name"] == name if exact else name.lower() in (entry["name"] or "").lower())
+            {key: one.get(key) for key in ("id", "name", "tags", "status", "size")} | {"metadata": {}} for one in listed
         ]
+
+    async def _named(self, name: str, token: str) -> list[dict[str, Any]]:
+        # With its operator: else what stands before a colon in the name would be taken for one.
+        return [entry for entry in await self._list({"name": f"eq:{name}"}, token) if entry["name"] == name]
 
     async def _list(self, query: dict[str, str], token: str) -> list[dict[str, Any]]:
         listed: list[dict[str, Any]] = []
@@ -233,7 +239,9 @@ async def _refusal(answer: aiohttp.ClientResponse) -> HigginsError:
 
 
 async def _document(answer: aiohttp.ClientResponse) -> dict[str, Any]:
-    """The JSON of an answer. Raises GlanceUnavailable for any other."""
+    """The JSON of an answer. Raises Forbidden, Invalid, GlanceUnavailable for any other."""
+    if answer.status in (400, 403):
+        raise (Forbidden if answer.status == 403 else Invalid)(f"Glance {_said(answer)}, so {_READING}.")
     if answer.status != 200:
         raise GlanceUnavailable(_said(answer), _READING)
     try:

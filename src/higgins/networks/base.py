@@ -35,8 +35,21 @@ PROTOCOLS = {
 WITH_PORTS = frozenset(PROTOCOLS[name] for name in ("tcp", "udp", "dccp", "sctp", "udplite"))
 
 
+class Address(Struct, frozen=True, kw_only=True):
+    """An address of a port, the subnet that it is of, and that one's gateway (empty: none)."""
+
+    address: str
+    cidr: str
+    gateway: str = ""
+
+
 class PortWire(Struct, frozen=True, kw_only=True):
-    """A port as a host must wire it. ``name`` is the interface inside (eth0 …); ``cidr`` the network's subnet."""
+    """A port as a host must wire it. ``name`` is the interface inside (eth0 …); ``cidr`` the network's subnet.
+
+    ``others`` are its addresses beside the first. ``routes`` as (destination, next hop); ``dns`` its name servers,
+    the host's if empty. Of a port of a cloud's network service: ``port`` is its name there, ``kind`` how it is to be
+    wired (Neutron's vif_type), ``bridge`` into what; ``answers``: the switch itself says when that is done.
+    """
 
     uuid: str
     network: str
@@ -48,6 +61,13 @@ class PortWire(Struct, frozen=True, kw_only=True):
     gateway: str
     mtu: int = 1500
     default_route: bool = True
+    others: tuple[Address, ...] = ()
+    routes: tuple[tuple[str, str], ...] = ()
+    dns: tuple[str, ...] = ()
+    port: str = ""
+    kind: str = ""
+    bridge: str = ""
+    answers: bool = False
 
 
 class Rule(Struct, frozen=True, kw_only=True):

@@ -22,7 +22,7 @@ from keystoneauth1 import exceptions as failures
 from higgins.model.block_storage import StoredVolume
 from higgins.model.errors import Conflict, HigginsError, Unauthorized
 from higgins.openstack import trusts
-from higgins.openstack.errors import ServiceBusy, ServiceRefused, ServiceUnavailable
+from higgins.openstack.errors import NotInCatalogue, ServiceBusy, ServiceRefused, ServiceUnavailable
 from higgins.openstack.sessions import Sessions
 from higgins.openstack.tokens import Token
 
@@ -43,6 +43,18 @@ _MOST_KEPT = 1000
 _WORKING = frozenset({"creating", "downloading", "deleting", "retyping", "extending", "backing-up"})
 
 
+class _Client:
+    """Cinder in somebody's name. ``everywhere``: an administrator's, who finds what is in any project."""
+
+    def __init__(self, api: adapter.Adapter, *, everywhere: bool = False) -> None:
+        api.default_microversion = _VERSION
+        self.api = api
+        self._more = {"all_tenants": "1"} if everywhere else {}
+
+    def listed(self, what: str, path: str, **which: str) -> list[dict[str, Any]]:
+        return list(self.api.get(path, params=which | self._more).json()[what])
+
+
 class Cinder:
     """The block storage service of the catalogue. ``volume_type`` of new volumes; Cinder's default if empty."""
 
@@ -50,12 +62,12 @@ class Cinder:
         self._sessions = sessions
         self._volume_type = volume_type
         self._patience = patience
-        self._clients: dict[str, adapter.Adapter] = {}
+        self._clients: dict[str, _Client] = {}
 
     # the caller's own
 
     async def find(self, token: str, ident: str) -> StoredVolume | None:
-        client = self._sessions.caller(SERVICE_TYPE, token)
+        client = _Client(self._sessions.caller(SERVICE_TYPE, token))
         return await self._asked("the volume cannot be looked up", lambda: _find(client, ident))
 
     async def entrust(self, token: str, *, user_id: str, project_id: str, roles: frozenset[str]) -> str:
@@ -76,9 +88,10 @@ class Cinder:
 
         def work() -> str:
             client = self._client(trust)
-            found = _made_for(client, use)
+            found = next(iter(_made_for(client, use)), None)
             if found is None:
-                found = client.post("/volumes", json={"volume": body}).json()["volume"]
+                # Not sent again by itself: where only the answer was lost there would be two.
+                found = client.api.post("/volumes", json={"volume": body}, connect_retries=0).json()["volume"]
             ident = str(found["id"])
             status = self._settled(client, ident, str(found["status"]))
             if status in _WORKING:
@@ -106,9 +119,10 @@ class Cinder:
                 if status not in ("available", "in-use"):
                     raise ServiceRefused("Cinder", doing, f"its status is {status}", final=status == "error")
                 body = {"volume_uuid": ident, "instance_uuid": use, "connector": connector}
-                attachment = client.post("/attachments", json={"attachment": body}).json()["attachment"]
+                made = client.api.post("/attachments", json={"attachment": body}, connect_retries=0)
+                attachment = made.json()["attachment"]
             if attachment["status"] != "attached":
-                client.post(f"/attachments/{attachment['id']}/action", json={"os-complete": None})
+                client.api.post(f"/attachments/{attachment['id']}/action", json={"os-complete": None})
             return dict(attachment["connection_info"])
 
         return await self._asked(doing, work)
@@ -126,34 +140,31 @@ class Cinder:
 
         def work() -> None:
             client = self._client(trust)
-            found = ident or next((one["id"] for one in [_made_for(client, use)] if one is not None), None)
-            if found is None:
-                return
-            status = self._settled(client, found, None, "deleting")
-            if status is not None and status != "deleting":
-                _delete(client, f"/volumes/{found}")
-                status = self._settled(client, found, None)
-            if status is not None:
-                raise ServiceBusy(f"Volume {found} is still {status} in Cinder; that is awaited.")
+            found = {str(one["id"]) for one in _made_for(client, use)} | ({ident} if ident else set())
+            for one in sorted(found):
+                status = self._settled(client, one, None, "deleting")
+                if status is not None and status != "deleting":
+                    _delete(client, f"/volumes/{one}")
+                    status = self._settled(client, one, None)
+                if status is not None:
+                    raise ServiceBusy(f"Volume {one} is still {status} in Cinder; that is awaited.")
 
         await self._asked(doing, work)
 
     # parts, all of them blocking
 
-    def _reusable(
-        self, client: adapter.Adapter, ident: str, use: str, connector: dict[str, Any]
-    ) -> dict[str, Any] | None:
+    def _reusable(self, client: _Client, ident: str, use: str, connector: dict[str, Any]) -> dict[str, Any] | None:
         """The attachment that an earlier try made, if it is whole; what is not whole is taken away."""
         whole: dict[str, Any] | None = None
         for summary in _attachments(client, ident, use):
-            one = client.get(f"/attachments/{summary['id']}").json()["attachment"]
+            one = client.api.get(f"/attachments/{summary['id']}").json()["attachment"]
             if one.get("connection_info") and not str(one["status"]).startswith("error") and whole is None:
                 whole = one
             else:
                 _delete(client, f"/attachments/{one['id']}")
         return whole
 
-    def _settled(self, client: adapter.Adapter, ident: str, status: str | None, enough: str = "") -> str | None:
+    def _settled(self, client: _Client, ident: str, status: str | None, enough: str = "") -> str | None:
         """The status of a volume once Cinder does not work on it, or the patience is over; None: it is gone."""
         until = time.monotonic() + self._patience
         while True:
@@ -164,19 +175,18 @@ class Cinder:
             time.sleep(_LOOK)
             status = None
 
-    def _client(self, trust: str) -> adapter.Adapter:
+    def _client(self, trust: str) -> "_Client":
         """In the name of whose trust it is; in Higgins' own where that is over. Raises ServiceUnavailable."""
         client = self._clients.get(trust)
         if client is None:
             if len(self._clients) >= _MOST_KEPT:
                 self._clients.clear()
-            client = _versioned(self._sessions.trusting(SERVICE_TYPE, trust))
-            self._clients[trust] = client
+            client = self._clients[trust] = _Client(self._sessions.trusting(SERVICE_TYPE, trust))
         try:
-            client.get_token()
+            client.api.get_token()
         except (failures.Unauthorized, failures.Forbidden, failures.NotFound) as error:
             LOG.warning("Trust %s is over (%s); what is left of it is tried in Higgins' own name.", trust, error)
-            return _versioned(self._sessions.own(SERVICE_TYPE))
+            return _Client(self._sessions.own(SERVICE_TYPE), everywhere=True)
         except failures.ClientException as error:
             raise ServiceUnavailable("Keystone", "nobody can be acted for at Cinder") from error
         return client
@@ -189,7 +199,9 @@ class Cinder:
             raise
         except failures.HttpError as error:
             raise refusal(error, doing) from error
-        except failures.ClientException as error:  # it does not answer, or the catalogue does not have it
+        except failures.EndpointNotFound as error:
+            raise NotInCatalogue(SERVICE_TYPE) from error
+        except failures.ClientException as error:
             raise ServiceUnavailable("Cinder", doing) from error
 
 
@@ -211,7 +223,7 @@ def refusal(error: failures.HttpError, doing: str) -> HigginsError:
 def _message(error: failures.HttpError) -> str:
     """Cinder's own sentence, which is in the body under the name of the fault."""
     text = str(error.details or error.message or "it gives no reason")
-    return text.split("\n", 1)[0][:300].strip().rstrip(".")
+    return text.split("\n", 1)[0].split(" (HTTP ", 1)[0][:300].strip().rstrip(".")
 
 
 def stored(entry: dict[str, Any]) -> StoredVolume:
@@ -225,49 +237,43 @@ def stored(entry: dict[str, Any]) -> StoredVolume:
     )
 
 
-def _versioned(client: adapter.Adapter) -> adapter.Adapter:
-    client.default_microversion = _VERSION
-    return client
-
-
-def _find(client: adapter.Adapter, ident: str) -> StoredVolume | None:
-    client = _versioned(client)
+def _find(client: _Client, ident: str) -> StoredVolume | None:
     if _is_uuid(ident):
         try:
-            return stored(client.get(f"/volumes/{ident}").json()["volume"])
+            return stored(client.api.get(f"/volumes/{ident}").json()["volume"])
         except failures.NotFound:
             pass  # it may be a name all the same
-    listed = client.get("/volumes/detail", params={"name": ident, "limit": 2}).json()["volumes"]
+    listed = client.listed("volumes", "/volumes/detail", name=ident, limit="2")
     same = [one for one in listed if one["name"] == ident]
     if len(same) > 1:
         raise Conflict(f"Several volumes have the name {ident}; use the id.")
     return stored(same[0]) if same else None
 
 
-def _status(client: adapter.Adapter, ident: str) -> str | None:
+def _status(client: _Client, ident: str) -> str | None:
     try:
-        return str(client.get(f"/volumes/{ident}").json()["volume"]["status"])
+        return str(client.api.get(f"/volumes/{ident}").json()["volume"]["status"])
     except failures.NotFound:
         return None
 
 
-def _made_for(client: adapter.Adapter, use: str) -> dict[str, Any] | None:
-    listed = client.get("/volumes/detail", params={"metadata": f"{{'{USE}': '{use}'}}"}).json()["volumes"]
-    return next((one for one in listed if one["metadata"].get(USE) == use and one["status"] != "deleting"), None)
+def _made_for(client: _Client, use: str) -> list[dict[str, Any]]:
+    listed = client.listed("volumes", "/volumes/detail", metadata=f"{{'{USE}': '{use}'}}")
+    return [one for one in listed if one["metadata"].get(USE) == use and one["status"] != "deleting"]
 
 
-def _attachments(client: adapter.Adapter, ident: str, use: str) -> list[dict[str, Any]]:
+def _attachments(client: _Client, ident: str, use: str) -> list[dict[str, Any]]:
     try:
-        listed = client.get("/attachments", params={"volume_id": ident, "instance_id": use}).json()["attachments"]
+        listed = client.listed("attachments", "/attachments", volume_id=ident, instance_id=use)
     except failures.NotFound:
         return []
     return [one for one in listed if one["volume_id"] == ident and one["instance"] == use]
 
 
-def _delete(client: adapter.Adapter, path: str) -> None:
+def _delete(client: _Client, path: str) -> None:
     """What is gone already is no error."""
     try:
-        client.delete(path)
+        client.api.delete(path)
     except failures.NotFound:
         return
 

@@ -4,13 +4,25 @@ from higgins.model.errors import HigginsError
 
 
 class ServiceUnavailable(HigginsError):
-    """Another service does not answer, or not sensibly. Nothing was changed; asking again later may help."""
+    """Another service does not answer, or not sensibly. Nothing was changed; asking again later may help.
+
+    ``waiting`` is the sentence for one who need not ask again, since Higgins does.
+    """
 
     status = 503
     code = "service-unavailable"
+    waiting = ""
 
-    def __init__(self, service: str, doing: str) -> None:
-        super().__init__(f"{service} does not answer now, so {doing}; try again later.")
+    def __init__(self, service: str, doing: str, says: str = "does not answer now") -> None:
+        super().__init__(f"{service} {says}, so {doing}; try again later.")
+        self.waiting = f"{service} {says}, so {doing}; it is tried again."
+
+
+class NotInCatalogue(ServiceUnavailable):
+    """Keystone knows no endpoint of a service in this region."""
+
+    def __init__(self, service_type: str) -> None:
+        HigginsError.__init__(self, f"The {service_type} service is not in Keystone's catalogue of this region.")
 
 
 class ServiceBusy(ServiceUnavailable):

@@ -83,6 +83,10 @@ host = Table(
     # Of ``cpus``, those that are given away whole, and how many are.
     Column("cores", Integer, nullable=False, default=0),
     Column("cores_used", Integer, nullable=False, default=0),
+    # What Placement knows to be held of it, where it is shared with others; claims fit into that.
+    Column("held_cpu", Integer),
+    Column("held_memory", Integer),
+    Column("held_disk", Integer),
     # The project whose workloads alone are here, "" for those of several; null for an empty host.
     Column("tenant", Words(255)),
     Column("containers", Integer, nullable=False, default=0),
@@ -243,6 +247,28 @@ port = Table(
     Index(None, "network_id", "id"),
 )
 
+#: A port of Neutron that a workload has, is to have, or had; the keeper of this table brings it there.
+cloud_port = Table(
+    "cloud_port",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("uuid", Words(36), nullable=False, unique=True),  # by which it is found again in Neutron
+    Column("wire", Words(36), nullable=False, unique=True),  # as its host knows it; another one is plugged anew
+    Column("workload_id", ForeignKey("workload.id"), index=True),  # null: its workload is gone
+    Column("device", Words(36), nullable=False),  # the workload's uuid
+    Column("project_id", Words(255), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("state", Words(16), nullable=False),  # wanted | ready | refused | detaching | removing
+    Column("late", Boolean, nullable=False),  # attached to what was there already
+    Column("given", Boolean, nullable=False),  # the tenant's own, kept when the container goes
+    Column("network", Words(36), nullable=False, index=True),
+    Column("port", Words(36), unique=True),  # Neutron's; null until it is made
+    Column("asked", LongText, nullable=False),
+    Column("told", LongText),  # what a host has to know of it
+    Column("reason", LongText),  # why it was refused
+    *kept(),
+)
+
 security_group = Table(
     "security_group",
     metadata,
@@ -291,6 +317,22 @@ attachment = Table(
     Column("state", Words(16), nullable=False),  # wanted | ready | refused | leaving | left | over
     Column("connection", LongText),  # what the host needs to reach it, encrypted
     Column("reason", LongText),  # why it was refused
+    *kept(),
+)
+
+#: What is held of a host at Placement, and to be held. The host's is null once that is gone.
+share = Table(
+    "share",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("host_id", ForeignKey("host.id"), unique=True),
+    Column("uuid", Words(36), nullable=False),
+    Column("name", Words(255), nullable=False),
+    # To be held beyond what is claimed: somebody waits for it.
+    Column("extra_cpu", Integer, nullable=False, default=0),
+    Column("extra_memory", Integer, nullable=False, default=0),
+    Column("extra_disk", Integer, nullable=False, default=0),
+    Column("refused_until", Moment),  # when Placement may be asked for more again
     *kept(),
 )
 

@@ -32,6 +32,7 @@ fail() { echo "openstack: $1" >&2; [ -z "${2:-}" ] || tail -n 15 "$2" >&2; exit 
 environment() {
     local want
     want="$($PYTHON --version) $(cksum <"$here/requirements.lock")"
+    mkdir -p "$log"
     [ "$(cat "$venv/.made-from" 2>/dev/null)" != "$want" ] || return 0
     say "installing OpenStack into $venv (a minute, or three without a cache) …"
     [ -x "$venv/bin/python" ] || "$PYTHON" -m venv "$venv"
@@ -68,7 +69,7 @@ fresh_data() {
 
 all() {
     ! alive mysqld || fail "the services run already; \"scripts/openstack down\" ends them"
-    mkdir -p "$log" "$run" "$etc"
+    mkdir -p "$run" "$etc"
     environment
     configure
     fresh_data
@@ -97,9 +98,9 @@ wipe() {
 }
 
 case ${1:-} in
-    all | up | down | wipe | status) "$1" ;;
+    environment | all | up | down | wipe | status) "$1" ;;
     pause) signal STOP "$2" ;;
     resume) signal CONT "$2" ;;
     start | stop) verb=$1; shift; for name in "$@"; do [ "$verb" = stop ] && end "$name" || start_again "$name"; done ;;
-    *) fail "one of all, up, down, status, wipe, or start, stop, pause, resume SERVICE is wanted" ;;
+    *) fail "one of environment, all, up, down, status, wipe, or start, stop, pause, resume SERVICE is wanted" ;;
 esac

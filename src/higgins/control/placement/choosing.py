@@ -7,7 +7,7 @@ from msgspec import Struct
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud
-from higgins.control.placement.claims import claim, free_cores, release
+from higgins.control.placement.claims import claim, free_cores, need_room, release
 from higgins.control.placement.filters import FILTERS, Question, sift
 from higgins.control.placement.fleet import Ints
 from higgins.control.placement.needs import Need
@@ -17,6 +17,10 @@ from higgins.model.errors import NotFound
 NO_HOST = "There are not enough hosts available."
 #: So many hosts are told of each by its name.
 _TOLD = 5
+#: How often a host is tried of which more is held all the time, and claimed by others.
+_AGAIN = 5
+#: Of so many hosts more is asked for, should none of what is held suffice.
+_ASKED = 20
 
 
 class Chosen(Struct, frozen=True):
@@ -59,7 +63,8 @@ def choose(ask: Question) -> Choice:
 
 
 def place(conn: Connection, cloud: Cloud, need: Need) -> tuple[Chosen | None, str]:
-    """Claim a host; without one, why not. Raises NotFound for a host that is asked for by name and is not there.
+    """Claim a host; without one, why not. Raises NotFound for a host that is asked for by name and is not there, and
+    RoomNeeded (see ``sharing``).
 
     What is known of the hosts may be some seconds old where the operator allows it; nobody is turned away for that.
     """
@@ -74,11 +79,38 @@ def place(conn: Connection, cloud: Cloud, need: Need) -> tuple[Chosen | None, st
                 if cloud.settings.placement_age:
                     cloud.fleet.note(fleet, int(place_), cpu=need.cpu, memory=need.memory, disk=need.disk)
                 return chosen, ""
-        reason = f"{NO_HOST} {choice.why()}".strip()
         facts = fleet.facts
+        reasons = [choice.why()]
+        if age == 0.0 and cloud.settings.placement_steps is not None:
+            chosen, full = _in_shared(conn, cloud, choice)
+            if chosen is not None:
+                return chosen, ""
+            reasons += [f"{name}: Placement has no more room on it" for name in full[:_TOLD]]
+        reason = f"{NO_HOST} {'; '.join(filter(None, reasons))}".strip()
         if age == 0.0 and need.host is not None and need.host not in facts.names and need.host not in facts.uuids:
             raise NotFound("requested_host", need.host)
     return None, reason
+
+
+def _in_shared(conn: Connection, cloud: Cloud, choice: Choice) -> tuple[Chosen | None, list[str]]:
+    """A host of which there is more held now than a moment ago, or the names of those that others have all the rest of.
+
+    Raises RoomNeeded where more may be had.
+    """
+    need, facts = choice.ask.need, choice.ask.fleet.facts
+    full: list[str] = []
+    for place_ in map(int, choice.fit[:_ASKED]):
+        host_id = int(facts.ids[place_])
+        for _ in range(_AGAIN):  # others claim what is held meanwhile
+            if need_room(
+                conn, cloud.settings, choice.ask.now, host_id, cpu=need.cpu, memory=need.memory, disk=need.disk
+            ):
+                full.append(facts.names[place_])
+                break
+            chosen = _claim(conn, cloud, choice, place_)
+            if chosen is not None:
+                return chosen, full
+    return None, full
 
 
 def _claim(conn: Connection, cloud: Cloud, choice: Choice, place_: int) -> Chosen | None:

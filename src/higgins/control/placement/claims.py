@@ -13,11 +13,50 @@ from higgins.control.placement.cores import Nodes, pick
 from higgins.control.placement.filters import SLACK, isolated
 from higgins.control.placement.needs import Need
 from higgins.store.bulk import encoded, one_of, rows
-from higgins.store.schema import core
+from higgins.store.schema import core, share
 from higgins.store.schema import host as host_table
 
 #: ``tenant`` of a host with workloads of several projects.
 SEVERAL = ""
+
+
+class RoomNeeded(Exception):
+    """A host has room, but less of it is held at Placement than is to be claimed; see ``sharing``."""
+
+    def __init__(self, host_id: int, cpu: float, memory: int, disk: int) -> None:
+        super().__init__(host_id, cpu, memory, disk)
+        self.host_id, self.cpu, self.memory, self.disk = host_id, cpu, memory, disk
+
+
+def held(settings: Settings, *, cpu: float, memory: int, disk: int) -> list[sa.ColumnElement[bool]]:
+    """That so much more may be claimed of what is held of a host, where hosts are shared."""
+    return [] if settings.placement_steps is None else _within_held(cpu, memory, disk)
+
+
+def _within_held(cpu: Any, memory: Any, disk: Any) -> list[sa.ColumnElement[bool]]:
+    t = host_table.c
+    return [
+        t.cpu_used + cpu <= sa.func.coalesce(t.held_cpu, 0) + SLACK,
+        t.memory_used + memory <= sa.func.coalesce(t.held_memory, 0),
+        t.disk_used + disk <= sa.func.coalesce(t.held_disk, 0),
+    ]
+
+
+def need_room(
+    conn: Connection, settings: Settings, now: datetime, host_id: int, *, cpu: float, memory: int, disk: int
+) -> bool:
+    """Whether it is what is held that does not suffice, and no more of it is to be had for a while.
+
+    Raises RoomNeeded where more may be had.
+    """
+    suffices = held(settings, cpu=cpu, memory=memory, disk=disk)
+    mine = sa.select(host_table.c.id).where(host_table.c.id == host_id)
+    if not suffices or conn.execute(mine.where(*suffices)).first() is not None:
+        return False
+    refused = sa.select(share.c.id).where(share.c.host_id == host_id, share.c.refused_until > now)
+    if conn.execute(refused).first() is None:
+        raise RoomNeeded(host_id, cpu, memory, disk)
+    return True
 
 
 _TENANT = sa.bindparam("project", type_=host_table.c.tenant.type)
@@ -32,13 +71,17 @@ Ratios = tuple[float, float, float]  # of cpu, memory and disk
 
 
 @lru_cache(maxsize=64)
-def _claim(ratios: Ratios, apart: tuple[str, ...], *, shared: bool, cores: bool, isolated: bool) -> sa.Update:
+def _claim(
+    ratios: Ratios, apart: tuple[str, ...], *, shared: bool, cores: bool, isolated: bool, held: bool
+) -> sa.Update:
     """Pure: the conditional update. ``apart`` are the projects that share hosts with no other, of which this is one if
-    it is ``isolated``."""
+    it is ``isolated``; ``held``: within what Placement knows of."""
     t = host_table.c
     memory: sa.BindParameter[int] = sa.bindparam("more_memory_used")
     disk: sa.BindParameter[int] = sa.bindparam("more_disk_used")
     conditions = [t.id == sa.bindparam("number"), *_alive(), *_fits(ratios, memory, disk)]
+    if held:
+        conditions += _within_held(*(sa.bindparam(f"more_{name}") for name in ("cpu_used", "memory_used", "disk_used")))
     if shared:
         conditions.append(_fits_cpu(ratios, sa.bindparam("shared", type_=t.cpu_used.type)))
     if cores:
@@ -158,6 +201,7 @@ def claim(conn: Connection, host_id: int, need: Need, settings: Settings, now: d
         shared=shared > 0,
         cores=need.cores > 0,
         isolated=isolated(settings, need.project),
+        held=settings.placement_steps is not None,
     )
     values = {"project": need.project, "since": now - timedelta(seconds=settings.host_lease)}
     if shared > 0:

@@ -7,20 +7,20 @@ the far end of an interface in the sandbox whose near end bears no such name, an
 """
 
 import asyncio
-import os
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from msgspec.structs import replace
+from pyroute2 import NetlinkError
 
 from higgins.model.errors import EngineError
+from higgins.networks import links
 from higgins.networks.base import Neighbour, Network, Plugged, PortFilter, PortWire
-from higgins.networks.cni import links, plumbing, wires
+from higgins.networks.cni import plumbing, wires
 from higgins.networks.cni.rules import no_ruleset, ruleset
 from higgins.networks.cni.tunnels import Tunnels
+from higgins.networks.namespaces import held_namespace
 from higgins.programs import end_of, last_words, run
 
 #: A wire may have been left half done at both of its ends.
@@ -69,7 +69,7 @@ class _Cni:
         await self._tunnels.remove_unwanted()
 
     async def plug(self, netns: str, workload: str, ports: list[PortWire]) -> None:
-        with _namespace(netns, workload) as (held, inode):
+        with held_namespace(netns, workload) as (held, inode):
             for asked in ports:
                 port = replace(asked, mtu=self._tunnels.mtu(asked.mtu))
                 wires.place_of(port)  # raises before anything is changed
@@ -132,8 +132,8 @@ class _Cni:
                     return
                 if not await _remove_leftover(namespace, port):
                     break
-        except OSError as error:
-            raise EngineError(f"Port {port.uuid} could not be wired: {error.strerror or error}.") from error
+        except (NetlinkError, OSError) as error:
+            raise EngineError(f"Port {port.uuid} could not be wired: {links.words(error)}.") from error
         raise EngineError(f"Port {port.uuid} could not be wired: an interface {port.name} already exists.")
 
     async def _remove_unused_bridges(self) -> None:
@@ -205,27 +205,6 @@ class _Cni:
         for side, bridges in _PASSAGES:
             if any(line.startswith(f"-A FORWARD {side} {bridges} ") for line in found):
                 await run("iptables", "-w", "-D", "FORWARD", *_passage(side, bridges))
-
-
-@contextmanager
-def _namespace(netns: str, workload: str) -> Iterator[tuple[int, int]]:
-    """A descriptor of the sandbox's network namespace, which keeps meaning it, and its inode.
-
-    The engine's path goes by the number of a process. That one may have ended and its number be another's, of the
-    host's own namespace: wiring that would give the host the addresses and routes of a tenant's port.
-    """
-    missing = f"The sandbox {workload} has no network namespace to wire."
-    try:
-        descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise EngineError(missing) from error
-    try:
-        found, own = os.fstat(descriptor), Path("/proc/self/ns/net").stat()
-        if (found.st_dev, found.st_ino) == (own.st_dev, own.st_ino):
-            raise EngineError(missing)
-        yield descriptor, found.st_ino
-    finally:
-        os.close(descriptor)
 
 
 async def _remove_leftover(namespace: int, port: PortWire) -> bool:

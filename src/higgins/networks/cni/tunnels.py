@@ -1,24 +1,30 @@
 """The way to ports of a network on other hosts: one VXLAN interface in each of its bridges.
 
-Nothing is flooded and nothing is learnt. The control plane knows where every port is, so each neighbour is a fixed
-entry: which host its MAC address is behind, and which MAC address its IP address has, so that the interface can answer
-ARP for it (``proxy``). What is addressed to nobody known goes nowhere, and so each host stays its own gateway.
+Nothing is flooded and nothing is learnt. The control plane knows where every port is, so each neighbour is three fixed
+entries: for the bridge, that its MAC address is behind the tunnel; for the interface, which host that is behind, and
+which MAC address its IP address has, so that the interface can answer ARP for it (``proxy``). What is addressed to
+nobody known goes nowhere, and so each host stays its own gateway.
 """
 
 import asyncio
 import ipaddress
-import json
+import socket
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+from pyroute2 import IPRoute, NetlinkError
 
 from higgins.model.errors import EngineError, Invalid
+from higgins.networks import links
 from higgins.networks.base import Neighbour
-from higgins.networks.cni import links, wires
-from higgins.programs import end_of, last_words, run
+from higgins.networks.cni import wires
 
 #: What VXLAN over IPv4 adds to a packet: Ethernet, IP, UDP and its own header.
 OVERHEAD = 50
+
+_SELF, _MASTER = 2, 4  # NTF_…: the interface's own table, and its bridge's
+_STATIC, _PERMANENT = 64, 128  # NUD_NOARP, NUD_PERMANENT
 
 
 class Entry(NamedTuple):
@@ -77,30 +83,59 @@ class Tunnels:
             return
         bridge, name = wires.bridge_name(network), wires.tunnel_name(network)
         names = links.names()
+        held = self._held.pop(network, None)  # not known while it changes
         if bridge not in names:
-            self._held.pop(network, None)
             return
-        held = self._held.get(network) if name in names else None
-        if held is None:
-            held = await self._interface(bridge, name, min(wanted.values()))
-        self._held.pop(network, None)  # not known while it changes
-        await _change(name, held - wanted.keys(), wanted.keys() - held)
+        if name not in names:
+            held = None
+        number = min(wanted.values())
+        try:
+            await asyncio.to_thread(self._change, bridge, name, number, set(wanted), held)
+        except (NetlinkError, OSError) as error:
+            raise EngineError(f"The tunnels of network {network} could not be made: {links.words(error)}.") from error
         self._held[network] = set(wanted)
 
-    async def _interface(self, bridge: str, name: str, tunnel: int) -> set[Entry]:
+    def _change(self, bridge: str, name: str, number: int, wanted: set[Entry], held: set[Entry] | None) -> None:
+        """Have the interface know these neighbours; it is looked at where it is not known what it ``held``."""
+        with IPRoute() as kernel:
+            if held is None:
+                held = self._interface(kernel, bridge, name, number)
+            index = socket.if_nametoindex(name)
+            # First what is gone: an address that moved is gone at one host and new at another.
+            for one in sorted(held - wanted):
+                kernel.fdb("del", ifindex=index, lladdr=one.mac, flags=_MASTER)
+                kernel.fdb("del", ifindex=index, lladdr=one.mac, dst=one.host, flags=_SELF)
+                kernel.neigh("del", ifindex=index, dst=one.address)
+            for one in sorted(wanted - held):
+                kernel.fdb("replace", ifindex=index, lladdr=one.mac, dst=one.host, flags=_SELF, state=_PERMANENT)
+                kernel.neigh("replace", ifindex=index, dst=one.address, lladdr=one.mac, state="permanent")
+                kernel.fdb("replace", ifindex=index, lladdr=one.mac, flags=_MASTER, state=_STATIC)
+
+    def _interface(self, kernel: IPRoute, bridge: str, name: str, number: int) -> set[Entry]:
         """Have the interface in the bridge; the neighbours that it knows."""
-        found = await _found(name)
-        if found is not None and _is_right(found, bridge, tunnel, self._address, self._port):
-            return await _entries(name)
-        await links.delete([name])
-        await _configure(
-            [
-                f"link add name {name} type vxlan id {int(tunnel)} local {self._address} dstport {int(self._port)}"
-                " nolearning proxy ttl 64",
-                f"link set dev {name} mtu {await _mtu(bridge)} master {bridge}",
-                f"link set dev {name} up",
-            ]
+        master = socket.if_nametoindex(bridge)
+        found = next((one for one in kernel.get_links() if one.get("IFLA_IFNAME") == name), None)
+        if found is not None:
+            told = tuple(found.get(("linkinfo", "data", f"vxlan_{key}")) for key in ("id", "local", "port"))
+            if told == (number, self._address, self._port) and found.get("IFLA_MASTER") == master:
+                return _entries(kernel, found["index"])
+            kernel.link("del", index=found["index"])
+        kernel.link(
+            "add",
+            ifname=name,
+            kind="vxlan",
+            vxlan_id=number,
+            vxlan_local=self._address,
+            vxlan_port=self._port,
+            vxlan_learning=False,
+            vxlan_proxy=True,
+            vxlan_ttl=64,
         )
+        mtu = kernel.get_links(master)[0].get("IFLA_MTU")
+        index = socket.if_nametoindex(name)
+        kernel.link("set", index=index, mtu=mtu, master=master)
+        kernel.link("set", index=index, kind="bridge_slave", brport_learning=0)
+        kernel.link("set", index=index, state="up")
         return set()
 
 
@@ -113,57 +148,13 @@ def entry(neighbour: Neighbour) -> Entry:
     return Entry(wires.checked_mac(neighbour.mac), str(address), str(host))
 
 
-async def _change(name: str, gone: Iterable[Entry], new: Iterable[Entry]) -> None:
-    """First what is gone: an address that moved is gone at one host and new at another."""
-    gone, new = sorted(gone), sorted(new)
-    forwarding = [f"fdb del {one.mac} dev {name} dst {one.host} self" for one in gone]
-    forwarding += [f"fdb replace {one.mac} dev {name} dst {one.host} self permanent" for one in new]
-    neighbours = [f"neighbour del {one.address} dev {name}" for one in gone]
-    neighbours += [f"neighbour replace {one.address} lladdr {one.mac} dev {name} nud permanent" for one in new]
-    if not forwarding:
-        return
-    await run("bridge", "-batch", "-", feed="\n".join(forwarding) + "\n")
-    await _configure(neighbours)
-
-
-async def _configure(lines: list[str]) -> None:
-    await run("ip", "-batch", "-", feed="\n".join(lines) + "\n")
-
-
-async def _found(name: str) -> dict[str, Any] | None:
-    ended = await end_of("ip", "-json", "-details", "link", "show", "dev", name)
-    if ended.code != 0:
-        if name in links.names():
-            raise EngineError(f"The host could not look at {name}: {last_words(ended)}.")
-        return None
-    found: dict[str, Any] = json.loads(ended.out)[0]
-    return found
-
-
-def _is_right(found: dict[str, Any], bridge: str, tunnel: int, address: str, port: int) -> bool:
-    info = found.get("linkinfo", {})
-    data = info.get("info_data", {})
-    return (
-        (info.get("info_kind"), data.get("id"), data.get("local"), data.get("port")) == ("vxlan", tunnel, address, port)
-        and found.get("master") == bridge
-        and "UP" in found.get("flags", [])
-    )
-
-
-async def _entries(name: str) -> set[Entry]:
-    """The neighbours that the interface knows. What it knows by halves is put right by being wanted, or is harmless."""
-    behind = {
-        one["mac"]: one["dst"]
-        for one in json.loads(await run("bridge", "-json", "fdb", "show", "dev", name) or "[]")
-        if "dst" in one
-    }
+def _entries(kernel: IPRoute, index: int) -> set[Entry]:
+    """The neighbours that the interface knows. What is known by halves is put right by being wanted, or is harmless."""
+    forwarded = list(kernel.fdb("dump", ifindex=index))
+    behind = {one.get("NDA_LLADDR"): one.get("NDA_DST") for one in forwarded if one.get("NDA_DST")}
+    bridged = {one.get("NDA_LLADDR") for one in forwarded if one["state"] == _STATIC}
     return {
-        Entry(one["lladdr"], one["dst"], behind[one["lladdr"]])
-        for one in json.loads(await run("ip", "-json", "neighbour", "show", "dev", name, "nud", "permanent") or "[]")
-        if one.get("lladdr") in behind
+        Entry(one.get("NDA_LLADDR"), one.get("NDA_DST"), behind[one.get("NDA_LLADDR")])
+        for one in kernel.neigh("dump", ifindex=index)
+        if one["state"] == _PERMANENT and one.get("NDA_LLADDR") in behind.keys() & bridged
     }
-
-
-async def _mtu(bridge: str) -> int:
-    found = await _found(bridge)
-    return int(found["mtu"]) if found is not None else 1500 - OVERHEAD

@@ -63,10 +63,10 @@ class Client:
             return await verb(request, timeout=timeout)
 
     async def remove(self, verb: Any, request: Any, *containers: str) -> None:
-        """A call that removes these containers (the engine's ids), running or not. Raises as ``ask`` does.
+        """A call that ends or removes these containers (the engine's ids), running or not. Raises as ``ask`` does.
 
-        containerd ends what runs first, and refuses where a process has ended by itself just now and its own state
-        does not say so yet (seen with 2.1): it is asked again when that does.
+        containerd ends what runs first, and refuses where a process is just ending by itself: its own state does not
+        say so yet (seen with 2.1), or what watched the process has gone (1.6). It is asked again when it knows.
         """
         try:
             await self.ask(verb, request, timeout=None)

@@ -14,6 +14,7 @@ from cri_api.v1 import api_pb2 as cri
 
 from higgins.model.errors import EngineError
 from higgins.runtimes.base import EngineContainer, SandboxSpec
+from higgins.runtimes.confinement import MASKED_PATHS, READONLY_PATHS
 from higgins.runtimes.cri import users
 
 PREFIX = "org.higgins."
@@ -24,22 +25,6 @@ CPU_PERIOD = 100_000
 #: Bits of CRI's attempt number that count starts; those above hold the incarnation.
 _START_BITS = 20
 
-#: Docker's and the kubelet's defaults: what a container without privileges must not see or write.
-MASKED_PATHS = (
-    "/proc/acpi",
-    "/proc/asound",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/sys/devices/virtual/powercap",
-    "/sys/firmware",
-)
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 #: What the engine's default set has too much: raw sockets forge packets, device nodes reach devices.
 DROPPED_CAPABILITIES = ("MKNOD", "NET_RAW")
 

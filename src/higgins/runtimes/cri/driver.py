@@ -122,9 +122,9 @@ class CriRuntime:
     async def remove_sandbox(self, uuid: str) -> None:
         async with self._turn(uuid):
             for container in await self._client.containers(sandbox=uuid):
-                self._fresh.gone(container.metadata.name)
                 await self._make_removable(container)
             await self._sandboxes.remove(uuid)
+            self._fresh.sandbox_removed(uuid)
 
     # containers
 
@@ -208,8 +208,6 @@ class CriRuntime:
                     await self._client.remove(self._client.runtime.RemoveContainer, request, container.id)
                 self._oom.pop(container.id, None)
                 logs.remove(self._log(container))
-            if incarnation is None:
-                self._fresh.gone(uuid)
 
     async def list(self, sandbox: str | None = None) -> Holdings:
         only = {} if sandbox is None else {"sandbox": sandbox}

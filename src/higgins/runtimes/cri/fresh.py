@@ -19,16 +19,18 @@ class Fresh:
     def __init__(self, client: Client, sandboxes: Sandboxes) -> None:
         self._client = client
         self._sandboxes = sandboxes
-        self._made: dict[str, tuple[str, EngineContainer] | None] = {}  # None: it may be otherwise by now
+        self._members: dict[str, set[str]] = {}  # of each sandbox, all that were ever asked for
+        self._unstarted: dict[str, tuple[str, EngineContainer]] = {}  # made just now, and so the newest of its uuid
 
     async def make(self, spec: EngineContainer) -> bool:
         """Make it in its sandbox; whether that was done. Raises ``EngineUnavailable``, or why it has no such class."""
-        sandbox = self._sandboxes.expected(spec.sandbox)
-        if sandbox is None or spec.uuid in self._made:
+        self._unstarted.pop(spec.uuid, None)
+        sandbox, members = self._sandboxes.expected(spec.sandbox), self._members.setdefault(spec.sandbox, set())
+        if sandbox is None or spec.uuid in members:
             return False
+        members.add(spec.uuid)
         if await classes.wanted(self._client, spec.runtime) is not None:
             return False
-        self._made[spec.uuid] = None
         wanted = config.container_config(spec, attempt=config.attempt_number(spec.incarnation, 0))
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox[0], config=wanted, sandbox_config=sandbox[1])
         try:
@@ -38,16 +40,14 @@ class Fresh:
         except EngineError:
             return False
         await restart.bound(self._client, made.container_id, spec)
-        self._made[spec.uuid] = made.container_id, spec
+        self._unstarted[spec.uuid] = made.container_id, spec
         return True
 
     async def start(self, uuid: str) -> bool:
         """Start it if it was made just now; whether that was done. Raises as a start does that has looked before."""
-        found = self._made.get(uuid)
-        if found is None:
+        engine_id, spec = self._unstarted.pop(uuid, ("", None))
+        if spec is None:
             return False
-        self._made[uuid] = None
-        engine_id, spec = found
         try:
             await restart.run(self._client, engine_id, spec)
         except EngineUnavailable:
@@ -61,10 +61,10 @@ class Fresh:
         return True
 
     def changed(self, uuid: str) -> None:
-        """Something else was done to it."""
-        if uuid in self._made:
-            self._made[uuid] = None
+        """Something else was done to the container."""
+        self._unstarted.pop(uuid, None)
 
-    def gone(self, uuid: str) -> None:
-        """Nothing of it is left."""
-        self._made.pop(uuid, None)
+    def sandbox_removed(self, uuid: str) -> None:
+        """With all that was in it."""
+        for member in self._members.pop(uuid, ()):
+            self._unstarted.pop(member, None)

@@ -88,7 +88,7 @@ class Images:
 
     async def load(self, files: ImageFiles, name: str) -> Image:
         check_name(name)
-        check_free(name, (await self._client.handlers()).pause_image)
+        check_free(name, await self._client.pause_image())
         found = await self.find(name)
         if found is not None and found.id == files.parts.id:
             return found

@@ -116,9 +116,9 @@ class Sandboxes:
 
     async def _remove_one(self, engine_id: str) -> None:
         with suppress(ContainerGone):
-            stop = cri.StopPodSandboxRequest(pod_sandbox_id=engine_id)
-            await self._client.ask(self._client.runtime.StopPodSandbox, stop, timeout=None)
             members = [one.id for one in await self._client.containers() if one.pod_sandbox_id == engine_id]
+            stop = cri.StopPodSandboxRequest(pod_sandbox_id=engine_id)
+            await self._client.remove(self._client.runtime.StopPodSandbox, stop, *members)
             remove = cri.RemovePodSandboxRequest(pod_sandbox_id=engine_id)
             await self._client.remove(self._client.runtime.RemovePodSandbox, remove, *members)
         self._netns.pop(engine_id, None)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from higgins.runtimes.base import Bind, EngineContainer, SandboxSpec
+from higgins.runtimes.confinement import MASKED_PATHS, READONLY_PATHS
 
 PREFIX = "org.higgins."
 UUID = PREFIX + "uuid"
@@ -114,7 +115,7 @@ def limits(cpu: float, memory: int) -> dict[str, Any]:
 
 
 def host_config(container: EngineContainer) -> dict[str, Any]:
-    """Where the container runs and what it may use. Its seccomp profile and masked paths are the engine's defaults."""
+    """Where the container runs and what it may use. Its seccomp profile is the engine's default."""
     sandbox = f"container:{sandbox_name(container.sandbox)}"
     host: dict[str, Any] = {
         "NetworkMode": sandbox,
@@ -133,6 +134,8 @@ def host_config(container: EngineContainer) -> dict[str, Any]:
             "CapDrop": ["ALL"],
             "CapAdd": list(CAPABILITIES),
             "SecurityOpt": ["no-new-privileges:true"],
+            "MaskedPaths": list(MASKED_PATHS),
+            "ReadonlyPaths": list(READONLY_PATHS),
         }
     if container.cpuset:
         host["CpusetCpus"] = ",".join(map(str, container.cpuset))

@@ -15,7 +15,7 @@ NO_CONNECTION = 900
 
 def translate(status: int, message: str, missing: HigginsError | None = None) -> HigginsError:
     """The error for an engine's answer; ``missing`` is what 404 means for the call that was made."""
-    said = one_line(message)
+    said = f"{one_line(message).rstrip('.') or 'it gave no reason'}."
     if status == NO_CONNECTION or status in (502, 503, 504):
         return EngineUnavailable("The container engine of this host does not answer now.")
     if status == 404 and missing is not None:

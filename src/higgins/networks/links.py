@@ -1,21 +1,21 @@
-"""The host's interfaces: seen, and taken away. What asks the kernel does so in a thread (see ``netlink``)."""
+"""The host's interfaces: seen, and taken away. The kernel is asked over netlink, which blocks, and so in threads."""
 
 import asyncio
 import ipaddress
-import os
 import socket
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from msgspec import Struct
+from pyroute2 import IPRoute, NetlinkError
+from pyroute2.netns import setns
 
 from higgins.model.errors import EngineError
-from higgins.networks.cni import netlink
-from higgins.networks.cni.netlink import Netlink
 
 T = TypeVar("T")
+
+_UP = 1  # IFF_UP
 
 
 class Link(Struct, frozen=True):
@@ -43,6 +43,11 @@ async def alone(work: Callable[[], T]) -> T:
         thread.shutdown(wait=False)
 
 
+def enter(namespace: int) -> None:
+    """Have this thread in the network namespace of a descriptor, for the rest of its life. Raises OSError."""
+    setns(namespace)
+
+
 def names() -> set[str]:
     """The names of all interfaces of this network namespace."""
     return {name for _, name in socket.if_nameindex()}
@@ -54,30 +59,28 @@ async def links() -> dict[str, Link]:
 
 
 def _links() -> dict[str, Link]:
-    with Netlink() as kernel:
-        found = kernel.links()
-    name_of = {index: _text(held[netlink.NAME]) for index, _, held in found}
+    with IPRoute() as kernel:
+        found = list(kernel.get_links())
+    name_of = {one["index"]: one.get("IFLA_IFNAME") for one in found}
     return {
-        name_of[index]: Link(
-            name=name_of[index],
-            master=name_of.get(_number(held.get(netlink.MASTER)), ""),
-            alias=_text(held.get(netlink.ALIAS, b"")),
-            up=up,
+        name: Link(
+            name=name,
+            master=name_of.get(one.get("IFLA_MASTER"), ""),
+            alias=one.get("IFLA_IFALIAS") or "",
+            up=bool(one["flags"] & _UP),
         )
-        for index, up, held in found
+        for one, name in zip(found, name_of.values(), strict=True)
     }
 
 
 async def peer_name(namespace: int, interface: str) -> str | None:
     """The host's end of a veth whose other end is ``interface`` in the namespace; None if there is none."""
 
-    def look() -> int:
-        netlink.enter(namespace)
-        with Netlink() as kernel:
-            for _, _, held in kernel.links():
-                if _text(held[netlink.NAME]) == interface:
-                    return _number(held.get(netlink.LINK))
-        return 0
+    def look() -> int | None:
+        enter(namespace)
+        with IPRoute() as kernel:
+            found = [one.get("IFLA_LINK") for one in kernel.get_links() if one.get("IFLA_IFNAME") == interface]
+        return found[0] if found else None
 
     index = await alone(look)
     return next((name for number, name in socket.if_nameindex() if number == index), None)
@@ -92,12 +95,12 @@ async def delete(doomed: list[str]) -> None:
 
 def _delete(doomed: list[str]) -> None:
     reasons: dict[str, str] = {}
-    with Netlink() as kernel:
+    with IPRoute() as kernel:
         for name in doomed:
             try:
-                kernel.ask(netlink.DELETE_LINK, netlink.link_message(netlink.attribute(netlink.NAME, name)))
-            except OSError as error:
-                reasons[name] = error.strerror or str(error)
+                kernel.link("del", index=socket.if_nametoindex(name))
+            except (NetlinkError, OSError) as error:
+                reasons[name] = words(error)
     left = sorted(set(doomed) & names())
     if left:
         raise EngineError(f"The host could not remove {', '.join(left)}: {reasons.get(left[0], 'it is still there')}.")
@@ -105,13 +108,21 @@ def _delete(doomed: list[str]) -> None:
 
 def overlapping_subnet(subnet: ipaddress.IPv4Network) -> str | None:
     """An interface whose own subnet shares addresses with this one, as "name (subnet)"."""
-    with Netlink() as kernel:
-        held = kernel.addresses()
+    with IPRoute() as kernel:
+        held = [
+            (one["index"], one.get("IFA_LOCAL") or one.get("IFA_ADDRESS"), one["prefixlen"])
+            for one in kernel.get_addr(family=socket.AF_INET)
+        ]
     for index, address, length in held:
-        there = ipaddress.ip_network((address, length), strict=False)
+        there = ipaddress.ip_network(f"{address}/{length}", strict=False)
         if there.overlaps(subnet):
             return f"{_name(index)} ({there})"
     return None
+
+
+def words(error: Exception) -> str:
+    """What the kernel says of its refusal."""
+    return str(error.args[1]) if len(error.args) > 1 else str(error)
 
 
 def _name(index: int) -> str:
@@ -119,11 +130,3 @@ def _name(index: int) -> str:
         return socket.if_indextoname(index)
     except OSError:  # it went away just now
         return f"interface {index}"
-
-
-def _text(value: bytes) -> str:
-    return os.fsdecode(value.rstrip(b"\0"))
-
-
-def _number(value: bytes | None) -> int:
-    return int.from_bytes(value, sys.byteorder) if value else 0

@@ -1,0 +1,228 @@
+"""Ports of a network service: what is asked of it, told to hosts, shown to tenants. The service is in memory here."""
+
+import uuid
+
+import pytest
+
+from higgins.control import containers, evacuation, hosts
+from higgins.control.cloud import Actor, Cloud
+from higgins.control.keeper import Keeper
+from higgins.control.port_keeping import PortKeeping
+from higgins.control.requests import NetRequest
+from higgins.model.errors import Conflict, HigginsError, NotFound
+from higgins.model.networking import CloudNetwork, CloudPort, CloudSubnet, Described, Fixed, WantedPort
+from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
+from tests.control.conftest import Clock, Host, draft, report
+
+NET = CloudNetwork(id=str(uuid.uuid4()), name="blue", project_id="red", mtu=1442, subnets=("s",))
+SUBNET = CloudSubnet(id="s", network=NET.id, cidr="10.0.0.0/24", gateway="10.0.0.1", dns=("192.0.2.1",))
+
+
+class Service:
+    """The network service. ``trouble`` is what it answers instead."""
+
+    owner = "compute:higgins"
+
+    def __init__(self) -> None:
+        self.there: dict[str, CloudPort] = {}
+        self.trouble: HigginsError | None = None
+
+    def _try(self) -> None:
+        if isinstance(self.trouble, ServiceUnavailable):
+            raise self.trouble
+
+    async def find_networks(self, token: str, ident: str | None = None) -> list[CloudNetwork]:
+        return [NET] if ident in (None, NET.id, NET.name) else []
+
+    async def find_subnets(self, token: str) -> list[CloudSubnet]:
+        return [SUBNET]
+
+    async def find_port(self, token: str, ident: str) -> CloudPort | None:
+        return self.there.get(ident)
+
+    async def find_groups(self, token: str, project_id: str, ident: str) -> list[str]:
+        return [f"id-of-{ident}"]
+
+    async def exposing_group(self, token: str, ports: tuple[str, ...]) -> str:
+        return "exposing"
+
+    async def make_ports(self, wanted: list[WantedPort]) -> list[CloudPort | HigginsError]:
+        self._try()
+        if self.trouble is not None:
+            return [self.trouble] * len(wanted)
+        return [self.add(one.name, one.device, one.host, groups=one.groups) for one in wanted]
+
+    def add(self, name: str, device: str = "", host: str = "", groups: tuple[str, ...] = ()) -> CloudPort:
+        made = CloudPort(
+            id=str(uuid.uuid4()),
+            name=name,
+            network=NET.id,
+            project_id="red",
+            mac="fa:16:3e:00:00:01",
+            device=device,
+            owner=self.owner if device else "",
+            host=host,
+            kind="ovs",
+            bridge="br-int",
+            fixed=(Fixed(f"10.0.0.{len(self.there) + 10}", "s"),),
+            groups=groups,
+        )
+        self.there[made.id] = made
+        return made
+
+    async def ports_of(self, devices: list[str]) -> list[CloudPort]:
+        self._try()
+        return [one for one in self.there.values() if one.device in devices]
+
+    async def ports(self, ids: list[str]) -> dict[str, CloudPort]:
+        self._try()
+        return {ident: self.there[ident] for ident in ids if ident in self.there}
+
+    async def bind(self, port: str, *, host: str, device: str, groups: tuple[str, ...] | None = None) -> CloudPort:
+        self._try()
+        if port not in self.there:
+            raise NotFound("port", port)
+        before = self.there[port]
+        self.there[port] = CloudPort(
+            **{name: getattr(before, name) for name in CloudPort.__struct_fields__}
+            | {"host": host, "device": device, "owner": self.owner, "groups": groups or before.groups}
+        )
+        return self.there[port]
+
+    async def let_go(self, port: str, device: str) -> None:
+        if port in self.there:
+            await self.bind(port, host="", device="")
+
+    async def delete(self, port: str) -> None:
+        self._try()
+        self.there.pop(port, None)
+
+    async def describe(self, networks: list[str]) -> Described:
+        return Described({NET.id: NET}, {"s": SUBNET}, {})
+
+
+@pytest.fixture
+def service(cloud: Cloud) -> Service:
+    made = Service()
+    cloud.networking = made
+    return made
+
+
+@pytest.fixture
+def keeper(cloud: Cloud, service: Service) -> Keeper:
+    return PortKeeping(cloud, service, check_every=60).keeper()
+
+
+async def test_a_host_is_told_of_a_port_once_it_is_there(
+    cloud: Cloud, host: Host, alice: Actor, service: Service, keeper: Keeper
+) -> None:
+    made = await containers.create(cloud, alice, draft(security_groups=("web",)), run=True)
+    before = (await host.holds())[made.uuid]
+    assert before.ports == () and before.waits is not None and before.waits.holds
+    await keeper.round()
+    after = (await host.holds())[made.uuid]
+    (port,) = service.there.values()
+    assert (port.device, port.host, port.groups) == (made.uuid, "one", ("id-of-web",))
+    (wire,) = after.ports
+    assert after.waits is None
+    assert (wire.port, wire.address, wire.gateway, wire.mtu) == (port.id, "10.0.0.10", "10.0.0.1", 1442)
+    assert wire.dns == ("192.0.2.1",) and wire.default_route
+    shown = (await containers.get(cloud, alice, made.uuid)).addresses
+    assert [one["port"] for one in shown[NET.id]] == [port.id]
+
+
+async def test_a_container_goes_when_its_port_is_gone(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor, service: Service, keeper: Keeper
+) -> None:
+    made = await containers.create(cloud, alice, draft(), run=True)
+    await keeper.round()
+    await containers.delete(cloud, alice, made.uuid, force=True)
+    await host.removed(made.uuid)
+    service.trouble = ServiceUnavailable("Neutron", "a port cannot be deleted")
+    await keeper.round()
+    left = await containers.get(cloud, alice, made.uuid)
+    assert left.status == "Deleting" and "Neutron" in (left.status_reason or "")
+    service.trouble = None
+    clock.forward(10)
+    await keeper.round()
+    assert not service.there
+    with pytest.raises(NotFound):
+        await containers.get(cloud, alice, made.uuid)
+
+
+async def test_a_refusal_ends_it_and_a_start_asks_again(
+    cloud: Cloud, host: Host, alice: Actor, service: Service, keeper: Keeper
+) -> None:
+    service.trouble = ServiceRefused("Neutron", "no port can be made", "Quota exceeded")
+    made = await containers.create(cloud, alice, draft(), run=True)
+    await keeper.round()
+    waits = (await host.holds())[made.uuid].waits
+    assert waits is not None and waits.refused and "Quota exceeded" in waits.reason
+    await host.says(made.uuid, state="error", reason=waits.reason)
+    service.trouble = None
+    await containers.start(cloud, alice, made.uuid)
+    await keeper.round()
+    assert (await host.holds())[made.uuid].waits is None
+
+
+async def test_a_port_follows_its_container_to_another_host(
+    cloud: Cloud, host: Host, alice: Actor, service: Service, keeper: Keeper
+) -> None:
+    made = await containers.create(cloud, alice, draft(auto_heal=True), run=True)
+    await keeper.round()
+    (before,) = service.there.values()
+    other = Host(cloud, await hosts.register(cloud, report("two")))
+    await evacuation.drain(cloud, "one")
+    await host.removed(made.uuid)
+    assert (await other.holds())[made.uuid].ports == (), "not before it is bound there"
+    await keeper.round()
+    (after,) = service.there.values()
+    assert (after.id, after.fixed, after.host) == (before.id, before.fixed, "two")
+    assert [one.port for one in (await other.holds())[made.uuid].ports] == [before.id]
+
+
+async def test_a_given_port_is_used_by_one_and_kept(
+    cloud: Cloud, host: Host, alice: Actor, service: Service, keeper: Keeper
+) -> None:
+    given = service.add("mine")
+    wanted = draft()
+    asked = type(wanted)(name=None, spec=wanted.spec, nets=(NetRequest(port=given.id),))
+    made = await containers.create(cloud, alice, asked, run=True)
+    with pytest.raises(Conflict, match="in use"):
+        await containers.create(cloud, alice, asked, run=True)
+    await keeper.round()
+    assert service.there[given.id].device == made.uuid
+    await containers.delete(cloud, alice, made.uuid, force=True)
+    await host.removed(made.uuid)
+    await keeper.round()
+    assert service.there[given.id].device == ""
+
+
+async def test_a_lost_port_is_made_anew_and_plugged_in_its_stead(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor, service: Service, keeper: Keeper
+) -> None:
+    made = await containers.create(cloud, alice, draft(), run=True)
+    await keeper.round()
+    (before,) = (await host.holds())[made.uuid].ports
+    service.there.clear()
+    clock.forward(61)
+    await keeper.round()
+    assert (await host.holds())[made.uuid].ports == ()
+    await keeper.round()
+    (after,) = (await host.holds())[made.uuid].ports
+    assert after.uuid != before.uuid and after.port in service.there
+
+
+async def test_a_given_port_that_is_lost_is_told_and_holds_nothing_up(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor, service: Service, keeper: Keeper
+) -> None:
+    given = service.add("mine")
+    wanted = draft()
+    asked = type(wanted)(name=None, spec=wanted.spec, nets=(NetRequest(port=given.id),))
+    made = await containers.create(cloud, alice, asked, run=True)
+    await keeper.round()
+    service.there.clear()
+    clock.forward(61)
+    await keeper.round()
+    waits = (await host.holds())[made.uuid].waits
+    assert waits is not None and waits.refused and not waits.holds and given.id in waits.reason

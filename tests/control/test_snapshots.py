@@ -1,0 +1,179 @@
+"""A container's image in the image service: answered at once, told of as it goes, and nothing left where it fails."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from msgspec import structs
+
+from higgins.control import actions, containers, housekeeping, looking
+from higgins.control.cloud import Actor, Cloud
+from higgins.control.delivery import Depot
+from higgins.images.shelf import Shelf
+from higgins.model.errors import Conflict, EngineError, HostUnavailable, Invalid
+from higgins.model.resources import Action
+from higgins.openstack.errors import ServiceUnavailable
+from higgins.store.schema import action
+from tests.contract.workloads import until
+from tests.control.conftest import Clock, Host, draft
+from tests.images.service import ScriptedImages
+
+
+class Engine:
+    """What is asked of a host about images: ``there`` are those that it has now."""
+
+    def __init__(self) -> None:
+        self.there: list[str] = []
+        self.breaks_off = False
+
+    async def commit(self, uuid: str, name: str) -> str:
+        self.there.append(name)
+        return "sha256:made"
+
+    @asynccontextmanager
+    async def save(self, image: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        assert image in self.there
+        yield self._pieces()
+
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield bytes(2**20)
+        if self.breaks_off:
+            raise EngineError("The engine lost the image.")
+
+    async def remove_image(self, name: str) -> None:
+        self.there.remove(name)
+
+
+@pytest.fixture
+def engine(cloud: Cloud, host: Host) -> Engine:
+    made = Engine()
+    cloud.connect("one", made)  # type: ignore[arg-type]
+    return made
+
+
+@pytest.fixture
+def service() -> ScriptedImages:
+    return ScriptedImages()
+
+
+@pytest.fixture
+async def depot(cloud: Cloud, service: ScriptedImages, tmp_path: Path) -> AsyncIterator[Depot]:
+    cloud.depot = Depot(service, Shelf(tmp_path))
+    yield cloud.depot
+    await cloud.depot.close()
+
+
+@pytest.fixture
+async def one(cloud: Cloud, host: Host, engine: Engine, depot: Depot, alice: Actor) -> str:
+    """A container that runs."""
+    made = await containers.create(cloud, alice, draft(memory=64, cpu=0.1), run=True)
+    await host.says(made.uuid, state="running")
+    return made.uuid
+
+
+async def commit(cloud: Cloud, actor: Actor, container: str, name: str = "mine") -> str:
+    return await looking.commit(cloud, structs.replace(actor, request_id="req-commit"), container, name, "v1", "token")
+
+
+async def record(cloud: Cloud, actor: Actor, container: str) -> Action:
+    return await actions.get(cloud, actor, container, "req-commit")
+
+
+async def over(cloud: Cloud, actor: Actor, container: str) -> Action:
+    """The commit's record once it is over."""
+
+    async def look() -> Action | None:
+        found = await record(cloud, actor, container)
+        return found if found.finish_time is not None else None
+
+    return await until(look)
+
+
+async def test_a_commit_becomes_an_image_and_leaves_none_on_the_host(
+    cloud: Cloud, engine: Engine, service: ScriptedImages, one: str, alice: Actor
+) -> None:
+    assert await commit(cloud, alice, one) == "id-mine:v1"
+    done = await over(cloud, alice, one)
+    assert (done.result, done.message) == ("Success", "Image id-mine:v1: 3.0 MiB.")
+    assert service.uploaded == {"id-mine:v1": bytes(3 * 2**20)}
+    assert engine.there == []
+
+
+async def test_how_far_it_is_is_told_and_other_changes_do_not_end_it(
+    cloud: Cloud, host: Host, service: ScriptedImages, one: str, alice: Actor
+) -> None:
+    service.gate.clear()
+    await commit(cloud, alice, one)
+
+    async def sending() -> bool:
+        return "sent to the image service" in ((await record(cloud, alice, one)).message or "")
+
+    await until(sending)
+    await containers.pause(cloud, alice, one)
+    await host.says(one, state="paused")
+    assert (await record(cloud, alice, one)).finish_time is None
+    service.gate.set()
+    assert (await over(cloud, alice, one)).result == "Success"
+
+
+@pytest.mark.parametrize("whose", ["service", "engine"])
+async def test_what_fails_says_why_and_leaves_no_image(
+    cloud: Cloud, engine: Engine, service: ScriptedImages, one: str, alice: Actor, whose: str
+) -> None:
+    if whose == "engine":
+        engine.breaks_off = True
+    else:
+        service.fails = ServiceUnavailable("Glance", "no image can be made")
+    await commit(cloud, alice, one)
+    done = await over(cloud, alice, one)
+    assert done.result == "Error"
+    assert ("The engine lost the image" if whose == "engine" else "Glance does not answer now") in (done.message or "")
+    assert engine.there == []
+
+    async def forgotten() -> bool:
+        return service.forgotten == ["id-mine:v1"]
+
+    await until(forgotten)
+
+
+async def test_what_cannot_be_begun_is_refused_at_once(
+    cloud: Cloud, host: Host, service: ScriptedImages, one: str, alice: Actor
+) -> None:
+    with pytest.raises(Invalid, match="keeps for itself"):
+        await commit(cloud, alice, one, "glance.invalid/other")
+    await looking.commit(cloud, alice, one, "fine", "latest", "token")
+    with pytest.raises(Conflict, match="taken"):
+        await looking.commit(cloud, alice, one, "taken", "latest", "token")
+    cloud.disconnect("one")
+    with pytest.raises(HostUnavailable):
+        await commit(cloud, alice, one)
+
+
+async def test_a_process_that_ends_says_so(
+    cloud: Cloud, depot: Depot, service: ScriptedImages, one: str, alice: Actor
+) -> None:
+    service.gate.clear()
+    await commit(cloud, alice, one)
+    await depot.close()
+    done = await record(cloud, alice, one)
+    assert (done.result, "ended" in (done.message or "")) == ("Error", True)
+
+
+async def test_what_a_dead_process_was_at_is_over_after_a_while(
+    cloud: Cloud, one: str, alice: Actor, clock: Clock
+) -> None:
+    left = {
+        "container_uuid": one, "request_id": "req-commit", "action": "commit", "project_id": "red", "user_id": "alice",
+        "generation": 2**31 - 1, "start_time": clock(), "alive_at": clock(),
+    }  # fmt: skip
+    await cloud.store.write(lambda conn: conn.execute(sa.insert(action).values(left)).rowcount)
+    clock.forward(50)
+    await cloud.store.write(lambda conn: housekeeping.sweep(conn, cloud))
+    assert (await record(cloud, alice, one)).finish_time is None
+    clock.forward(20)
+    await cloud.store.write(lambda conn: housekeeping.sweep(conn, cloud))
+    done = await record(cloud, alice, one)
+    assert (done.result, "interrupted" in (done.message or "")) == ("Error", True)
