@@ -8,7 +8,7 @@ import pytest
 
 from higgins.networks import links
 from higgins.networks.base import Network, PortFilter, PortWire, Rule
-from higgins.networks.cni import open_cni
+from higgins.networks.local import open_local_network
 from tests.networks.namespaces import Host, Namespace
 
 
@@ -70,7 +70,7 @@ def wire(network: str, host: int, *, subnet: str = "10.88.1", project: str = "bl
 async def site(own_namespaces: None, tmp_path: Path) -> AsyncIterator[Site]:
     # Off for bridges that do not ask, as a host has it where nobody else needs it.
     Path("/proc/sys/net/bridge/bridge-nf-call-iptables").write_text("0")
-    network = open_cni(tmp_path / "cni")
+    network = open_local_network(tmp_path / "network")
     await network.setup()
     site = Site(network)
     yield site

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from higgins.networks.base import Neighbour, Network, PortFilter, PortWire
-from higgins.networks.cni import open_cni
+from higgins.networks.local import open_local_network
 from tests.networks.namespaces import Namespace
 
 
@@ -62,7 +62,7 @@ async def do(network: Network, wish: Wish) -> None:
 
 
 async def serve(state: Path, address: str) -> None:
-    network = open_cni(state, tunnel_address=address)
+    network = open_local_network(state, tunnel_address=address)
     await network.setup()
     for line in sys.stdin:
         try:

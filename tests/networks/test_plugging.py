@@ -12,8 +12,8 @@ import pytest
 
 from higgins.model.errors import EngineError, Invalid
 from higgins.networks.base import Plugged
-from higgins.networks.cni import open_cni
-from higgins.networks.cni.wires import bridge_name, port_name
+from higgins.networks.local import open_local_network
+from higgins.networks.local.wires import bridge_name, port_name
 from tests.networks.conftest import Site, wire
 from tests.networks.namespaces import Host, eventually, listening, reaches
 
@@ -100,7 +100,7 @@ async def test_another_workload_s_port_is_not_unplugged(site: Site) -> None:
 async def test_a_restarted_agent_finds_what_is_plugged(site: Site, tmp_path: Path) -> None:
     port, workload, place = wire(str(uuid4()), 5), str(uuid4()), site.sandbox()
     await site.network.plug(place.path, workload, [port])
-    again = open_cni(tmp_path / "cni")
+    again = open_local_network(tmp_path / "network")
     await again.setup()
     assert await again.plugged() == [Plugged(workload=workload, port=port.uuid)]
     await again.plug(place.path, workload, [port])
@@ -110,7 +110,7 @@ async def test_a_restarted_agent_finds_what_is_plugged(site: Site, tmp_path: Pat
 
 async def test_a_restart_keeps_the_filters_until_the_next_are_known(site: Site, tmp_path: Path) -> None:
     one = await site.container(wire(str(uuid4()), 5))
-    await open_cni(tmp_path / "cni").setup()
+    await open_local_network(tmp_path / "network").setup()
     with listening(site.host, 8080):
         reaches(one, "10.88.1.1", 8080)
 
@@ -121,7 +121,7 @@ async def test_filters_that_somebody_flushed_come_back_with_setup(site: Site, tm
 
     await site.container(wire(str(uuid4()), 5))
     before = ours()
-    for setup in (site.network.setup, open_cni(tmp_path / "cni").setup):
+    for setup in (site.network.setup, open_local_network(tmp_path / "network").setup):
         site.host.run("nft", "flush", "ruleset")
         await setup()
         assert ours() == before
@@ -204,7 +204,7 @@ async def test_teardown_leaves_what_was_there_before(own_namespaces: None, tmp_p
     host.run("nft", "add", "rule", "inet", "others", "forward", "tcp", "dport", "9", "drop")
     links, rules = link_names(), host.run("nft", "list", "ruleset")
     try:
-        site = Site(open_cni(tmp_path / "cni"))
+        site = Site(open_local_network(tmp_path / "network"))
         await site.network.setup()
         await site.container(wire(str(uuid4()), 5))
         assert host.run("nft", "list", "ruleset").startswith(rules), "the others' table is as it was"

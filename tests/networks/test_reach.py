@@ -8,7 +8,7 @@ import pytest
 
 from higgins.model.errors import EngineError
 from higgins.networks.base import Rule
-from higgins.networks.cni import open_cni
+from higgins.networks.local import open_local_network
 from tests.networks.conftest import Site, wire
 from tests.networks.namespaces import Namespace, is_kept_from, listening, pings, reaches
 
@@ -134,7 +134,7 @@ async def test_packets_pass_where_iptables_drops_what_is_forwarded(site: Site, o
 
 
 async def test_the_host_is_closed_to_containers_on_request(site: Site, outside: Namespace, tmp_path: Path) -> None:
-    site.network = open_cni(tmp_path / "cni", reach_host=False)
+    site.network = open_local_network(tmp_path / "network", reach_host=False)
     one = await site.container(wire(str(uuid4()), 5))
     with listening(site.host, 8080), listening(one, 80), listening(outside, 80):
         assert is_kept_from(one, "10.88.1.1", 8080)

@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from higgins.networks.base import Neighbour, PortFilter, PortWire, Rule
-from higgins.networks.cni.wires import bridge_name, tunnel_name
+from higgins.networks.local.wires import bridge_name, tunnel_name
 from tests.networks.conftest import wire
 from tests.networks.distant import DistantHost, Wish
 from tests.networks.namespaces import PATIENCE, Namespace, is_kept_from, listening, pings, reaches

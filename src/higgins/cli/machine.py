@@ -18,7 +18,7 @@ from higgins.control.link import HostReport
 from higgins.model.errors import EngineError
 from higgins.model.resources import HostInfo
 from higgins.networks.base import Network
-from higgins.networks.cni import open_cni
+from higgins.networks.local import open_local_network
 from higgins.runtimes.base import EngineInfo
 
 
@@ -65,7 +65,7 @@ def tunnel_address(conf: cfg.ConfigOpts, url: URL | None = None) -> str:
 
 def local_network(conf: cfg.ConfigOpts, data: Path, tunnels: str) -> Network:
     """The network that is Higgins' own; ``tunnels`` as ``tunnel_address`` has it."""
-    return open_cni(
+    return open_local_network(
         data / "network",
         table=conf.network.table,
         tunnel_address=tunnels,

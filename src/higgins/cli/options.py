@@ -185,9 +185,9 @@ GLANCE: list[cfg.Opt] = [
 NETWORK: list[cfg.Opt] = [
     cfg.StrOpt(
         "driver",
-        default="cni",
-        choices=["cni", "neutron"],
-        help="Whose networks are: Higgins' own (cni), or Neutron's. The same on the control plane and on all hosts.",
+        default="local",
+        choices=["local", "neutron"],
+        help="Whose networks are: Higgins' own (local), or Neutron's. The same on the control plane and on all hosts.",
     ),
     cfg.StrOpt("pool", default=_SETTINGS.network_pool, help="Addresses that networks of projects are cut from."),
     cfg.IntOpt("prefix", default=_SETTINGS.network_prefix, min=8, max=29, help="Prefix length of each of them."),

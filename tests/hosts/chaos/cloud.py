@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 
 from higgins.control import status
 from higgins.control.cloud import Cloud
-from higgins.networks.cni import wires
+from higgins.networks.local import wires
 from higgins.store.database import open_store
 from higgins.store.schema import attachment, container, core, host, port, volume, workload
 from tests.engines.databases import PostgreSQL, Server

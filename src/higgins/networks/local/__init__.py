@@ -5,6 +5,6 @@ decide who reaches whom. See ``driver`` for the verbs, ``rules`` for the filters
 names, ``plumbing`` for what the kernel is asked.
 """
 
-from higgins.networks.cni.driver import open_cni
+from higgins.networks.local.driver import open_local_network
 
-__all__ = ["open_cni"]
+__all__ = ["open_local_network"]

@@ -33,8 +33,8 @@ from msgspec.json import encode
 
 from higgins.model.errors import Invalid
 from higgins.networks.base import Neighbour, PortFilter, Rule
-from higgins.networks.cni.boxes import ICMP, Span, boxes
-from higgins.networks.cni.wires import (
+from higgins.networks.local.boxes import ICMP, Span, boxes
+from higgins.networks.local.wires import (
     BRIDGE_PREFIX,
     PORT_PREFIX,
     TUNNEL_PREFIX,

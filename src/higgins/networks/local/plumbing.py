@@ -15,7 +15,7 @@ from pyroute2 import IPRoute, NetlinkError
 from higgins.model.errors import EngineError
 from higgins.networks import links
 from higgins.networks.base import PortWire
-from higgins.networks.cni import wires
+from higgins.networks.local import wires
 
 _ANNOUNCE = "/proc/sys/net/ipv4/conf/{}/arp_notify"
 

@@ -18,7 +18,7 @@ from pyroute2 import IPRoute, NetlinkError
 from higgins.model.errors import EngineError, Invalid
 from higgins.networks import links
 from higgins.networks.base import Neighbour
-from higgins.networks.cni import wires
+from higgins.networks.local import wires
 
 #: What VXLAN over IPv4 adds to a packet: Ethernet, IP, UDP and its own header.
 OVERHEAD = 50

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from higgins.model.errors import Invalid
 from higgins.networks.base import Neighbour, PortFilter, Rule
-from higgins.networks.cni.boxes import box, boxes, disjoint
-from higgins.networks.cni.rules import no_ruleset, ruleset
-from higgins.networks.cni.wires import bridge_name, port_name, tunnel_name
+from higgins.networks.local.boxes import box, boxes, disjoint
+from higgins.networks.local.rules import no_ruleset, ruleset
+from higgins.networks.local.wires import bridge_name, port_name, tunnel_name
 
 #: Nothing here measures time, so that a busy machine changes no verdict.
 UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))

@@ -1,4 +1,4 @@
-"""The verbs of the ``cni`` network: see ``open_cni``.
+"""The verbs of the ``local`` network: see ``open_local_network``.
 
 State lives in the kernel. The host's end of a port is named after the port, and its alias says whose it is and into
 which namespace it leads; a restarted agent reads all of it back with one look. The alias is written and the name given
@@ -17,9 +17,9 @@ from pyroute2 import NetlinkError
 from higgins.model.errors import EngineError
 from higgins.networks import links
 from higgins.networks.base import Neighbour, Network, Plugged, PortFilter, PortWire
-from higgins.networks.cni import plumbing, wires
-from higgins.networks.cni.rules import no_ruleset, ruleset
-from higgins.networks.cni.tunnels import Tunnels
+from higgins.networks.local import plumbing, wires
+from higgins.networks.local.rules import no_ruleset, ruleset
+from higgins.networks.local.tunnels import Tunnels
 from higgins.networks.namespaces import held_namespace
 from higgins.programs import end_of, last_words, run
 
@@ -30,7 +30,7 @@ _BRIDGE_CALLS = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
 _PASSAGES = (("-i", f"{wires.BRIDGE_PREFIX}+"), ("-o", f"{wires.BRIDGE_PREFIX}+"))
 
 
-def open_cni(
+def open_local_network(
     state: Path,
     *,
     table: str = "higgins",
@@ -45,10 +45,10 @@ def open_cni(
     networks span hosts, and ports have an MTU that fits. Needs root, ``nft`` (``ip`` and ``bridge`` for tunnels), and
     br_netfilter in the kernel or as a module.
     """
-    return _Cni(state, table, reach_host, Tunnels(tunnel_address, tunnel_port), tunnel_port)
+    return _Local(state, table, reach_host, Tunnels(tunnel_address, tunnel_port), tunnel_port)
 
 
-class _Cni:
+class _Local:
     def __init__(self, state: Path, table: str, reach_host: bool, tunnels: Tunnels, tunnel_port: int) -> None:
         self._saved = state / "ruleset.nft"
         self._table = table

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from higgins.model.errors import EngineError, Invalid
 from higgins.networks.base import Plugged, PortWire
-from higgins.networks.cni import wires
+from higgins.networks.local import wires
 
 #: Nothing here measures time, so that a busy machine changes no verdict.
 UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
