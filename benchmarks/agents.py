@@ -1,7 +1,7 @@
 """What agents cost while nothing happens: thousands of them wait for news at one ``higgins api``.
 
 They are of a light kind, but speak to the real listener over TLS 1.3 with a certificate of the real authority each, and
-ask as agents do: a question that is answered when there is news, or after thirty seconds. They run in a process of
+ask as agents do: a question that is answered when there is news, or after a quarter of the lease. They run in a process of
 their own; the certificates share one key, since to make keys is what costs most.
 """
 
@@ -32,13 +32,15 @@ from benchmarks.table import Table
 from higgins.agent.agent import POLL
 from higgins.cli.credentials import secret_key
 from higgins.control.authority import Authority, open_authority
-from higgins.control.cloud import Cloud
+from higgins.control.cloud import Cloud, Settings
 from higgins.control.identities import CONTROL_PLANE, Identity, key_pem, new_key, serial_of
 from higgins.control.tls import client_context
 from higgins.control.wire import AGENTS
 from higgins.store.database import open_store
 from higgins.store.schema import certificate, host
 
+#: Seconds that a question waits for its answer, as ``agent.fencing`` has it.
+_WAIT = min(POLL, Settings().host_lease / 4)
 #: Connections that are being made at a time.
 _JOINING = 20
 _SERVED = re.compile(r"Agents are served at https://127\.0\.0\.1:(\d+)")
@@ -61,7 +63,7 @@ def measure(count: int, seconds: float) -> Table:
         none = _idle(plane, seconds)
         shown = asyncio.run(_certificates(plane, url))
         with _agents(shown):
-            time.sleep(POLL + 5)
+            time.sleep(_WAIT + 5)
             some = _idle(plane, seconds)
     head = ("agents that wait", "CPU of the API process", "of PostgreSQL", "resident memory of the API process")
     return Table(f"Idle agents, over {seconds:.0f} s", head, [("0", *none), (str(count), *some)])
@@ -143,7 +145,7 @@ async def _agent(shown: Agent, pem: str, joining: asyncio.Semaphore, connected: 
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", shown.port, ssl=context, server_hostname=CONTROL_PLANE, ssl_handshake_timeout=120
         )
-    question = f"GET {AGENTS}/assignments?since=0&timeout={POLL} HTTP/1.1\r\nHost: {uuid.uuid4()}\r\n\r\n".encode()
+    question = f"GET {AGENTS}/assignments?since=0&timeout={_WAIT} HTTP/1.1\r\nHost: {uuid.uuid4()}\r\n\r\n".encode()
     connected.release()
     while True:
         writer.write(question)
