@@ -1,8 +1,8 @@
 """What agents cost while nothing happens: thousands of them wait for news at one ``higgins api``.
 
 They are of a light kind, but speak to the real listener over TLS 1.3 with a certificate of the real authority each, and
-ask as agents do: a question that is answered when there is news, or after a quarter of the lease. They run in a process of
-their own; the certificates share one key, since to make keys is what costs most.
+ask as agents do: a question that is answered when there is news, or after a quarter of the lease. They run in a process
+of their own; the certificates share one key, since to make keys is what costs most.
 """
 
 import asyncio
