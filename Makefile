@@ -1,7 +1,7 @@
 # Short names for the programs in scripts/; each of those runs on its own as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster chaos lint format bench bench-scale docs differences
+.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster chaos lint format bench bench-scale docs configuration differences
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -53,6 +53,9 @@ bench-scale: ## Measure a million containers, placement on thousands of hosts, t
 
 docs: ## Check that the documents match the tree
 	@scripts/docs
+
+configuration: ## Write docs/configuration.md from the options
+	@scripts/configuration
 
 differences: ## Write docs/engines-differences.md from what the contract suite sees; HIGGINS_ENGINES chooses
 	@scripts/differences

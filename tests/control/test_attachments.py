@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from higgins.control import attaching, capsules, containers, evacuation, hosts, housekeeping, quotas
 from higgins.control.audit import audit
@@ -395,3 +396,35 @@ async def test_volumes_of_the_hosts_own_disks_go_on_beside_those_of_cinder(
     assert (await wire(one, other)).content == "YQ==" and storage.empty
     kinds = await cloud.store.read(lambda conn: set(conn.execute(sa.select(volume.c.driver)).scalars()))
     assert kinds == {"local"}
+
+
+class _Undone(Exception):
+    pass
+
+
+async def test_a_trust_that_only_an_undone_run_used_is_given_back(
+    cloud: Cloud, storage: FakeStorage, one: Host, alice: Actor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.add("mine")
+    write = cloud.store.write
+    asked = draft(None, memory=64, cpu=0.1, mounts=(named("mine"),))
+
+    async def repeat() -> Container:
+        return await containers.create(cloud, alice, asked, run=True, idempotency_key="key", body_hash="hash")
+
+    async def outrun(work: Callable[[Connection], Container]) -> Container:
+        """As where another request with the same key is quicker: the second run finds what that made."""
+
+        def undone(conn: Connection) -> None:
+            work(conn)
+            raise _Undone
+
+        monkeypatch.undo()
+        with pytest.raises(_Undone):
+            await write(undone)
+        await repeat()
+        return await write(work)
+
+    monkeypatch.setattr(cloud.store, "write", outrun)
+    await repeat()
+    assert len(storage.trusts) == 1

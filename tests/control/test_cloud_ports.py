@@ -3,15 +3,17 @@
 import uuid
 
 import pytest
+import sqlalchemy as sa
 
 from higgins.control import containers, evacuation, hosts
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.keeper import Keeper
-from higgins.control.port_keeping import PortKeeping
+from higgins.control.port_keeping import PortKeeping, name_of
 from higgins.control.requests import NetRequest
-from higgins.model.errors import Conflict, HigginsError, NotFound
+from higgins.model.errors import Conflict, Forbidden, HigginsError, NotFound
 from higgins.model.networking import CloudNetwork, CloudPort, CloudSubnet, Described, Fixed, WantedPort
 from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
+from higgins.store.schema import cloud_port
 from tests.control.conftest import Clock, Host, draft, report
 
 NET = CloudNetwork(id=str(uuid.uuid4()), name="blue", project_id="red", mtu=1442, subnets=("s",))
@@ -43,7 +45,7 @@ class Service:
     async def find_groups(self, token: str, project_id: str, ident: str) -> list[str]:
         return [f"id-of-{ident}"]
 
-    async def exposing_group(self, token: str, ports: tuple[str, ...]) -> str:
+    async def exposing_group(self, token: str, project_id: str, ports: tuple[str, ...]) -> str:
         return "exposing"
 
     async def make_ports(self, wanted: list[WantedPort]) -> list[CloudPort | HigginsError]:
@@ -52,12 +54,14 @@ class Service:
             return [self.trouble] * len(wanted)
         return [self.add(one.name, one.device, one.host, groups=one.groups) for one in wanted]
 
-    def add(self, name: str, device: str = "", host: str = "", groups: tuple[str, ...] = ()) -> CloudPort:
+    def add(
+        self, name: str, device: str = "", host: str = "", groups: tuple[str, ...] = (), project_id: str = "red"
+    ) -> CloudPort:
         made = CloudPort(
             id=str(uuid.uuid4()),
             name=name,
             network=NET.id,
-            project_id="red",
+            project_id=project_id,
             mac="fa:16:3e:00:00:01",
             device=device,
             owner=self.owner if device else "",
@@ -211,6 +215,27 @@ async def test_a_lost_port_is_made_anew_and_plugged_in_its_stead(
     await keeper.round()
     (after,) = (await host.holds())[made.uuid].ports
     assert after.uuid != before.uuid and after.port in service.there
+
+
+async def test_groups_of_another_project_are_never_those_of_a_container(
+    cloud: Cloud, host: Host, alice: Actor, admin: Actor, service: Service, keeper: Keeper
+) -> None:
+    made = await containers.create(cloud, alice, draft(security_groups=("web",)), run=True)
+    await host.says(made.uuid, state="running")
+    for change in (containers.add_security_group, containers.remove_security_group):
+        with pytest.raises(Forbidden, match="own project"):
+            await change(cloud, admin, made.uuid, "web")
+
+
+async def test_a_port_of_another_project_is_never_taken_for_one_that_was_made(
+    cloud: Cloud, host: Host, alice: Actor, service: Service, keeper: Keeper
+) -> None:
+    made = await containers.create(cloud, alice, draft(), run=True)
+    row = await cloud.store.read(lambda conn: conn.execute(sa.select(cloud_port)).one())
+    theirs = service.add(name_of(row), made.uuid, project_id="blue")
+    await keeper.round()
+    (wire,) = (await host.holds())[made.uuid].ports
+    assert wire.port != theirs.id
 
 
 async def test_a_given_port_that_is_lost_is_told_and_holds_nothing_up(

@@ -176,3 +176,15 @@ async def test_a_trust_is_given_back_with_the_users_last_image(
     assert await delivery.contents(cloud, host.number, his.uuid, 30) is not None
     await create(cloud, structs.replace(alice, request_id="req-9"))
     assert len(service.trusts) == 3
+
+
+async def test_a_trust_stays_for_the_container_that_is_just_being_made(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages, alice: Actor, clock: Clock
+) -> None:
+    before = await create(cloud, alice)
+    await containers.delete(cloud, alice, before.uuid, force=True)
+    await host.removed(before.uuid)
+    clock.forward(3600)
+    await delivery.pinned(cloud, alice, "token", ContainerSpec(image="web", image_driver="glance", cpu=0.1, memory=64))
+    await depot.tidy(cloud)
+    assert len(service.trusts) == 1 and service.given_back == []

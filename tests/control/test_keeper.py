@@ -34,6 +34,7 @@ class Service:
         self.cloud = cloud
         self.asked: list[list[int]] = []
         self.answer: Later | Exception | None = None
+        self.result: Written = done
         self.answering = asyncio.Event()
         self.answering.set()
         self.called = asyncio.Event()
@@ -44,7 +45,7 @@ class Service:
         await self.answering.wait()
         if isinstance(self.answer, Exception):
             raise self.answer
-        return [self.answer or done] * len(rows)
+        return [self.answer or self.result] * len(rows)
 
     def keeper(self, **options: Any) -> Keeper:
         return Keeper(self.cloud, errand, self.work, **options)
@@ -97,6 +98,29 @@ async def test_rows_are_given_in_batches(cloud: Cloud, service: Service) -> None
     await add(cloud, 5)
     await service.keeper(batch=2).round()
     assert sorted(map(len, service.asked)) == [1, 2, 2]
+
+
+async def test_what_cannot_be_written_of_one_row_holds_up_no_other(
+    cloud: Cloud, clock: Clock, service: Service
+) -> None:
+    await add(cloud, 3)
+    bad = (await rows(cloud))[1].id
+
+    def broken(conn: Connection, row: Row[Any]) -> None:
+        done(conn, row)
+        if row.id == bad:
+            raise ZeroDivisionError
+
+    service.result = broken
+    keeper = service.keeper(batch=3)
+    assert await keeper.round() == 3
+    assert await states(cloud) == ["done", "wanted", "done"]
+    row = (await rows(cloud))[1]
+    assert (row.tries, row.holder) == (1, None) and "fault" in row.trouble
+    service.result = done
+    clock.forward(pause(1) * 1.25)
+    assert await keeper.round() == 1
+    assert await states(cloud) == ["done"] * 3
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from higgins.control import containers, hosts, housekeeping, sharing
+from higgins.control import containers, evacuation, hosts, housekeeping, sharing
 from higgins.control.audit import audit
 from higgins.control.cloud import Actor, Cloud, Settings
 from higgins.control.sharing import target
@@ -20,7 +20,7 @@ from higgins.model.shares import Amount, Offer
 from higgins.openstack.errors import ServiceUnavailable
 from higgins.store.schema import host as host_table
 from higgins.store.schema import share
-from tests.control.conftest import Clock, Host, draft
+from tests.control.conftest import Clock, Host, draft, report
 
 STEPS = (2, 512, 10)
 
@@ -168,6 +168,18 @@ async def test_while_placement_is_away_what_is_held_goes_on_being_used(
     assert (await create(cloud, alice, cpu=6.0)).host == "one"
     await settled(cloud)
     await sound(cloud, placement)
+
+
+async def test_what_placement_holds_up_holds_up_nobody_else_who_leaves_a_host(
+    cloud: Cloud, host: Host, alice: Actor, placement: FakePlacement
+) -> None:
+    large, small = await create(cloud, alice, cpu=6.0, auto_heal=True), await create(cloud, alice, auto_heal=True)
+    await hosts.register(cloud, report("two"))
+    await settled(cloud)
+    placement.fails = ServiceUnavailable("Placement", "host two cannot be shared")
+    done = await evacuation.drain(cloud, "one")
+    assert done.moving == [small.uuid]
+    assert [(one.uuid, "Placement does not answer" in one.reason) for one in done.staying] == [(large.uuid, True)]
 
 
 async def test_a_host_that_goes_is_offered_no_more(cloud: Cloud, host: Host, placement: FakePlacement) -> None:

@@ -27,6 +27,7 @@ class Engine:
     def __init__(self) -> None:
         self.there: list[str] = []
         self.breaks_off = False
+        self.keeps = False
 
     async def commit(self, uuid: str, name: str) -> str:
         self.there.append(name)
@@ -44,6 +45,8 @@ class Engine:
             raise EngineError("The engine lost the image.")
 
     async def remove_image(self, name: str) -> None:
+        if self.keeps:
+            raise HostUnavailable("The host does not answer.")
         self.there.remove(name)
 
 
@@ -100,6 +103,15 @@ async def test_a_commit_becomes_an_image_and_leaves_none_on_the_host(
     assert (done.result, done.message) == ("Success", "Image id-mine:v1: 3.0 MiB.")
     assert service.uploaded == {"id-mine:v1": bytes(3 * 2**20)}
     assert engine.there == []
+
+
+async def test_an_image_that_was_sent_stays_though_its_host_cannot_be_tidied(
+    cloud: Cloud, engine: Engine, service: ScriptedImages, one: str, alice: Actor
+) -> None:
+    engine.keeps = True
+    await commit(cloud, alice, one)
+    assert (await over(cloud, alice, one)).result == "Success"
+    assert list(service.uploaded) == ["id-mine:v1"] and not service.forgotten
 
 
 async def test_how_far_it_is_is_told_and_other_changes_do_not_end_it(

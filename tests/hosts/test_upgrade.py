@@ -37,19 +37,19 @@ def _git(*words: str) -> bytes | None:
         return None
 
 
-def _head(migrations: Path) -> str | None:
-    """The newest of the revisions there; None where that is not one alone."""
+def _chain(migrations: Path) -> list[str]:
+    """The revisions there, the oldest first; none where they are no chain, as in the middle of a merge."""
     config = Config()
     config.set_main_option("script_location", str(migrations))
-    heads = ScriptDirectory.from_config(config).get_heads()
-    return heads[0] if len(heads) == 1 else None
+    scripts = ScriptDirectory.from_config(config)
+    return [one.revision for one in scripts.walk_revisions()][::-1] if len(scripts.get_heads()) == 1 else []
 
 
 @pytest.fixture(scope="module")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The packages of the last release with other tables: what was there before the newest migrations came."""
     changes = (_git("rev-list", "--max-count=40", "HEAD", "--", f"{MIGRATIONS}/versions") or b"").decode().split()
-    older = revisions()[:-1]
+    now = revisions()
     for change in changes:
         packed = _git("archive", f"{change}^1", "src")
         if packed is None:
@@ -57,7 +57,8 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = tmp_path_factory.mktemp("previous")
         with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
             tar.extractall(place, filter="data")
-        if _head(place / MIGRATIONS) in older:
+        chain = _chain(place / MIGRATIONS)
+        if chain and chain != now and chain == now[: len(chain)]:
             return place / "src"
     pytest.skip("there is no release with older tables: this tree has no history, or not enough of it")
 

@@ -4,7 +4,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
+from higgins.images.archive import Bounds
 from higgins.images.base import Layer
 from higgins.images.shelf import Shelf
 from higgins.model.errors import ImageRefused
@@ -47,6 +49,17 @@ async def test_of_many_who_want_an_image_one_brings_it(tmp_path: Path) -> None:
     assert source.brought == [0]
     known = shelf.known(image(0))
     assert known is not None and len(known.layers) == 2
+
+
+async def test_what_is_larger_than_an_image_may_be_is_not_brought_at_all(tmp_path: Path) -> None:
+    brought: list[Path] = []
+
+    async def save(target: Path) -> None:
+        brought.append(target)
+
+    with pytest.raises(ImageRefused, match="larger"):
+        await Shelf(tmp_path, bounds=Bounds(unpacked=1000)).take_in(structs.replace(image(0), size=1001), save)
+    assert not brought
 
 
 async def test_a_layer_that_two_images_share_lies_there_once(tmp_path: Path) -> None:

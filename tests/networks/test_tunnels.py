@@ -184,6 +184,20 @@ def test_a_tunnel_s_packets_are_taken_from_hosts_of_that_network_only(hosts: Hos
     assert not pings(two, "10.88.1.5", 1)
 
 
+def test_a_neighbour_that_the_bridge_has_forgotten_already_can_be_forgotten(hosts: Hosts) -> None:
+    """As the bridge does when a container that has moved here sends before its host was told."""
+    network = str(uuid4())
+    one, port = hosts.container(0, wire(network, 5)), wire(network, 6)
+    hosts.container(1, port)
+    hosts.container(1, wire(network, 7))
+    place = hosts.hosts[0].place
+    place.run("bridge", "fdb", "del", port.mac, "dev", tunnel_name(network), "master")
+    del hosts.ports[port.uuid]
+    hosts.tell()
+    assert port.mac not in place.run("bridge", "fdb", "show", "dev", tunnel_name(network))
+    assert pings(one, "10.88.1.7", 20)
+
+
 def test_an_agent_that_starts_again_keeps_the_ways_and_removes_those_of_gone_networks(
     hosts: Hosts, tmp_path: Path
 ) -> None:

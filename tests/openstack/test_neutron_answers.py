@@ -1,5 +1,8 @@
 """What Neutron's answers mean."""
 
+import json
+from typing import Any
+
 import pytest
 import requests
 from keystoneauth1 import exceptions as failures
@@ -9,7 +12,7 @@ from higgins.control.port_keeping import told_of
 from higgins.model.errors import Conflict, HigginsError, NotFound, Unauthorized
 from higgins.model.networking import CloudNetwork, CloudSubnet, Described, Fixed
 from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
-from higgins.openstack.neutron import port_of, refusal
+from higgins.openstack.neutron import Neutron, missing_rules, port_of, refusal
 
 FOUND = {
     "id": "p",
@@ -96,3 +99,47 @@ def test_a_container_that_names_no_network_gets_the_projects_first() -> None:
     assert available(shared, "red").name == "shared"
     with pytest.raises(Conflict, match="no network"):
         available([net("out", "blue", external=True)], "red")
+
+
+class Scripted:
+    """Sessions whose clients see these security groups; ``made`` is what was asked to be made."""
+
+    def __init__(self, *groups: dict[str, Any]) -> None:
+        self.groups = list(groups)
+        self.made: list[dict[str, Any]] = []
+
+    def own(self, service_type: str) -> "Scripted":
+        return self
+
+    def caller(self, service_type: str, token: str) -> "Scripted":
+        return self
+
+    def request(self, path: str, method: str, **more: Any) -> requests.Response:
+        found = [one for one in self.groups if all(one[key] == value for key, value in more.get("params", {}).items())]
+        told: dict[str, Any] = {"security_groups": found}
+        if method == "POST":
+            self.made.append(more["json"])
+            told = {"security_group": {"id": "made", "security_group_rules": []}}
+        response = requests.Response()
+        response.status_code, response._content = 200, json.dumps(told).encode()
+        return response
+
+
+def exposing(ident: str, project: str, rules: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"id": ident, "name": "higgins-expose-80-tcp", "project_id": project, "security_group_rules": rules}
+
+
+async def test_exposed_ports_are_opened_by_no_group_that_another_project_shares() -> None:
+    sessions = Scripted(exposing("theirs", "blue", missing_rules([], ["80/tcp"])))
+    assert await Neutron(sessions).exposing_group("token", "red", ("80/tcp",)) == "made"  # type: ignore[arg-type]
+    assert len(sessions.made) == 2
+
+
+async def test_a_group_for_exposed_ports_that_was_not_finished_is_finished() -> None:
+    there, lacking = missing_rules([], ["80/tcp"])
+    sessions = Scripted(exposing("mine", "red", [there, {**lacking, "remote_ip_prefix": "192.0.2.0/24"}]))
+    assert await Neutron(sessions).exposing_group("token", "red", ("80/tcp",)) == "mine"  # type: ignore[arg-type]
+    assert sessions.made == [{"security_group_rules": [{"security_group_id": "mine", **lacking}]}]
+    whole = Scripted(exposing("mine", "red", [there, lacking]))
+    assert await Neutron(whole).exposing_group("token", "red", ("80/tcp",)) == "mine"  # type: ignore[arg-type]
+    assert whole.made == []

@@ -192,6 +192,16 @@ async def test_a_read_only_attachment_is_mounted_read_only_and_never_formatted(
     assert os.statvfs(path).f_flag & os.ST_RDONLY
 
 
+@pytest.mark.parametrize("kind", ["ext2", "ext4"])
+async def test_no_file_system_may_ask_for_the_hosts_end(volumes: Volumes, devices: Devices, kind: str) -> None:
+    device = devices.make()
+    command(f"mkfs.{kind}", "-q", device)
+    command("tune2fs", "-e", "panic", device)
+    place = await volumes.attach(wire(device))
+    (line,) = [one for one in Path("/proc/self/mountinfo").read_text().splitlines() if f" {place} " in one]
+    assert "errors=remount-ro" in line, "what it says of itself does not count"
+
+
 async def test_what_storage_cannot_give_is_an_error_with_its_reason(volumes: Volumes, devices: Devices) -> None:
     strange = VolumeWire(uuid=str(uuid4()), driver="cinder", connection={"driver_volume_type": "carrier-pigeon"})
     with pytest.raises(EngineError, match="cannot reach the volume"):

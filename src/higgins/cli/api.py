@@ -84,7 +84,7 @@ async def serve_tenants(
         policy_file=Path(conf.policy.file) if conf.policy.file else None,
         allowed_origins=tuple(conf.allowed_origins),
         figures=figures,
-        settings=ApiSettings(public_url=conf.public_url or None),
+        settings=ApiSettings(public_url=conf.public_url or None, open_metrics=conf.open_metrics),
     )
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()

@@ -30,37 +30,37 @@ higgins version        print the version
 def _up(arguments: list[str]) -> int:
     from higgins.cli import up  # the API and the engines' libraries take a while to load: only who serves needs them
 
-    return up.run(read(arguments, CONTROL_PLANE))
+    return up.run(read(arguments, CONTROL_PLANE, "up"))
 
 
 def _api(arguments: list[str]) -> int:
     from higgins.cli import api
 
-    return api.run(read(arguments, CONTROL_PLANE))
+    return api.run(read(arguments, CONTROL_PLANE, "api"))
 
 
 def _agent(arguments: list[str]) -> int:
     from higgins.cli import agent
 
     if arguments[:1] == ["join"]:
-        return agent.join(read(["--join", *arguments[1:]], AGENT)) if len(arguments) > 1 else _usage()
-    return agent.run(read(arguments, AGENT))
+        return agent.join(read(["--join", *arguments[1:]], AGENT, "agent")) if len(arguments) > 1 else _usage()
+    return agent.run(read(arguments, AGENT, "agent"))
 
 
 def _host(arguments: list[str]) -> int:
     from higgins.cli import host
 
     if arguments[:1] == ["token"]:
-        return host.token(read(arguments[1:], HOST))
+        return host.token(read(arguments[1:], HOST, "host token"))
     if arguments[:1] == ["authority"]:
-        return host.authority(read(arguments[1:], HOST))
+        return host.authority(read(arguments[1:], HOST, "host authority"))
     if arguments[:1] == ["revoke"] and len(arguments) > 1 and not arguments[1].startswith("-"):
-        return host.revoke(read(arguments[2:], HOST), arguments[1])
+        return host.revoke(read(arguments[2:], HOST, "host revoke"), arguments[1])
     if arguments[:1] in (["drain"], ["undrain"]) and len(arguments) > 1 and not arguments[1].startswith("-"):
         from higgins.cli import drain
 
         act = drain.drain if arguments[0] == "drain" else drain.undrain
-        return act(read(arguments[2:]), arguments[1])
+        return act(read(arguments[2:], command=f"host {arguments[0]}"), arguments[1])
     return _usage()
 
 
@@ -68,14 +68,14 @@ def _status(arguments: list[str]) -> int:
     from higgins.cli import status
 
     if arguments[:2] == ["upgrade", "check"]:
-        return status.upgrade_check(read(arguments[2:], status.STATUS))
-    return status.run(read(arguments, status.STATUS))
+        return status.upgrade_check(read(arguments[2:], status.STATUS, "status upgrade check"))
+    return status.run(read(arguments, status.STATUS, "status"))
 
 
 def _clean(arguments: list[str]) -> int:
     from higgins.cli import clean
 
-    return clean.run(read(arguments))
+    return clean.run(read(arguments, command="clean"))
 
 
 def _db(arguments: list[str]) -> int:
@@ -84,7 +84,7 @@ def _db(arguments: list[str]) -> int:
 
     if arguments[:1] != ["upgrade"]:
         return _usage()
-    engine = make_engine(database_url(read(arguments[1:])))
+    engine = make_engine(database_url(read(arguments[1:], command="db upgrade")))
     migrate(engine)
     print(f"The database is at revision {current(engine)}.")
     return 0

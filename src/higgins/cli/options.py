@@ -64,8 +64,19 @@ DEFAULT: list[cfg.Opt] = [
         help="Where new volumes are: on the disk of their container's host, or in Cinder, whose volumes are then found "
         "by name and id as well. For hosts: whether Cinder's volumes can be attached to them.",
     ),
-    cfg.StrOpt("public_url", default="", help="The URL that clients reach the API by, if not the one they ask."),
+    cfg.StrOpt(
+        "public_url",
+        default="",
+        help="The URL that clients reach the API by, such as https://cloud.example/container/v1; links and terminals "
+        "are told with it. What a request came by if empty.",
+    ),
     cfg.ListOpt("allowed_origins", default=[], help="Origins (host names) whose pages may open terminals."),
+    cfg.BoolOpt(
+        "open_metrics",
+        default=False,
+        help="Whether /metrics answers without credentials, which Prometheus cannot get from Keystone. It tells of all "
+        "projects together, so the proxy should keep it from tenants.",
+    ),
     cfg.StrOpt(
         "dedicated_cpus",
         default="",
@@ -120,8 +131,15 @@ QUOTA_DRIVER: list[cfg.Opt] = [
     ),
 ]
 
+_UNITS = {
+    "containers": "How many containers",
+    "cpu": "How many cores",
+    "memory": "MiB of memory",
+    "disk": "GiB of disk",
+}
+
 QUOTA: list[cfg.Opt] = [
-    cfg.IntOpt(name, default=limit, min=-1, help=f"How much of {name} a project may use; -1 is no limit.")
+    cfg.IntOpt(name, default=limit, min=-1, help=f"{_UNITS[name]} a project may use; -1 is no limit.")
     for name, limit in _SETTINGS.quota.items()
 ]
 
@@ -131,10 +149,21 @@ CONTAINERS: list[cfg.Opt] = [
     cfg.FloatOpt("maximum_cpu", default=_SETTINGS.maximum_cpu, help="The most cores one container may ask for."),
     cfg.IntOpt("maximum_memory", default=_SETTINGS.maximum_memory, help="The most MiB one container may ask for."),
     cfg.IntOpt("maximum_disk", default=_SETTINGS.maximum_disk, help="The most GiB one container or volume may have."),
-    cfg.FloatOpt("cpu_allocation_ratio", default=_SETTINGS.cpu_allocation_ratio, help="Cores claimed per core."),
-    cfg.FloatOpt("memory_allocation_ratio", default=_SETTINGS.memory_allocation_ratio, help="MiB claimed per MiB."),
+    cfg.FloatOpt(
+        "cpu_allocation_ratio",
+        default=_SETTINGS.cpu_allocation_ratio,
+        help="Cores that may be claimed for each core of a host.",
+    ),
+    cfg.FloatOpt(
+        "memory_allocation_ratio",
+        default=_SETTINGS.memory_allocation_ratio,
+        help="MiB that may be claimed for each MiB of a host.",
+    ),
     cfg.StrOpt(
-        "unique_names", default="", choices=["", "project", "global"], help="Where names of containers must differ."
+        "unique_names",
+        default="",
+        choices=["", "project", "global"],
+        help="Where names of containers must differ; nowhere if empty.",
     ),
     cfg.StrOpt(
         "image_driver",
@@ -142,7 +171,9 @@ CONTAINERS: list[cfg.Opt] = [
         choices=["docker", "glance"],
         help="Where the image of a container comes from that does not say so: a registry, or Glance.",
     ),
-    cfg.FloatOpt("disk_allocation_ratio", default=_SETTINGS.disk_allocation_ratio, help="GiB claimed per GiB."),
+    cfg.FloatOpt(
+        "disk_allocation_ratio", default=_SETTINGS.disk_allocation_ratio, help="GiB that may be claimed for each GiB."
+    ),
     cfg.BoolOpt("spread", default=True, help="Fill the emptiest host first; otherwise the fullest."),
     cfg.BoolOpt("spread_zones", default=False, help="Fill the emptiest availability zone first."),
     cfg.ListOpt(
@@ -170,14 +201,18 @@ CONTAINERS: list[cfg.Opt] = [
         min=0,
         help="Seconds that a host which nobody hears gets to end what is then placed elsewhere.",
     ),
-    cfg.FloatOpt("stuck_after", default=_SETTINGS.stuck_after, help="Seconds after which higgins status tells of it."),
+    cfg.FloatOpt(
+        "stuck_after",
+        default=_SETTINGS.stuck_after,
+        help="Seconds after which higgins status tells of what has not come to rest.",
+    ),
     cfg.FloatOpt("execute_timeout", default=_SETTINGS.execute_timeout, help="Seconds an exec may take."),
     cfg.FloatOpt("console_ttl", default=_SETTINGS.console_ttl, help="Seconds within which a terminal's URL is used."),
     cfg.FloatOpt("host_lease", default=_SETTINGS.host_lease, help="Seconds of silence after which a host is down."),
 ]
 
 GLANCE: list[cfg.Opt] = [
-    cfg.BoolOpt("enabled", default=False, help="Whether containers may have images of Glance; [keystone_authtoken]."),
+    cfg.BoolOpt("enabled", default=False, help="Whether containers may have images of Glance; needs auth = keystone."),
     cfg.StrOpt("endpoint", default="", help="The URL of Glance, if not the one of Keystone's catalogue."),
     cfg.IntOpt("maximum_size", default=20, min=1, help="The most GiB that the layers of one image may unpack to."),
 ]
@@ -263,16 +298,16 @@ GROUPS: dict[str, list[cfg.Opt]] = {
 }
 
 
-def read(arguments: list[str], more: list[cfg.Opt] | None = None) -> cfg.ConfigOpts:
+def read(arguments: list[str], more: list[cfg.Opt] | None = None, command: str = "") -> cfg.ConfigOpts:
     """The configuration of a process, from its command line and the files that it names (``--config-file``).
 
-    ``more`` are the options that only this command has.
+    ``more`` are the options that only this ``command`` has, which is the word that ``--help`` calls it by.
     """
     conf = cfg.ConfigOpts()
     conf.register_cli_opts([*COMMAND_LINE, *(more or [])])
     for group, options in GROUPS.items():
         conf.register_opts(options, group=None if group == "DEFAULT" else group)
-    conf(arguments, project="higgins", prog="higgins up", version=__version__, default_config_files=[])
+    conf(arguments, project="higgins", prog=f"higgins {command}".rstrip(), version=__version__, default_config_files=[])
     return conf
 
 

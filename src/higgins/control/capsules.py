@@ -85,6 +85,7 @@ async def create(
     )
 
     def work(conn: Connection) -> Capsule:
+        stored.used = False  # of a run that was undone, and may find what another made meanwhile
         if idempotency_key is not None:
             before = repeated(conn, actor, idempotency_key, body_hash)
             if before is not None:

@@ -26,7 +26,7 @@ async def look(
         return ()
     wanted = await _groups(service, actor, groups)
     if exposed:
-        wanted = (*wanted, await service.exposing_group(actor.token, tuple(exposed)))
+        wanted = (*wanted, await service.exposing_group(actor.token, actor.project_id, tuple(exposed)))
     if not nets:
         chosen = available(await service.find_networks(actor.token), actor.project_id)
         return (PortAsk(network=chosen.id, network_name=chosen.name, groups=wanted),)

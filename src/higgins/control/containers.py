@@ -643,6 +643,8 @@ def _group(
     ``known`` are the ids of that one and of the default one where groups are the network service's.
     """
     row = _target(conn, actor, ident, verb)
+    if known is not None and row.project_id != actor.project_id:  # the names mean groups of the caller's project
+        raise Forbidden("Security groups of the network service are changed by the container's own project.")
     if known is not None:
         group, default = known
         spec = spec_decoder.decode(row.spec)

@@ -70,6 +70,7 @@ async def create(
     asks = await cloud_networks.look(cloud, actor, draft.nets, groups=spec.security_groups, exposed=spec.exposed_ports)
 
     def work(conn: Connection) -> Container:
+        stored.used = False  # of a run that was undone, and may find what another made meanwhile
         if idempotency_key is not None:
             before = repeated(conn, actor, idempotency_key, body_hash)
             if before is not None:

@@ -78,18 +78,22 @@ class Depot:
 
     async def _entrusted(self, cloud: Cloud, actor: Actor, token: str) -> None:
         """Have a trust of the caller's; one for all the images of a user in a project."""
-        if await cloud.store.read(lambda conn: _trust(conn, Owner(actor.project_id, actor.user_id))) is not None:
+        now, owner = cloud.now(), Owner(actor.project_id, actor.user_id)
+        given_at = await cloud.store.read(lambda conn: _given_at(conn, owner))
+        if given_at is not None and given_at > now - _YOUNG / 2:
+            return
+        if given_at is not None and await cloud.store.write(lambda conn: _needed_again(conn, owner, now)):
             return
         trust = await self.service.entrust(token, user_id=actor.user_id, project_id=actor.project_id, roles=actor.roles)
         if trust is None:
             return
 
         def work(conn: Connection) -> bool:
-            if _trust(conn, Owner(actor.project_id, actor.user_id)) is not None:
+            if _trust(conn, owner) is not None:
                 return False
             conn.execute(
                 sa.insert(image_trust).values(
-                    project_id=actor.project_id, user_id=actor.user_id, trust=trust, created_at=cloud.now()
+                    project_id=actor.project_id, user_id=actor.user_id, trust=trust, created_at=now
                 )
             )
             return True
@@ -155,6 +159,8 @@ class Depot:
         """Give back the trusts of those who have no container of such an image any more."""
         before = cloud.now() - _YOUNG  # the container that a trust is for is made a little after it
         for trust in await cloud.store.read(lambda conn: _unneeded(conn, before)):
+            if trust not in await cloud.store.read(lambda conn: _unneeded(conn, before)):
+                continue  # somebody came while the others were given back
             await self.service.give_back(trust)
             await cloud.store.write(lambda conn, trust=trust: _forget(conn, trust))  # type: ignore[misc]
 
@@ -228,6 +234,20 @@ def _trust(conn: Connection, owner: Owner) -> str | None:
     )
     found: str | None = conn.execute(query).scalar_one_or_none()
     return found
+
+
+def _given_at(conn: Connection, owner: Owner) -> datetime | None:
+    query = sa.select(image_trust.c.created_at).where(
+        image_trust.c.project_id == owner.project_id, image_trust.c.user_id == owner.user_id
+    )
+    found: datetime | None = conn.execute(query).scalar_one_or_none()
+    return found
+
+
+def _needed_again(conn: Connection, owner: Owner, now: datetime) -> bool:
+    """A trust that is there counts as given now: a container that needs it is made in a moment. Whether it is there."""
+    mine = (image_trust.c.project_id == owner.project_id, image_trust.c.user_id == owner.user_id)
+    return conn.execute(sa.update(image_trust).where(*mine).values(created_at=now)).rowcount > 0
 
 
 def _forget(conn: Connection, trust: str) -> None:

@@ -28,7 +28,7 @@ from higgins.control.placement.claims import take_cores
 from higgins.control.placement.needs import need_of
 from higgins.control.rows import known_of, spec_decoder, to_json
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
-from higgins.model.errors import Invalid, NotFound
+from higgins.model.errors import HostUnavailable, Invalid, NotFound
 from higgins.store.database import touch_host
 from higgins.store.schema import container, host, volume, workload
 
@@ -140,12 +140,22 @@ async def leave(cloud: Cloud, host_id: int, *, lost: bool = True) -> Round:
         def work(conn: Connection, number: int = number) -> str | Staying | None:
             return _leave(conn, cloud, number, host_id, lost)
 
-        match await sharing.with_room(cloud, partial(cloud.store.write, work)):
+        try:
+            came = await sharing.with_room(cloud, partial(cloud.store.write, work))
+        except HostUnavailable as error:  # by Placement's fault; others may have a place that is held already
+            came = await cloud.store.read(lambda conn, number=number, error=error: _unmoved(conn, number, str(error)))  # type: ignore[misc]
+        match came:
             case str(uuid):
                 done.moving.append(uuid)
             case Staying() as one:
                 done.staying.append(one)
     return done
+
+
+def _unmoved(conn: Connection, number: int, reason: str) -> Staying | None:
+    """That a workload could not be moved now; None where it is gone meanwhile."""
+    row = conn.execute(sa.select(workload).where(workload.c.id == number)).one_or_none()
+    return None if row is None else Staying(row.uuid, row.name or _members(conn, number)[0].name, reason)
 
 
 def _look(conn: Connection, cloud: Cloud, host_id: int) -> tuple[list[int], list[Staying]]:

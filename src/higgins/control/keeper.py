@@ -178,10 +178,21 @@ class Keeper:
         finally:
             renewing.cancel()
             await asyncio.gather(renewing, return_exceptions=True)
+        await self._write(rows, results)
+
+    async def _write(self, rows: Sequence[Row[Any]], results: Sequence[Written | Later]) -> None:
+        """Write what came of the work; what cannot be written of one row holds up no other, and is tried again."""
         try:
             await self._cloud.store.write(lambda conn: self._finish(conn, rows, results))
         except HigginsError as error:  # the lease ends, and the rows are looked at again
             LOG.warning("What came of %s cannot be written: %s", self._names(rows), error)
+        except Exception:
+            LOG.exception("A fault over what came of %s", self._names(rows))
+            if len(rows) > 1:
+                for row, result in zip(rows, results, strict=True):
+                    await self._write([row], [result])
+            elif not isinstance(results[0], Later):
+                await self._write(rows, [Later(_FAULT)])
 
     async def _results(self, rows: Sequence[Row[Any]]) -> Sequence[Written | Later]:
         try:

@@ -142,8 +142,9 @@ class PortKeeping:
         found: dict[int, CloudPort | Refused | HigginsError] = {}
         unknown = [row for row in rows if row.port is None]
         left = await self._service.ports_of([row.device for row in unknown]) if unknown else []
-        made = {one.name: one for one in left}
-        idents = {row.id: row.port or (made[name_of(row)].id if name_of(row) in made else None) for row in rows}
+        # The name can be seen by whoever owns the network, and be given by them to a port of their own.
+        made = {(one.name, one.project_id): one.id for one in left}
+        idents = {row.id: row.port or made.get((name_of(row), row.project_id)) for row in rows}
         known = [(row, ident) for row in rows if (ident := idents[row.id]) is not None]
         bound = await asyncio.gather(*(self._bind(row, ident, hosts[row.id]) for row, ident in known))
         found |= {row.id: one for (row, _), one in zip(known, bound, strict=True) if one is not None}

@@ -96,7 +96,7 @@ class _Snapshot:
             await asyncio.shield(self._end(result, message))
 
     async def _make(self) -> int:
-        """How many bytes the image has. On the host nothing is left of it."""
+        """How many bytes the image has. On the host nothing is left of it, if that can be."""
         name = committed_name(self._found.project_id, self._image, "commit")
         await self._host.commit(self._found.uuid, name)
         try:
@@ -104,7 +104,8 @@ class _Snapshot:
                 self._at = "The image is being sent to the image service."
                 return await self._service.upload(self._image, self._token, self._counted(archive))
         finally:
-            await self._host.remove_image(name)
+            # What came of the upload is what counts, whether or not the host can be tidied.
+            await _tried(self._host.remove_image(name), f"Image {name} stays on host {self._found.host}")
 
     async def _counted(self, archive: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         sent = 0
@@ -116,22 +117,26 @@ class _Snapshot:
     async def _tell(self) -> None:
         while True:
             values = {"message": self._at, "alive_at": self._cloud.now()}
-            await self._cloud.store.write(lambda conn, values=values: _write(conn, self._number, values))  # type: ignore[misc]
+            told = self._cloud.store.write(lambda conn, values=values: _write(conn, self._number, values))  # type: ignore[misc]
+            await _tried(told, f"How far image {self._image} is cannot be told now")
             await asyncio.sleep(_TELL)
 
     async def _end(self, result: str, message: str) -> None:
         values = {"finish_time": self._cloud.now(), "result": result, "message": message}
-        await self._cloud.store.write(lambda conn: _write(conn, self._number, values))
+        told = self._cloud.store.write(lambda conn: _write(conn, self._number, values))
+        await _tried(told, f"What became of image {self._image} cannot be told")
         if result == "Error":
-            await _tried(self._service.forget(self._image, self._token))
+            await _tried(
+                self._service.forget(self._image, self._token), f"Image {self._image} came to nothing and stays"
+            )
 
 
-async def _tried(work: Coroutine[Any, Any, None]) -> None:
-    """What would be good to be done, and is no fault of ours where it cannot be."""
+async def _tried(work: Coroutine[Any, Any, None], otherwise: str) -> None:
+    """What would be good to be done; ``otherwise`` is said where it cannot be."""
     try:
         await work
     except HigginsError as error:
-        LOG.warning("An image that came to nothing stays in the image service: %s", error)
+        LOG.warning("%s: %s", otherwise, error)
 
 
 def _begun(conn: Connection, cloud: Cloud, actor: Actor, uuid: str) -> int:

@@ -59,6 +59,7 @@ class CloudImages(Glance):
         try:
             token = client.get_token()
         except (failures.Unauthorized, failures.NotFound, failures.Forbidden) as error:
+            sessions.require_own()
             raise Unauthorized("Keystone gives no token for this any more.") from error
         except failures.ClientException as error:
             raise ServiceUnavailable("Keystone", "the image cannot be read") from error

@@ -75,6 +75,8 @@ class Shelf:
 
         Raises what ``save`` raises, and ImageRefused.
         """
+        if found.size > self._bounds.unpacked:  # no image that is allowed gets larger by being packed
+            raise ImageRefused("it is larger than an image may be")
         record = self._record(found)
         async with self._lock(record.name):
             if (parts := self.known(found)) is not None:

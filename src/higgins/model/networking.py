@@ -96,8 +96,8 @@ class Networking(Protocol):
     async def find_groups(self, token: str, project_id: str, ident: str) -> list[str]:
         """The ids of the project's security groups of that id, else of that name."""
 
-    async def exposing_group(self, token: str, ports: tuple[str, ...]) -> str:
-        """The id of a security group of the caller's that lets in these ports (80/tcp), made if it is not there."""
+    async def exposing_group(self, token: str, project_id: str, ports: tuple[str, ...]) -> str:
+        """The id of the project's own security group that lets in these ports (80/tcp), made if it is not there."""
 
     async def make_ports(self, wanted: list[WantedPort]) -> list[CloudPort | HigginsError]:
         """Make ports, all with one request if it is possible; for each the port or why it is refused."""

@@ -13,6 +13,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -38,6 +39,8 @@ USE = "higgins_use"
 #: Seconds that a volume may take to be made or deleted before the caller is told to come again.
 _PATIENCE = 20.0
 _LOOK = 0.5
+#: What is done by trusts at a time, each of them for as long as the patience.
+_AT_ONCE = 8
 _MOST_KEPT = 1000
 #: Statuses in which Cinder works on a volume, and another follows.
 _WORKING = frozenset({"creating", "downloading", "deleting", "retyping", "extending", "backing-up"})
@@ -63,12 +66,14 @@ class Cinder:
         self._volume_type = volume_type
         self._patience = patience
         self._clients: dict[str, _Client] = {}
+        # Of their own: where many volumes are slow, those that callers wait for are still to be had.
+        self._patient = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="cinder")
 
     # the caller's own
 
     async def find(self, token: str, ident: str) -> StoredVolume | None:
         client = _Client(self._sessions.caller(SERVICE_TYPE, token))
-        return await self._asked("the volume cannot be looked up", lambda: _find(client, ident))
+        return await _asked("the volume cannot be looked up", lambda: _find(client, ident))
 
     async def entrust(self, token: str, *, user_id: str, project_id: str, roles: frozenset[str]) -> str:
         who = Token(user_id, project_id, roles, expires=datetime.now(UTC))
@@ -102,7 +107,7 @@ class Cinder:
                 raise ServiceRefused("Cinder", doing, f"it ended as {status or 'deleted'} there", final=False)
             return ident
 
-        return await self._asked(doing, work)
+        return await _asked(doing, work, self._patient)
 
     async def attach(self, trust: str, ident: str, *, use: str, connector: dict[str, Any]) -> dict[str, Any]:
         doing = f"volume {ident} cannot be attached"
@@ -125,7 +130,7 @@ class Cinder:
                 client.api.post(f"/attachments/{attachment['id']}/action", json={"os-complete": None})
             return dict(attachment["connection_info"])
 
-        return await self._asked(doing, work)
+        return await _asked(doing, work, self._patient)
 
     async def detach(self, trust: str, ident: str, *, use: str) -> None:
         def work() -> None:
@@ -133,7 +138,7 @@ class Cinder:
             for attachment in _attachments(client, ident, use):
                 _delete(client, f"/attachments/{attachment['id']}")
 
-        await self._asked(f"volume {ident} cannot be detached", work)
+        await _asked(f"volume {ident} cannot be detached", work, self._patient)
 
     async def delete(self, trust: str, *, use: str, ident: str | None) -> None:
         doing = f"volume {ident or use} cannot be deleted"
@@ -149,7 +154,7 @@ class Cinder:
                 if status is not None:
                     raise ServiceBusy(f"Volume {one} is still {status} in Cinder; that is awaited.")
 
-        await self._asked(doing, work)
+        await _asked(doing, work, self._patient)
 
     # parts, all of them blocking
 
@@ -191,18 +196,19 @@ class Cinder:
             raise ServiceUnavailable("Keystone", "nobody can be acted for at Cinder") from error
         return client
 
-    async def _asked(self, doing: str, work: Callable[[], T]) -> T:
-        """What ``work`` gives; Cinder's failures as ours."""
-        try:
-            return await asyncio.to_thread(work)
-        except HigginsError:
-            raise
-        except failures.HttpError as error:
-            raise refusal(error, doing) from error
-        except failures.EndpointNotFound as error:
-            raise NotInCatalogue(SERVICE_TYPE) from error
-        except failures.ClientException as error:
-            raise ServiceUnavailable("Cinder", doing) from error
+
+async def _asked(doing: str, work: Callable[[], T], threads: Executor | None = None) -> T:
+    """What ``work`` gives, in one of these threads; Cinder's failures as ours."""
+    try:
+        return await asyncio.get_running_loop().run_in_executor(threads, work)
+    except HigginsError:
+        raise
+    except failures.HttpError as error:
+        raise refusal(error, doing) from error
+    except failures.EndpointNotFound as error:
+        raise NotInCatalogue(SERVICE_TYPE) from error
+    except failures.ClientException as error:
+        raise ServiceUnavailable("Cinder", doing) from error
 
 
 def refusal(error: failures.HttpError, doing: str) -> HigginsError:

@@ -38,6 +38,8 @@ _MOST_IDS = 100
 _LOOKING = "networks cannot be looked up"
 _MAKING = "no port can be made"
 _METADATA_OWNER = "network:distributed"
+#: What narrows a rule of a security group to some of those who may come.
+_REMOTES = ("remote_ip_prefix", "remote_group_id", "remote_address_group_id")
 
 
 class Neutron:
@@ -68,28 +70,22 @@ class Neutron:
         own = [one for one in found if one["project_id"] == project_id]
         return [str(one["id"]) for one in own or found]
 
-    async def exposing_group(self, token: str, ports: tuple[str, ...]) -> str:
+    async def exposing_group(self, token: str, project_id: str, ports: tuple[str, ...]) -> str:
         doing = "exposed_ports cannot be opened"
         client = self._sessions.caller(SERVICE_TYPE, token)
         name = "higgins-expose-" + "-".join(sorted(set(ports))).replace("/", "-")
-        for one in await self._find(token, "security-groups", name):
-            return str(one["id"])
-        body = {"name": name, "description": f"Lets in {', '.join(ports)}; made for containers that expose them."}
-        answer = await _asked(doing, client, "POST", "/v2.0/security-groups", json={"security_group": body})
-        group = str(answer["security_group"]["id"])
-        rules = [
-            {
-                "security_group_id": group,
-                "direction": "ingress",
-                "ethertype": version,
-                "protocol": port.partition("/")[2] or "tcp",
-                "port_range_min": int(port.partition("/")[0]),
-                "port_range_max": int(port.partition("/")[0]),
-            }
-            for port in ports
-            for version in ("IPv4", "IPv6")
-        ]
-        await _asked(doing, client, "POST", "/v2.0/security-group-rules", json={"security_group_rules": rules})
+        # Others may share a group of that name with the project, and change what it lets in whenever they like.
+        found = [one for one in await self._find(token, "security-groups", name) if one["project_id"] == project_id]
+        if not found:
+            body = {"name": name, "description": f"Lets in {', '.join(ports)}; made for containers that expose them."}
+            answer = await _asked(doing, client, "POST", "/v2.0/security-groups", json={"security_group": body})
+            found = [answer["security_group"]]
+        group = str(found[0]["id"])
+        # Of one that is there, too: who made it may have ended before its rules were made.
+        missing = missing_rules(found[0].get("security_group_rules") or (), ports)
+        if missing:
+            rules = [{"security_group_id": group, **one} for one in missing]
+            await _asked(doing, client, "POST", "/v2.0/security-group-rules", json={"security_group_rules": rules})
         return group
 
     async def _find(self, token: str, kind: str, ident: str | None) -> list[dict[str, Any]]:
@@ -227,6 +223,23 @@ def _said(error: failures.HttpError) -> tuple[str, str]:
     except (ValueError, KeyError, TypeError):  # not Neutron's own words, but those of what stands before it
         kind, message = "", error.response.reason if error.response is not None else str(error.message)
     return kind, " ".join(str(message).split())[:300].rstrip(".")
+
+
+def missing_rules(there: Iterable[dict[str, Any]], ports: Iterable[str]) -> list[dict[str, Any]]:
+    """Pure: the rules that let in these ports (80/tcp), from anywhere and by both IPs, as far as they are not there."""
+    anywhere = [one for one in there if not any(one.get(remote) for remote in _REMOTES)]
+    wanted = [
+        {
+            "direction": "ingress",
+            "ethertype": version,
+            "protocol": port.partition("/")[2] or "tcp",
+            "port_range_min": int(port.partition("/")[0]),
+            "port_range_max": int(port.partition("/")[0]),
+        }
+        for port in dict.fromkeys(ports)
+        for version in ("IPv4", "IPv6")
+    ]
+    return [rule for rule in wanted if not any(rule.items() <= one.items() for one in anywhere)]
 
 
 def network_of(found: dict[str, Any]) -> CloudNetwork:

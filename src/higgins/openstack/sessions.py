@@ -43,6 +43,18 @@ class Sessions:
         """In Higgins' own name: a user with the role ``service``, and nothing of any tenant's."""
         return self._client(service_type, self._own)
 
+    def require_own(self) -> None:
+        """Keystone lets Higgins itself in now, so that what a trust does not give is the trust's fault.
+
+        Raises ServiceUnavailable where it does not: with a password that is none any more no trust gives anything.
+        """
+        own = self.own("identity")
+        own.invalidate()
+        try:
+            own.get_token()
+        except ClientException as error:
+            raise ServiceUnavailable("Keystone", "nobody can be acted for", "does not let Higgins in now") from error
+
     def caller(self, service_type: str, token: str) -> adapter.Adapter:
         """In the name of who sent this token. It goes with a token of Higgins', so that its expiry in the middle of a
         long piece of work does no harm (services take it for as long as Keystone lets them)."""

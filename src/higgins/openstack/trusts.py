@@ -51,6 +51,6 @@ def give_back(sessions: Sessions, trust: str) -> None:
     try:
         sessions.trusting("identity", trust).delete(f"{_TRUSTS}/{trust}", endpoint_filter=_V3)
     except (failures.NotFound, failures.Unauthorized, failures.Forbidden):
-        return  # nobody can act by it any more
+        sessions.require_own()  # then nobody can act by it any more
     except failures.ClientException as error:
         raise ServiceUnavailable("Keystone", "a trust cannot be given back") from error

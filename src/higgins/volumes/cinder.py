@@ -26,6 +26,7 @@ from higgins.volumes.mounts import mount_points, unmount
 
 #: What is mounted. Others are refused by their names.
 _FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
+_EXT = frozenset({"ext2", "ext3", "ext4"})
 
 
 class Connector(Protocol):
@@ -155,6 +156,8 @@ class _Cinder:
         place = self._mounts / uuid
         options = ["nosuid", "nodev"]
         options += ["ro"] if _read_only(record.connection) else []
+        # Else the file system says itself what follows from its being broken, and may have been written to say: panic.
+        options += ["errors=remount-ro"] if kind in _EXT else []
         options += [] if device.is_block_device() else ["loop"]
         try:
             place.mkdir(mode=0o700, exist_ok=True)

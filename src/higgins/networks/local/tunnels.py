@@ -7,11 +7,12 @@ nobody known goes nowhere, and so each host stays its own gateway.
 """
 
 import asyncio
+import errno
 import ipaddress
 import socket
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -103,9 +104,9 @@ class Tunnels:
             index = socket.if_nametoindex(name)
             # First what is gone: an address that moved is gone at one host and new at another.
             for one in sorted(held - wanted):
-                kernel.fdb("del", ifindex=index, lladdr=one.mac, flags=_MASTER)
-                kernel.fdb("del", ifindex=index, lladdr=one.mac, dst=one.host, flags=_SELF)
-                kernel.neigh("del", ifindex=index, dst=one.address)
+                _forget(kernel.fdb, ifindex=index, lladdr=one.mac, flags=_MASTER)
+                _forget(kernel.fdb, ifindex=index, lladdr=one.mac, dst=one.host, flags=_SELF)
+                _forget(kernel.neigh, ifindex=index, dst=one.address)
             for one in sorted(wanted - held):
                 kernel.fdb("replace", ifindex=index, lladdr=one.mac, dst=one.host, flags=_SELF, state=_PERMANENT)
                 kernel.neigh("replace", ifindex=index, dst=one.address, lladdr=one.mac, state="permanent")
@@ -137,6 +138,15 @@ class Tunnels:
         kernel.link("set", index=index, kind="bridge_slave", brport_learning=0)
         kernel.link("set", index=index, state="up")
         return set()
+
+
+def _forget(table: Callable[..., Any], **known: Any) -> None:
+    """Gone already is done: of a port that has moved here the bridge takes the entry away as soon as it sends."""
+    try:
+        table("del", **known)
+    except NetlinkError as error:
+        if error.code != errno.ENOENT:
+            raise
 
 
 def entry(neighbour: Neighbour) -> Entry:
