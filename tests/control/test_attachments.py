@@ -343,6 +343,7 @@ async def test_a_volume_moves_with_its_container_once_the_old_host_has_let_go_of
     await let_go(cloud, one)
     await work()
     assert await waits(two, made) is None
+    assert not (await wire(two, made)).fresh, "there may be data on it"
     assert list(storage.volumes) == [ident] and set(storage.attached[ident].values()) == {"two"}
     await removed(cloud, two, alice, made)
     await let_go(cloud, two)

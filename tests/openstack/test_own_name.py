@@ -8,7 +8,8 @@ from keystoneauth1 import exceptions as failures
 from higgins.images.openstack import CloudImages
 from higgins.model.errors import Unauthorized
 from higgins.openstack import trusts
-from higgins.openstack.errors import ServiceUnavailable
+from higgins.openstack.cinder import Cinder
+from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
 from higgins.openstack.sessions import Sessions
 
 
@@ -55,3 +56,13 @@ def test_a_trust_is_given_back_only_where_higgins_itself_is_let_in() -> None:
     trusts.give_back(sessions(own=True), "trust")
     with pytest.raises(ServiceUnavailable, match="does not let Higgins in"):
         trusts.give_back(sessions(own=False), "trust")
+
+
+async def test_nothing_is_made_or_attached_in_higgins_own_name() -> None:
+    cinder, shut_out = (Cinder(sessions(own=own)) for own in (True, False))
+    with pytest.raises(ServiceRefused, match="cannot be acted for"):
+        await cinder.make("trust", use="use", name="mine", size=1)
+    with pytest.raises(ServiceRefused, match="cannot be acted for"):
+        await cinder.attach("trust", "volume", use="use", connector={})
+    with pytest.raises(ServiceUnavailable, match="does not let Higgins in"):
+        await shut_out.make("trust", use="use", name="mine", size=1)

@@ -192,6 +192,18 @@ async def test_a_read_only_attachment_is_mounted_read_only_and_never_formatted(
     assert os.statvfs(path).f_flag & os.ST_RDONLY
 
 
+async def test_what_was_formatted_is_not_blank_because_its_file_system_is_broken(
+    volumes: Volumes, devices: Devices
+) -> None:
+    device = devices.make()
+    made = wire(device, fresh=True)
+    place = await volumes.attach(made)
+    command("umount", place)  # as by a boot
+    write(device, bytes([255]) * 1024, at=1024)  # where the superblock is
+    with pytest.raises(Invalid, match="neither formatted nor mounted"):
+        await volumes.attach(made)
+
+
 @pytest.mark.parametrize("kind", ["ext2", "ext4"])
 async def test_no_file_system_may_ask_for_the_hosts_end(volumes: Volumes, devices: Devices, kind: str) -> None:
     device = devices.make()

@@ -214,7 +214,9 @@ CONTAINERS: list[cfg.Opt] = [
 GLANCE: list[cfg.Opt] = [
     cfg.BoolOpt("enabled", default=False, help="Whether containers may have images of Glance; needs auth = keystone."),
     cfg.StrOpt("endpoint", default="", help="The URL of Glance, if not the one of Keystone's catalogue."),
-    cfg.IntOpt("maximum_size", default=20, min=1, help="The most GiB that the layers of one image may unpack to."),
+    cfg.IntOpt(
+        "maximum_size", default=20, min=1, help="The most GiB that one image may have, and its layers unpack to."
+    ),
 ]
 
 NETWORK: list[cfg.Opt] = [

@@ -229,6 +229,7 @@ def move(conn: Connection, cloud: Cloud, workload_id: int, host_id: int) -> dict
         values = {
             name: getattr(old, name) for name in ("cinder_id", "name", "size", "made", "own", "multiattach", "trust")
         }
+        values["made"] = old.made and old.state != READY  # what a host had is not blank
         new[row.uuid] = str(uuids.uuid4())
         insert(
             conn, cloud, values, uuid=new[row.uuid], project_id=row.project_id, host_id=host_id,

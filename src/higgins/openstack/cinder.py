@@ -1,8 +1,9 @@
 """Volumes of Cinder, attached by its attachments API. Implements ``higgins.model.block_storage``.
 
 All requests that change something go in the name of the user who gave a trust, with a service token of Higgins' own
-beside it: Cinder then lets Higgins detach without asking Nova. When a trust is over (its user is gone, or lost a role),
-what is left to do is tried in Higgins' own name, which helps where the operator made it an administrator of Cinder.
+beside it: Cinder then lets Higgins detach without asking Nova. When a trust is over (its user is gone, or lost a role)
+nothing more is made or attached, and what is left to be taken away is tried in Higgins' own name, which helps where the
+operator made it an administrator of Cinder.
 
 An attachment bears the uuid of Higgins' use of the volume in the place of a server's. By that it is found after a
 crash, and by that Cinder itself refuses a second one for another use, be it on the same host or on another.
@@ -92,7 +93,7 @@ class Cinder:
             body["volume_type"] = self._volume_type
 
         def work() -> str:
-            client = self._client(trust)
+            client = self._user(trust, doing)
             found = next(iter(_made_for(client, use)), None)
             if found is None:
                 # Not sent again by itself: where only the answer was lost there would be two.
@@ -113,7 +114,7 @@ class Cinder:
         doing = f"volume {ident} cannot be attached"
 
         def work() -> dict[str, Any]:
-            client = self._client(trust)
+            client = self._user(trust, doing)
             attachment = self._reusable(client, ident, use, connector)
             if attachment is None:
                 status = self._settled(client, ident, None)
@@ -134,7 +135,7 @@ class Cinder:
 
     async def detach(self, trust: str, ident: str, *, use: str) -> None:
         def work() -> None:
-            client = self._client(trust)
+            client = self._cleaner(trust)
             for attachment in _attachments(client, ident, use):
                 _delete(client, f"/attachments/{attachment['id']}")
 
@@ -144,7 +145,7 @@ class Cinder:
         doing = f"volume {ident or use} cannot be deleted"
 
         def work() -> None:
-            client = self._client(trust)
+            client = self._cleaner(trust)
             found = {str(one["id"]) for one in _made_for(client, use)} | ({ident} if ident else set())
             for one in sorted(found):
                 status = self._settled(client, one, None, "deleting")
@@ -180,8 +181,25 @@ class Cinder:
             time.sleep(_LOOK)
             status = None
 
-    def _client(self, trust: str) -> "_Client":
-        """In the name of whose trust it is; in Higgins' own where that is over. Raises ServiceUnavailable."""
+    def _user(self, trust: str, doing: str) -> _Client:
+        """In the name of whose trust it is, and in no other: what is got is to be that user's to have."""
+        client = self._client(trust)
+        if client is None:
+            raise ServiceRefused(
+                "Keystone", doing, "its owner lost a role or is gone, and cannot be acted for any more"
+            )
+        return client
+
+    def _cleaner(self, trust: str) -> _Client:
+        """The same, or in Higgins' own name where that trust is over: what is left of it is to go."""
+        client = self._client(trust)
+        if client is None:
+            LOG.warning("Trust %s is over; what is left of it is tried in Higgins' own name.", trust)
+            return _Client(self._sessions.own(SERVICE_TYPE), everywhere=True)
+        return client
+
+    def _client(self, trust: str) -> _Client | None:
+        """None where the trust is over. Raises ServiceUnavailable."""
         client = self._clients.get(trust)
         if client is None:
             if len(self._clients) >= _MOST_KEPT:
@@ -189,9 +207,9 @@ class Cinder:
             client = self._clients[trust] = _Client(self._sessions.trusting(SERVICE_TYPE, trust))
         try:
             client.api.get_token()
-        except (failures.Unauthorized, failures.Forbidden, failures.NotFound) as error:
-            LOG.warning("Trust %s is over (%s); what is left of it is tried in Higgins' own name.", trust, error)
-            return _Client(self._sessions.own(SERVICE_TYPE), everywhere=True)
+        except (failures.Unauthorized, failures.Forbidden, failures.NotFound):
+            self._sessions.require_own()
+            return None
         except failures.ClientException as error:
             raise ServiceUnavailable("Keystone", "nobody can be acted for at Cinder") from error
         return client

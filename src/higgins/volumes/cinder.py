@@ -4,8 +4,9 @@ What the control plane says of the way to a volume is kept on the host before an
 words are needed to disconnect it: after a crash, and when the control plane knows nothing of it any more.
 
 A volume is formatted where it is blank: no file system, no partitions, nothing else that blkid knows; and unless it
-was made for Higgins, nothing but zeros at its beginning. What is not blank is mounted as it is, or refused. Formatting
-that a crash cut short is noted in the record, and only that is done again.
+was made for Higgins just now, nothing but zeros at its beginning. What is not blank is mounted as it is, or refused;
+what had a file system once is not blank because that is broken. Formatting that a crash cut short is noted in the
+record, and only that is done again.
 """
 
 import asyncio
@@ -38,11 +39,15 @@ class Connector(Protocol):
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """What a host keeps of a volume as long as it may be connected. ``device`` is os-brick's, once it is connected."""
+    """What a host keeps of a volume as long as it may be connected. ``device`` is os-brick's, once it is connected.
+
+    ``formatted``: a file system was on it, so that it is not blank again where none is seen.
+    """
 
     connection: dict[str, Any]
     device: dict[str, Any] | None = None
     formatting: bool = False
+    formatted: bool = False
 
 
 _record = msgspec.json.Decoder(Record)
@@ -117,7 +122,7 @@ class _Cinder:
         if before is not None and connection is not None and before.connection != connection:
             # It was attached anew, and may be reached by another way now.
             await asyncio.to_thread(self._connector.disconnect, before.connection, before.device or {})
-            before = None
+            before = replace(before, connection=connection, device=None)
         record = before or Record(connection=connection or {})
         if record.connection.get("encrypted"):
             raise Invalid(f"Volume {uuid} is encrypted by Cinder, which Higgins cannot open.")
@@ -133,7 +138,10 @@ class _Cinder:
         """The kind of file system that the device has, made if it was blank."""
         kind = None if record.formatting else await content_of(device)
         if kind is not None:
+            if not record.formatted:
+                await asyncio.to_thread(self._write, uuid, replace(record, formatted=True))
             return kind
+        fresh = fresh and not record.formatted
         try:
             if not (fresh or record.formatting or await asyncio.to_thread(is_zero, device)):
                 raise Invalid(
@@ -149,7 +157,7 @@ class _Cinder:
             await asyncio.to_thread(sync, device)
         except (EngineError, OSError) as error:
             raise EngineError(f"Volume {uuid} could not be formatted: {error}") from error
-        await asyncio.to_thread(self._write, uuid, replace(record, formatting=False))
+        await asyncio.to_thread(self._write, uuid, replace(record, formatting=False, formatted=True))
         return "ext4"
 
     async def _mount(self, uuid: str, record: Record, device: Path, kind: str) -> None:
