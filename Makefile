@@ -1,7 +1,7 @@
 # Short names for the programs in scripts/; each of those runs on its own as well.
 
 .DEFAULT_GOAL := help
-.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster chaos lint format bench docs configuration differences
+.PHONY: help run stop logs clean test test-engines test-openstack demo-cluster chaos lint format bench bench-scale docs configuration differences
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -47,6 +47,9 @@ format: ## Put all Python files into the project's style
 
 bench: ## Measure start, create, API and density; BENCH="startup create api" chooses, BENCH_ARGS adds options
 	@scripts/bench $(BENCH)
+
+bench-scale: ## Measure a million containers, placement on thousands of hosts, thousands of agents; needs PostgreSQL
+	@scripts/bench scale placement agents
 
 docs: ## Check that the documents match the tree
 	@scripts/docs

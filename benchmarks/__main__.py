@@ -5,10 +5,10 @@ import os
 import sys
 from collections.abc import Iterable
 
-from benchmarks import api, create, density, scale, startup
+from benchmarks import agents, api, create, density, placement, scale, startup
 from benchmarks.table import Table
 
-WHAT = ("startup", "create", "api", "density-docker", "density-containerd", "scale")
+WHAT = ("startup", "create", "api", "density-docker", "density-containerd", "scale", "placement", "agents")
 
 
 def main() -> int:
@@ -18,28 +18,39 @@ def main() -> int:
     parser.add_argument(
         "--count", type=int, default=30, help="how often, for startup (5 at most) and create (default: 30)"
     )
-    parser.add_argument("--seconds", type=float, default=0.7, help="how long each rate is measured for (default: 0.7)")
+    parser.add_argument(
+        "--seconds", type=float, help="how long each rate is measured for (default: 0.7; for placement 10)"
+    )
     parser.add_argument(
         "--databases", nargs="+", choices=list(api.KINDS), default=list(api.KINDS), help="on which, for api"
     )
     parser.add_argument("--sizes", nargs="+", type=int, default=list(api.SIZES), help="containers there are, for api")
-    parser.add_argument("--idle", type=float, default=120, help="seconds of idling, for density (default: 120)")
+    parser.add_argument("--idle", type=float, help="seconds of idling (default: for density 120, for agents 30)")
+    parser.add_argument(
+        "--hosts", nargs="+", type=int, default=list(placement.HOSTS), help="how many there are, for placement"
+    )
+    parser.add_argument("--agents", type=int, default=5000, help="how many wait, for agents (default: 5000)")
     options = parser.parse_args()
     if os.environ.get("HIGGINS_TEST_NAMESPACE") != "1":
         parser.error(
             "this makes bridges, rules and mounts: run it with make bench, or scripts/apart python -m benchmarks …"
         )
+    seconds = options.seconds or 0.7
     tables: Iterable[Table]
     if options.what == "startup":
         tables = [startup.measure(min(options.count, 5))]
     elif options.what == "create":
         tables = create.measure(options.count)
     elif options.what.startswith("density-"):
-        tables = [density.measure(options.what.removeprefix("density-"), options.idle)]
+        tables = [density.measure(options.what.removeprefix("density-"), options.idle or 120)]
     elif options.what == "scale":
-        tables = [scale.measure(options.seconds)]
+        tables = [scale.measure(seconds)]
+    elif options.what == "placement":
+        tables = placement.measure(options.seconds or 10, options.hosts)
+    elif options.what == "agents":
+        tables = [agents.measure(options.agents, options.idle or 30)]
     else:
-        tables = api.measure(options.seconds, options.databases, options.sizes)
+        tables = api.measure(seconds, options.databases, options.sizes)
     for table in tables:
         print(table.markdown(), flush=True)
     return 0

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -72,15 +72,17 @@ def database(kind: str) -> Iterator[str]:
 class ControlPlane:
     """``higgins api`` on a database, with hosts that take whatever comes."""
 
-    def __init__(self, data: Path, url: str) -> None:
+    def __init__(self, data: Path, url: str, hosts: Sequence[dict[str, Any]] = (), more: str = "") -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.listen = f"127.0.0.1:{probe.getsockname()[1]}"
         self.engine: Engine = make_engine(url)
-        self._data = data
+        self.data = data
         self._log = data / "log"
         conf = data / "higgins.conf"
-        conf.write_text(f"[database]\nconnection = {url}\n[quota]\ncontainers = -1\ncpu = -1\nmemory = -1\ndisk = -1\n")
+        quota = "[quota]\ncontainers = -1\ncpu = -1\nmemory = -1\ndisk = -1\n"
+        conf.write_text(f"[database]\nconnection = {url}\n{quota}{more}")
+        self._hosts = hosts or [host_row(number) for number in range(_HOSTS)]
         self._command = [sys.executable, "-m", "higgins.cli.main", "api", "--data", str(data), "--listen", self.listen]
         self._command += ["--agent-listen", "127.0.0.1:0", "--config-file", str(conf)]
         self.process: subprocess.Popen[bytes] | None = None
@@ -89,12 +91,16 @@ class ControlPlane:
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
         end = time.monotonic() + _PATIENCE
-        while "Higgins serves http://" not in (said := self._log.read_text(errors="replace")):
+        while "Higgins serves http://" not in (said := self.log()):
             if self.process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"higgins api does not serve: {said[-3000:]}")
             time.sleep(0.05)
         with self.engine.begin() as conn:
-            conn.execute(sa.insert(host), [_host(number) for number in range(_HOSTS)])
+            conn.execute(sa.insert(host), self._hosts)
+
+    def log(self) -> str:
+        """What it said."""
+        return self._log.read_text(errors="replace")
 
     def stop(self) -> None:
         self.engine.dispose()
@@ -104,13 +110,13 @@ class ControlPlane:
 
     def openrc(self) -> Mapping[str, str]:
         """As the file openrc has it."""
-        lines = (self._data / "openrc").read_text().splitlines()
+        lines = (self.data / "openrc").read_text().splitlines()
         return dict(line.removeprefix("export ").split("=", 1) for line in lines)
 
     def another(self, project: str) -> "Neighbour":
         """An administrator in another project."""
         found = Neighbour(self.listen, project)
-        with (self._data / "users").open("a") as users:
+        with (self.data / "users").open("a") as users:
             users.write(user_line(project, project, project, "admin"))
         return found
 
@@ -144,10 +150,10 @@ class Neighbour:
 
 
 @contextlib.contextmanager
-def control_plane(url: str) -> Iterator[ControlPlane]:
-    """It serves, while it is needed."""
+def control_plane(url: str, hosts: Sequence[dict[str, Any]] = (), more: str = "") -> Iterator[ControlPlane]:
+    """It serves, while it is needed. ``hosts`` are rows, ten if none are given; ``more`` is of its configuration."""
     data = Path(tempfile.mkdtemp(prefix="bench-plane"))
-    plane = ControlPlane(data, url)
+    plane = ControlPlane(data, url, hosts, more)
     try:
         plane.start()
         yield plane
@@ -156,7 +162,8 @@ def control_plane(url: str) -> Iterator[ControlPlane]:
         shutil.rmtree(data, ignore_errors=True)
 
 
-def _host(number: int) -> dict[str, Any]:
+def host_row(number: int) -> dict[str, Any]:
+    """A host that nobody speaks for, and that is never silent for too long."""
     return {
         "uuid": str(uuid.UUID(int=number)), "name": f"host-{number}", "zone": "nova", "info": to_json(HostInfo()),
         "cpus": 1e6, "memory": 2**30, "disk": 2**30, "seen_at": datetime(2100, 1, 1), "created_at": _NOW,

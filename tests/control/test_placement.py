@@ -1,6 +1,7 @@
 """Which host a workload goes to, and why not to the others: judged on arrays, without a database."""
 
 from datetime import datetime, timedelta
+from operator import attrgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from higgins.control.cloud import Settings
 from higgins.control.placement.choosing import Choice, choose
 from higgins.control.placement.cores import pick, share
 from higgins.control.placement.filters import Question
-from higgins.control.placement.fleet import fleet_of
+from higgins.control.placement.fleet import READ, Fleet, fleet_of
 from higgins.control.placement.needs import Company, Need, company_of, cores_of
 from higgins.model.container import ContainerSpec
 from higgins.model.errors import Invalid
@@ -41,9 +42,13 @@ def row(name: str, number: int, **values: Any) -> Any:
 
 def judged(need: Need = SMALL, settings: Settings = EXACT, **hosts: dict[str, Any]) -> Choice:
     """The choice among hosts that differ from the usual one as said, numbered from 1."""
+    return choose(Question(fleet=fleet(**hosts), need=need, settings=settings, now=NOW))
+
+
+def fleet(**hosts: dict[str, Any]) -> Fleet:
+    """Hosts that differ from the usual one as said, numbered from 1."""
     rows = [row(name, number, **values) for number, (name, values) in enumerate(hosts.items(), 1)]
-    fleet = fleet_of(rows, [one.seen_at for one in rows])
-    return choose(Question(fleet=fleet, need=need, settings=settings, now=NOW))
+    return fleet_of([attrgetter(*READ)(one) for one in rows])
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet
 from msgspec import Struct, field
 
 from higgins.control.feed import Feed
+from higgins.control.gathering import Gathering
 from higgins.control.link import HostStreams
 from higgins.control.placement.fleet import FleetCache
 from higgins.control.terminals import OpenTerminals
@@ -71,6 +72,12 @@ class Settings(Struct, frozen=True, kw_only=True):
     image_driver: str = "docker"  # of containers that name none
 
 
+#: Creates that one transaction makes at most: while it runs the next ones wait, so it is to be over soon.
+_TOGETHER = 256
+#: Hosts whose lease one transaction renews at most, and seconds for which the first of them waits for others.
+_BEATS, _BEAT = 1000, 0.25
+
+
 class WrongSecret(HigginsError):
     """The secret key of this process is not the one that something in the database was encrypted with."""
 
@@ -93,6 +100,10 @@ class Cloud:
         self.fleet = FleetCache()
         self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
         self.feed = Feed(store, self.now)
+        #: Creates that wait to be made together; see ``together``.
+        self.creates: Gathering[Any, Any] = Gathering(_TOGETHER)
+        #: Hosts without news whose lease is to be renewed, by number; see ``hosts.assignments``.
+        self.beats: Gathering[int, None] = Gathering(_BEATS, _BEAT)
         self._hosts: dict[str, HostStreams] = {}
         #: Finds the way to a host that is not in this process, by its name; None where there is no such host.
         self.dial: Callable[[str], Awaitable[HostStreams | None]] | None = None

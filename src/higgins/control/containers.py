@@ -27,7 +27,6 @@ from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import (
     Draft,
     check_name,
-    create,
     dry_run,
     insert_ports,
 )
@@ -40,6 +39,7 @@ from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
 from higgins.control.requests import NetRequest, PortAsk
 from higgins.control.rows import COLUMNS, addresses_of, container_of, known_of, plain_of, spec_decoder, to_json
+from higgins.control.together import create
 from higgins.model.container import ALLOWED, MOST_GROUPS, ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import Conflict, Forbidden, Invalid, InvalidState, NotFound
 from higgins.model.resources import Container

@@ -113,15 +113,7 @@ async def create(
             addresses = insert_ports(conn, nets, workload_id)
             cloud_ports.insert(conn, cloud, asks, workload_id=workload_id, device=uuid, project_id=actor.project_id)
         row = member_row(actor, workload_id, uuid=uuid, role="plain", position=0, name=name, spec=spec)
-        row |= {
-            "host": chosen.name if chosen else None,
-            "status": Status.CREATING if chosen else Status.ERROR,
-            "status_reason": None if chosen else reason,
-            "task_state": TaskState.CREATING if chosen else None,
-            "goal": Goal.RUNNING if run else Goal.CREATED,
-            "addresses": to_json(addresses),
-            "created_at": cloud.now(),
-        }
+        row |= beginning(cloud, chosen.name if chosen else None, reason, addresses, run=run)
         conn.execute(sa.insert(container), row)
         recording.record_action(conn, cloud, actor, uuid, "create", generation=1)
         if chosen is None:
@@ -134,21 +126,7 @@ async def create(
         )
         if idempotency_key is not None:
             remember(conn, cloud, actor, idempotency_key, body_hash, uuid)
-        return Container(
-            uuid=uuid,
-            workload=uuid,
-            role="plain",
-            name=name,
-            project_id=actor.project_id,
-            user_id=actor.user_id,
-            host=row["host"],
-            spec=spec,
-            status=row["status"],
-            status_reason=row["status_reason"],
-            task_state=row["task_state"],
-            addresses=addresses,
-            created_at=row["created_at"],
-        )
+        return made(actor, row, spec, addresses)
 
     async with attachments.looked_up(cloud, actor, [draft.spec]) as stored:
         return await quotas.write(cloud, work)
@@ -246,32 +224,49 @@ def insert_workload(
     spec: str,
 ) -> int:
     """Write the workload's row and take its cores; its number."""
-    result = conn.execute(
-        sa.insert(workload),
-        {
-            "uuid": uuid,
-            "kind": kind,
-            "name": name,
-            "project_id": actor.project_id,
-            "user_id": actor.user_id,
-            "host_id": host.id if host else None,
-            "group_name": need.group,
-            "generation": 1,
-            "observed": 0,
-            "deleting": False,
-            "cpu": need.cpu,
-            "memory": need.memory,
-            "disk": need.disk,
-            "spec": spec,
-            "status": Status.CREATING if host else Status.ERROR,
-            "status_reason": reason or None,
-            "created_at": cloud.now(),
-        },
-    )
+    row = workload_row(
+        cloud, actor, uuid=uuid, kind=kind, name=name, need=need, host_id=host.id if host else None, reason=reason,
+        spec=spec,
+    )  # fmt: skip
+    result = conn.execute(sa.insert(workload), row)
     number = int(result.inserted_primary_key[0])  # type: ignore[index]
     if host is not None:
         take_cores(conn, host.id, number, host.cores)
     return number
+
+
+def workload_row(
+    cloud: Cloud,
+    actor: Actor,
+    *,
+    uuid: str,
+    kind: str,
+    name: str | None,
+    need: Need,
+    host_id: int | None,
+    reason: str,
+    spec: str,
+) -> dict[str, Any]:
+    """The columns of a workload that is new."""
+    return {
+        "uuid": uuid,
+        "kind": kind,
+        "name": name,
+        "project_id": actor.project_id,
+        "user_id": actor.user_id,
+        "host_id": host_id,
+        "group_name": need.group,
+        "generation": 1,
+        "observed": 0,
+        "deleting": False,
+        "cpu": need.cpu,
+        "memory": need.memory,
+        "disk": need.disk,
+        "spec": spec,
+        "status": Status.CREATING if host_id is not None else Status.ERROR,
+        "status_reason": reason or None,
+        "created_at": cloud.now(),
+    }
 
 
 def insert_ports(conn: Connection, nets: list[tuple[Any, str | None]], workload_id: int) -> dict[str, Any]:
@@ -303,6 +298,38 @@ def member_row(
     }
 
 
+def beginning(cloud: Cloud, host: str | None, reason: str, addresses: dict[str, Any], *, run: bool) -> dict[str, Any]:
+    """The columns of a container that come from what was decided; without a host, ``reason`` is why."""
+    return {
+        "host": host,
+        "status": Status.CREATING if host else Status.ERROR,
+        "status_reason": None if host else reason,
+        "task_state": TaskState.CREATING if host else None,
+        "goal": Goal.RUNNING if run else Goal.CREATED,
+        "addresses": to_json(addresses),
+        "created_at": cloud.now(),
+    }
+
+
+def made(actor: Actor, row: dict[str, Any], spec: ContainerSpec, addresses: dict[str, Any]) -> Container:
+    """A container of the columns with which it was written down."""
+    return Container(
+        uuid=row["uuid"],
+        workload=row["uuid"],
+        role="plain",
+        name=row["name"],
+        project_id=actor.project_id,
+        user_id=actor.user_id,
+        host=row["host"],
+        spec=spec,
+        status=row["status"],
+        status_reason=row["status_reason"],
+        task_state=row["task_state"],
+        addresses=addresses,
+        created_at=row["created_at"],
+    )
+
+
 def repeated(conn: Connection, actor: Actor, key: str, body_hash: str) -> str | None:
     """The uuid of what was made with this key before; Conflict if the body was another."""
     row = conn.execute(
@@ -318,8 +345,10 @@ def repeated(conn: Connection, actor: Actor, key: str, body_hash: str) -> str | 
 
 def remember(conn: Connection, cloud: Cloud, actor: Actor, key: str, body_hash: str, uuid: str) -> None:
     """Keep the key, so that a repeat finds what was made. Of two at once the second runs again, and finds it too."""
-    conn.execute(
-        sa.insert(idempotency).values(
-            project_id=actor.project_id, key=key, body_hash=body_hash, uuid=uuid, created_at=cloud.now()
-        )
-    )
+    conn.execute(sa.insert(idempotency), key_row(cloud, actor, key, body_hash, uuid))
+
+
+def key_row(cloud: Cloud, actor: Actor, key: str, body_hash: str, uuid: str) -> dict[str, Any]:
+    return {
+        "project_id": actor.project_id, "key": key, "body_hash": body_hash, "uuid": uuid, "created_at": cloud.now()
+    }  # fmt: skip

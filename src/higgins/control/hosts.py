@@ -90,17 +90,18 @@ async def register(cloud: Cloud, report: HostReport) -> int:
     return await cloud.store.write(work)
 
 
-async def seen(cloud: Cloud, host_id: int) -> None:
-    """The host is alive. If it was thought dead, it shall say again how its containers are."""
+async def seen(cloud: Cloud, *host_ids: int) -> None:
+    """These hosts are alive. Those that were thought dead shall say again how their containers are."""
 
     def work(conn: Connection) -> None:
         now = cloud.now()
-        before = conn.execute(sa.select(host.c.seen_at).where(host.c.id == host_id)).scalar_one_or_none()
-        conn.execute(
-            sa.update(host).where(host.c.id == host_id).values(seen_at=now, report_count=host.c.report_count + 1)
-        )
-        if before is not None and now - before > timedelta(seconds=cloud.settings.host_lease):
-            ask_again(conn, host_id)
+        mine = host.c.id.in_(host_ids)
+        held = sa.select(host.c.id, host.c.seen_at).where(mine).order_by(host.c.id).with_for_update()
+        before = conn.execute(held).all()
+        conn.execute(sa.update(host).where(mine).values(seen_at=now, report_count=host.c.report_count + 1))
+        for number, seen_at in before:
+            if now - seen_at > timedelta(seconds=cloud.settings.host_lease):
+                ask_again(conn, number)
 
     await cloud.store.write(work)
 
@@ -119,15 +120,44 @@ def ask_again(conn: Connection, host_id: int) -> None:
 
 async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) -> Assignments | None:
     """All that a host holds once its revision is not ``since``; None after ``timeout`` seconds. Renews its lease."""
-    if since < 0 or await cloud.store.read(lambda conn: _lease_is_worn(conn, cloud, host_id)):
+    if since < 0:
         await seen(cloud, host_id)
+
+    def work(conn: Connection) -> tuple[Assignments | None, bool]:
+        return assigning.assignments(conn, cloud, host_id, since), _lease_is_worn(conn, cloud, host_id)
+
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
+    beat: asyncio.Task[None] | None = None
     with cloud.store.wakeups.listen(f"host:{host_id}") as listener:
-        while True:
-            told = await cloud.store.read(lambda conn: assigning.assignments(conn, cloud, host_id, since))
-            if told is not None or not await listener.wait(until - loop.time()):
-                return told
+        try:
+            while True:
+                told, worn = await cloud.store.read(work)
+                if told is not None:
+                    if beat is not None and beat.done():
+                        await beat
+                    elif worn:
+                        await seen(cloud, host_id)
+                    return told
+                if worn and beat is None:  # there is time: with other hosts that have nothing to be told
+                    beat = asyncio.create_task(_beat(cloud, host_id))
+                if not await listener.wait(until - loop.time()):
+                    if beat is not None:
+                        await beat
+                    return None
+        finally:
+            if beat is not None:
+                beat.cancel()
+
+
+async def _beat(cloud: Cloud, host_id: int) -> None:
+    """Renew the lease of a host together with others. Nothing is answered to it before: see ``fencing``."""
+
+    async def serve(numbers: list[int]) -> list[None]:
+        await seen(cloud, *sorted(set(numbers)))
+        return [None] * len(numbers)
+
+    await cloud.beats.ask(host_id, serve)
 
 
 def _lease_is_worn(conn: Connection, cloud: Cloud, host_id: int) -> bool:

@@ -4,7 +4,9 @@ The usage row of a project is raised in the transaction that makes the container
 locks the row, so that of a hundred creates at once exactly as many pass as fit, on any database.
 """
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
@@ -15,6 +17,7 @@ from higgins.control import sharing
 from higgins.control.cloud import Cloud, Settings
 from higgins.model.errors import NotImplementedHere, OverQuota
 from higgins.model.limits import Limits, LimitsUnknown
+from higgins.store.bulk import encoded, one_of, rows
 from higgins.store.schema import project, quota, quota_class
 from higgins.store.transactions import insert_missing
 
@@ -26,6 +29,9 @@ RESOURCES = ("containers", "memory", "cpu", "disk")
 _COUNTED = project.c["containers", "cpu", "memory", "disk"]
 _USED = sa.select(project).where(project.c.id == sa.bindparam("project_id"))
 _HELD = _USED.with_for_update()
+_HELD_ALL = (
+    sa.select(project).where(project.c.id == one_of("ids", project.c.id)).order_by(project.c.id).with_for_update()
+)
 _CHARGE = (
     sa.update(project)
     .where(project.c.id == sa.bindparam("project_id"))
@@ -33,11 +39,11 @@ _CHARGE = (
 )
 #: The class's first, since the project's own go before them.
 _LIMITS = sa.union_all(
-    sa.select(sa.literal(0).label("own"), quota_class.c.resource, quota_class.c.hard_limit).where(
+    sa.select(sa.literal("").label("project"), quota_class.c.resource, quota_class.c.hard_limit).where(
         quota_class.c.class_name == "default"
     ),
-    sa.select(sa.literal(1), quota.c.resource, quota.c.hard_limit).where(
-        quota.c.project_id == sa.bindparam("project_id")
+    sa.select(quota.c.project_id, quota.c.resource, quota.c.hard_limit).where(
+        quota.c.project_id.in_(sa.bindparam("ids", expanding=True))
     ),
 )
 
@@ -49,8 +55,15 @@ def limits(conn: Connection, cloud: Cloud, project_id: str) -> dict[str, int]:
     """
     if cloud.limits is not None:
         return cloud.limits.known(project_id)
-    rows = conn.execute(_LIMITS, {"project_id": project_id}).all()
-    return {**cloud.settings.quota, **{row.resource: row.hard_limit for row in sorted(rows)}}
+    return _limits_of(conn, cloud.settings, [project_id])[project_id]
+
+
+def _limits_of(conn: Connection, settings: Settings, project_ids: list[str]) -> dict[str, dict[str, int]]:
+    """Of several projects, the limits that the database keeps."""
+    found: dict[str, dict[str, int]] = {one: {} for one in ["", *project_ids]}
+    for project_id, resource, limit in conn.execute(_LIMITS, {"ids": project_ids}):
+        found[project_id][resource] = limit
+    return {one: {**settings.quota, **found[""], **found[one]} for one in project_ids}
 
 
 def defaults_of(conn: Connection, settings: Settings, class_name: str = "default") -> dict[str, int]:
@@ -71,6 +84,16 @@ def hold(conn: Connection, project_id: str) -> Row[Any]:
         _make(conn, project_id)
         row = conn.execute(_HELD, {"project_id": project_id}).one()
     return row
+
+
+def hold_all(conn: Connection, project_ids: list[str]) -> dict[str, Row[Any]]:
+    """Hold the rows of several projects, on PostgreSQL; in order, so that no two hold what the other one wants."""
+    wanted = sorted(set(project_ids))
+    found = {row.id: row for row in conn.execute(_HELD_ALL, {"ids": wanted})}
+    missing = [one for one in wanted if one not in found]
+    for project_id in missing:
+        found[project_id] = hold(conn, project_id)
+    return found
 
 
 def hold_names(conn: Connection, project_id: str) -> None:
@@ -108,17 +131,69 @@ def charge(
     if conn.execute(_CHARGE, values).rowcount == 0:
         _make(conn, project_id)
         conn.execute(_CHARGE, values)
-    grown = [name for name, amount in added.items() if amount > 0]
-    if not grown:
+    if all(amount <= 0 for amount in added.values()):
         return
     if held is None:
         used = conn.execute(_USED, {"project_id": project_id}).one()._asdict()
     else:
         used = {name: getattr(held, name) + amount for name, amount in added.items()}
-    bounds = limits(conn, cloud, project_id)
-    over = [name for name in grown if bounds[name] >= 0 and used[name] > bounds[name] + 1e-6]
+    over = _over(limits(conn, cloud, project_id), used, added)
     if over:
         raise OverQuota(f"Quota exceeded for resources: {over}")
+
+
+def _over(bounds: dict[str, int], used: Mapping[str, float], added: Mapping[str, float]) -> list[str]:
+    """Pure: of what was raised, that of which more is used than may be."""
+    return [
+        name for name, amount in added.items() if amount > 0 and bounds[name] >= 0 and used[name] > bounds[name] + 1e-6
+    ]
+
+
+class Account:
+    """What a project uses, with what one transaction adds to it while it holds the project's row."""
+
+    def __init__(self, held: Row[Any], bounds: dict[str, int]) -> None:
+        self._held = held
+        self._bounds = bounds
+        self.added: dict[str, float] = dict.fromkeys(RESOURCES, 0)
+
+    def affords(self, amounts: Mapping[str, float]) -> bool:
+        """Add these, if that is not too much."""
+        added = {name: self.added[name] + amount for name, amount in amounts.items()}
+        if _over(self._bounds, {name: getattr(self._held, name) + amount for name, amount in added.items()}, amounts):
+            return False
+        self.added = added
+        return True
+
+    def give_back(self, amounts: Mapping[str, float]) -> None:
+        self.added = {name: self.added[name] - amount for name, amount in amounts.items()}
+
+
+def hold_accounts(conn: Connection, cloud: Cloud, project_ids: list[str]) -> dict[str, Account]:
+    """The accounts of these projects, whose rows are held; without those whose limits are to be learnt first."""
+    held = hold_all(conn, project_ids)
+    if cloud.limits is None:
+        bounds = _limits_of(conn, cloud.settings, list(held))
+    else:
+        bounds = {}
+        for one in held:
+            with contextlib.suppress(LimitsUnknown):
+                bounds[one] = cloud.limits.known(one)
+    return {one: Account(held[one], bounds[one]) for one in bounds}
+
+
+def charge_accounts(conn: Connection, accounts: Mapping[str, Account]) -> None:
+    """Write down what was added, on PostgreSQL."""
+    added = [{"id": one, **account.added} for one, account in accounts.items() if any(account.added.values())]
+    if added:
+        conn.execute(_charge_all(), encoded(added))
+
+
+@cache
+def _charge_all() -> sa.Update:
+    given = rows({name: project.c[name].type for name in ("id", *RESOURCES)})
+    sums = {project.c[name]: project.c[name] + given.c[name] for name in RESOURCES}
+    return sa.update(project).where(project.c.id == given.c.id).values(sums)
 
 
 async def _with_limits(limits: Limits | None, run: Callable[[], Awaitable[T]]) -> T:

@@ -14,21 +14,23 @@ def record_action(
     conn: Connection, cloud: Cloud, actor: Actor, uuid: str, name: str, *, generation: int | None = None
 ) -> None:
     """Write that ``actor`` asked for an action. With a ``generation`` it is over when that has settled, else now."""
-    now = cloud.now()
-    done: dict[str, Any] = {} if generation is not None else {"finish_time": now, "result": "Success"}
-    conn.execute(
-        sa.insert(action),
-        {
-            "container_uuid": uuid,
-            "request_id": actor.request_id,
-            "action": name,
-            "project_id": actor.project_id,
-            "user_id": actor.user_id,
-            "generation": generation or 0,
-            "start_time": now,
-            **done,
-        },
-    )
+    row = action_row(cloud, actor, uuid, name, generation=generation or 0)
+    if generation is None:
+        row |= {"finish_time": row["start_time"], "result": "Success"}
+    conn.execute(sa.insert(action), row)
+
+
+def action_row(cloud: Cloud, actor: Actor, uuid: str, name: str, *, generation: int) -> dict[str, Any]:
+    """The columns of an action that is under way."""
+    return {
+        "container_uuid": uuid,
+        "request_id": actor.request_id,
+        "action": name,
+        "project_id": actor.project_id,
+        "user_id": actor.user_id,
+        "generation": generation,
+        "start_time": cloud.now(),
+    }
 
 
 def finish_actions(conn: Connection, cloud: Cloud, uuids: list[str], generation: int, error: str | None) -> None:
@@ -44,15 +46,19 @@ def record_event(
     conn: Connection, cloud: Cloud, *, project_id: str, uuid: str, name: str, status: str, reason: str | None
 ) -> None:
     """Write that a container changed its status, for whoever listens."""
-    conn.execute(
-        sa.insert(event),
-        {
-            "project_id": project_id,
-            "container_uuid": uuid,
-            "name": name,
-            "status": status,
-            "status_reason": reason,
-            "at": cloud.now(),
-        },
-    )
+    row = event_row(cloud, project_id=project_id, uuid=uuid, name=name, status=status, reason=reason)
+    conn.execute(sa.insert(event), row)
     touch_events(conn)
+
+
+def event_row(
+    cloud: Cloud, *, project_id: str, uuid: str, name: str, status: str, reason: str | None
+) -> dict[str, Any]:
+    return {
+        "project_id": project_id,
+        "container_uuid": uuid,
+        "name": name,
+        "status": status,
+        "status_reason": reason,
+        "at": cloud.now(),
+    }

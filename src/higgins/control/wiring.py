@@ -7,6 +7,8 @@ import ipaddress
 import itertools
 import random
 import uuid as uuids
+from collections.abc import Iterator, Mapping
+from functools import cache, lru_cache
 from typing import Any
 
 import msgspec
@@ -18,6 +20,7 @@ from sqlalchemy.engine import Connection
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.requests import NetRequest, PortAsk
 from higgins.model.errors import Conflict, Invalid, NotFound
+from higgins.store.bulk import encoded, one_of, rows
 from higgins.store.schema import network, port, workload
 from higgins.store.transactions import attempt, touch_host
 
@@ -119,16 +122,21 @@ def make_port(
     conn: Connection, net: Row[Any], workload_id: int, position: int, wanted: str | None = None
 ) -> dict[str, Any]:
     """A port with an address of the network: the one wanted, or a free one."""
-    row = {
+    address = _free(conn, net) if wanted is None else _wanted(conn, net, wanted)
+    row = port_row(net, workload_id, position, address)
+    conn.execute(sa.insert(port), row)
+    return {**row, "network_uuid": net.uuid}
+
+
+def port_row(net: Row[Any], workload_id: int, position: int, address: str) -> dict[str, Any]:
+    return {
         "uuid": str(uuids.uuid4()),
         "workload_id": workload_id,
         "network_id": net.id,
         "position": position,
-        "address": _free(conn, net) if wanted is None else _wanted(conn, net, wanted),
-        "mac": "02:" + ":".join(f"{random.randrange(256):02x}" for _ in range(5)),  # noqa: S311 - no secret
+        "address": address,
+        "mac": "02:" + random.randbytes(5).hex(":"),  # noqa: S311 - no secret
     }
-    conn.execute(sa.insert(port), row)
-    return {**row, "network_uuid": net.uuid}
 
 
 def _taken(conn: Connection, net: Row[Any], address: str) -> bool:
@@ -161,6 +169,57 @@ def _free(conn: Connection, net: Row[Any]) -> str:
     raise Conflict(f"Network {net.name} has no free address left.")
 
 
+_DEFAULTS = sa.select(
+    network,
+    sa.select(port.c.address)
+    .where(port.c.network_id == network.c.id)
+    .order_by(port.c.id.desc())
+    .limit(1)
+    .scalar_subquery()
+    .label("newest"),
+).where(network.c.project_id == one_of("ids", network.c.project_id), network.c.is_default)
+
+
+def addresses_for(conn: Connection, wanted: Mapping[str, int]) -> dict[str, tuple[Row[Any], Iterator[str]]]:
+    """For projects and how many ports each wants: its default network, and addresses of it in the order in which
+    ports that are made one by one would get them. On PostgreSQL.
+
+    Without projects whose network is not made yet. Where a network has hardly any address left there may be too few.
+    """
+    nets = {row.project_id: row for row in conn.execute(_DEFAULTS, {"ids": sorted(wanted)})}
+    candidates = {one: _candidates(net, 2 * wanted[one] + 2) for one, net in nets.items()}
+    asked = [
+        {"network_id": nets[one].id, "address": address} for one, listed in candidates.items() for address in listed
+    ]
+    taken = {(row.network_id, row.address) for row in conn.execute(_taken_of(), encoded(asked))}
+    return {
+        one: (net, iter([address for address in candidates[one] if (net.id, address) not in taken]))
+        for one, net in nets.items()
+    }
+
+
+def _candidates(net: Row[Any], count: int) -> list[str]:
+    """Pure: the addresses after the newest one."""
+    first, usable = _usable(net.cidr)
+    start = int(ipaddress.IPv4Address(net.newest)) + 1 - first if net.newest else 0
+    numbers = (first + (start + n) % usable for n in range(min(count, usable)))
+    return [f"{one >> 24}.{one >> 16 & 255}.{one >> 8 & 255}.{one & 255}" for one in numbers]
+
+
+@lru_cache(maxsize=4096)
+def _usable(cidr: str) -> tuple[int, int]:
+    """Pure: the first address of a subnet that a port may have, as a number, and how many there are."""
+    subnet = ipaddress.ip_network(cidr)
+    return int(subnet[0]) + 2, subnet.num_addresses - 3
+
+
+@cache
+def _taken_of() -> sa.Select[tuple[int, str]]:
+    given = rows({"network_id": port.c.network_id.type, "address": port.c.address.type}).c
+    there = (port.c.network_id == given.network_id) & (port.c.address == given.address)
+    return sa.select(port.c.network_id, port.c.address).where(there)
+
+
 def tell_neighbours(conn: Connection, cloud: Cloud, workload_id: int) -> None:
     """Where networks span hosts: those that reach this workload's ports learn where they are, or are no more."""
     if cloud.settings.overlay:
@@ -169,15 +228,19 @@ def tell_neighbours(conn: Connection, cloud: Cloud, workload_id: int) -> None:
 
 def touch_neighbours(conn: Connection, workload_id: int) -> None:
     """What was told of this workload to the hosts of its neighbours, the containers on its networks, changed."""
-    mine = sa.select(port.c.network_id).where(port.c.workload_id == workload_id)
+    for number in hosts_on(conn, sa.select(port.c.network_id).where(port.c.workload_id == workload_id)):
+        touch_host(conn, number)
+
+
+def hosts_on(conn: Connection, networks: Any) -> set[int]:
+    """The hosts with ports on these networks: their numbers, or a query for them."""
     hosts = (
         sa.select(workload.c.host_id)
         .distinct()
         .join(port, port.c.workload_id == workload.c.id)
-        .where(port.c.network_id.in_(mine), workload.c.host_id.is_not(None))
+        .where(port.c.network_id.in_(networks), workload.c.host_id.is_not(None))
     )
-    for number in conn.execute(hosts).scalars():
-        touch_host(conn, number)
+    return set(conn.execute(hosts).scalars())
 
 
 def ports_of(conn: Connection, workload_id: int) -> list[Row[Any]]:

@@ -47,6 +47,11 @@ def touch_host(conn: Connection, host_id: int) -> None:
     conn.info.setdefault(_HOSTS, set()).add(host_id)
 
 
+def touched_host(conn: Connection, host_id: int) -> None:
+    """What this host holds changed, and its revision is raised already: wake its agent once this is committed."""
+    touch_topic(conn, f"host:{host_id}")
+
+
 def touch_events(conn: Connection) -> None:
     """An event was written: wake whoever waits for one once this is committed."""
     touch_topic(conn, "events")

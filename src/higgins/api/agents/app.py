@@ -110,8 +110,10 @@ class Calls:
             told = await hosts.assignments(self._cloud, host.id, since, max(0.0, min(timeout, _LONGEST_POLL)))
         finally:
             self._polls.discard(task)
+        if told is None:
+            return web.Response(status=204)
         await self._host(request)  # it may have been revoked while it waited
-        return web.Response(status=204) if told is None else _json(told)
+        return _json(told)
 
     async def observations(self, request: web.Request) -> web.StreamResponse:
         host = await self._host(request)

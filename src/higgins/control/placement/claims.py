@@ -5,12 +5,14 @@ from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Settings
 from higgins.control.placement.cores import Nodes, pick
 from higgins.control.placement.filters import SLACK, isolated
 from higgins.control.placement.needs import Need
+from higgins.store.bulk import encoded, one_of, rows
 from higgins.store.schema import core, share
 from higgins.store.schema import host as host_table
 
@@ -65,28 +67,23 @@ _SUMS = [
 ]
 
 
+Ratios = tuple[float, float, float]  # of cpu, memory and disk
+
+
 @lru_cache(maxsize=64)
 def _claim(
-    ratios: tuple[float, float, float], apart: tuple[str, ...], *, shared: bool, cores: bool, isolated: bool, held: bool
+    ratios: Ratios, apart: tuple[str, ...], *, shared: bool, cores: bool, isolated: bool, held: bool
 ) -> sa.Update:
-    """Pure: the conditional update. ``ratios`` are those of cpu, memory and disk; ``apart`` are the projects that share
-    hosts with no other, of which this is one if it is ``isolated``; ``held``: within what Placement knows of."""
+    """Pure: the conditional update. ``apart`` are the projects that share hosts with no other, of which this is one if
+    it is ``isolated``; ``held``: within what Placement knows of."""
     t = host_table.c
-    cpu_ratio, memory_ratio, disk_ratio = ratios
-    conditions = [
-        t.id == sa.bindparam("number"),
-        sa.not_(t.disabled),
-        sa.not_(t.draining),
-        sa.not_(t.forced_down),
-        t.seen_at >= sa.bindparam("since"),
-        t.memory_used + sa.bindparam("more_memory_used") <= t.memory * memory_ratio,
-        t.disk_used + sa.bindparam("more_disk_used") <= t.disk * disk_ratio,
-    ]
+    memory: sa.BindParameter[int] = sa.bindparam("more_memory_used")
+    disk: sa.BindParameter[int] = sa.bindparam("more_disk_used")
+    conditions = [t.id == sa.bindparam("number"), *_alive(), *_fits(ratios, memory, disk)]
     if held:
         conditions += _within_held(*(sa.bindparam(f"more_{name}") for name in ("cpu_used", "memory_used", "disk_used")))
     if shared:
-        room = (t.cpus - t.cores) * cpu_ratio + SLACK
-        conditions.append(t.cpu_used - t.cores_used + sa.bindparam("shared", type_=t.cpu_used.type) <= room)
+        conditions.append(_fits_cpu(ratios, sa.bindparam("shared", type_=t.cpu_used.type)))
     if cores:
         conditions.append(t.cores_used + sa.bindparam("more_cores_used") <= t.cores)
     if set(apart) - {"none"}:
@@ -96,6 +93,94 @@ def _claim(
         conditions.append(sa.or_(*company))
     tenant = sa.case((sa.or_(t.containers == 0, t.tenant == _TENANT), _TENANT), else_=SEVERAL)
     return sa.update(host_table).where(*conditions).ordered_values((t.tenant, tenant), *_SUMS)
+
+
+def _alive() -> list[sa.ColumnElement[bool]]:
+    t = host_table.c
+    return [sa.not_(t.disabled), sa.not_(t.draining), sa.not_(t.forced_down), t.seen_at >= sa.bindparam("since")]
+
+
+def _fits(ratios: Ratios, memory: Any, disk: Any) -> list[sa.ColumnElement[bool]]:
+    t = host_table.c
+    return [t.memory_used + memory <= t.memory * ratios[1], t.disk_used + disk <= t.disk * ratios[2]]
+
+
+def _fits_cpu(ratios: Ratios, shared: Any) -> sa.ColumnElement[bool]:
+    t = host_table.c
+    fits: sa.ColumnElement[bool] = t.cpu_used - t.cores_used + shared <= (t.cpus - t.cores) * ratios[0] + SLACK
+    return fits
+
+
+class Share(Struct, frozen=True, kw_only=True):
+    """What several workloads without dedicated cores take of one host together.
+
+    ``project`` is theirs, "" if they are of several; ``isolated`` if it shares its hosts with no other.
+    """
+
+    id: int
+    cpu: float
+    memory: int
+    disk: int
+    containers: int
+    project: str
+    isolated: bool
+
+
+def share_of(host_id: int, needs: list[Need], settings: Settings) -> Share:
+    """Pure: what these take together; those of one host suit each other."""
+    projects = {need.project for need in needs}
+    project = projects.pop() if len(projects) == 1 else SEVERAL
+    return Share(
+        id=host_id, cpu=sum(need.cpu for need in needs), memory=sum(need.memory for need in needs),
+        disk=sum(need.disk for need in needs), containers=len(needs), project=project,
+        isolated=isolated(settings, project),
+    )  # fmt: skip
+
+
+_HOLD = (
+    sa.select(host_table.c.id)
+    .where(host_table.c.id == one_of("ids", host_table.c.id))
+    .with_for_update(key_share=True, skip_locked=True)
+)
+
+
+@lru_cache(maxsize=8)
+def _claims(ratios: Ratios, apart: tuple[str, ...]) -> sa.Update:
+    """Pure: the conditional update of many hosts. It raises their revisions too, since it holds them to the end."""
+    t = host_table.c
+    kinds = {name: t[f"{name}_used"].type for name in ("cpu", "memory", "disk")}
+    given = rows({"id": t.id.type, **kinds, "containers": t.containers.type, "project": t.tenant.type,
+                  "isolated": t.disabled.type}).c  # fmt: skip
+    cpu = sa.or_(given.cpu <= 0, _fits_cpu(ratios, given.cpu))
+    conditions = [t.id == given.id, *_alive(), *_fits(ratios, given.memory, given.disk), cpu]
+    mine = t.tenant == given.project
+    if set(apart) - {"none"}:
+        conditions.append(sa.or_(t.containers == 0, mine, sa.not_(given.isolated) & t.tenant.not_in(apart)))
+    sums = {column: column + given[name] for column, name in (
+        (t.cpu_used, "cpu"), (t.memory_used, "memory"), (t.disk_used, "disk"), (t.containers, "containers")
+    )}  # fmt: skip
+    tenant = sa.case((sa.or_(t.containers == 0, mine), given.project), else_=SEVERAL)
+    update = sa.update(host_table).where(*conditions).values({**sums, t.tenant: tenant, t.revision: t.revision + 1})
+    return update.returning(t.id)
+
+
+def claim_shares(conn: Connection, shares: list[Share], settings: Settings, now: datetime) -> set[int]:
+    """Take what is needed of many hosts at once, on PostgreSQL; the numbers of those where it could be had.
+
+    It waits for nobody: a host whose row another transaction holds now is one that cannot be had. So two that each want
+    what the other one holds never meet. The hosts' revisions are raised.
+    """
+    held = set(conn.execute(_HOLD, {"ids": [share.id for share in shares]}).scalars())
+    free = [share for share in shares if share.id in held]
+    if not free:
+        return set()
+    since = now - timedelta(seconds=settings.host_lease)
+    update = _claims(_ratios(settings), settings.tenant_isolation)
+    return set(conn.execute(update, {"since": since, **encoded(free)}).scalars())
+
+
+def _ratios(settings: Settings) -> Ratios:
+    return settings.cpu_allocation_ratio, settings.memory_allocation_ratio, settings.disk_allocation_ratio
 
 
 _RELEASE = (
@@ -111,7 +196,7 @@ def claim(conn: Connection, host_id: int, need: Need, settings: Settings, now: d
     """Take what is needed from the host; False if somebody else was faster and it cannot be had any more."""
     shared = need.cpu - need.cores
     update = _claim(
-        (settings.cpu_allocation_ratio, settings.memory_allocation_ratio, settings.disk_allocation_ratio),
+        _ratios(settings),
         settings.tenant_isolation,
         shared=shared > 0,
         cores=need.cores > 0,

@@ -16,12 +16,18 @@ SLACK = 1e-6
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """What all filters are given."""
+    """What all filters are given. ``members`` is what ``need.companions`` says, as an array, where that is known."""
 
     fleet: Fleet
     need: Need
     settings: Settings
     now: datetime
+    members: Floats | None = None
+
+
+def members_of(ask: Question) -> Floats:
+    """How many members of its group each host has."""
+    return ask.fleet.facts.counts(ask.need.companions) if ask.members is None else ask.members
 
 
 class Filter(NamedTuple):
@@ -129,6 +135,11 @@ def _disk(ask: Question) -> Bools:
     return fits
 
 
+def room(ask: Question) -> Bools:
+    """The hosts with enough CPU, memory and disk left: all that what is placed takes of a host, but for its cores."""
+    return _cpu(ask) & _memory(ask) & _disk(ask)
+
+
 def _tenants(ask: Question) -> Bools | None:
     """Empty hosts and those of the project will do always; others by who is there and what the operator says."""
     fleet, settings = ask.fleet, ask.settings
@@ -153,8 +164,14 @@ def _group(ask: Question) -> Bools | None:
     need = ask.need
     if need.policy not in ("affinity", "anti-affinity") or not need.companions:
         return None
-    there = ask.fleet.facts.those(need.companions)
+    there: Bools = members_of(ask) > 0
     return there if need.policy == "affinity" else ~there
+
+
+def company(ask: Question) -> Bools | None:
+    """The hosts where whoever is there may be beside it; None for all of them."""
+    group, tenants = _group(ask), _tenants(ask)
+    return tenants if group is None else group if tenants is None else group & tenants
 
 
 def _wrong_group(ask: Question, place: int) -> str:

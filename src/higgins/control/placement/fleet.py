@@ -5,7 +5,7 @@ What is kept may be old, since claims are conditional: a host that is fuller tha
 
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -110,6 +110,8 @@ _NUMBERS: dict[str, type[Any]] = {
     "memory_used": np.float64, "disk": np.float64, "disk_used": np.float64, "cores": np.int64, "cores_used": np.int64,
     "containers": np.int64, "disabled": np.bool_, "draining": np.bool_, "forced_down": np.bool_, "tenant": np.int64,
 }  # fmt: skip
+#: What a placement changes.
+CHANGED = ("cpu_used", "memory_used", "disk_used", "containers", "tenant")
 _FACTS = ("uuid", "name", "zone", "info")
 _COLUMNS = [host.c.id, *(host.c[name] for name in (*_FACTS, *_NUMBERS))]
 _MARKS = sa.select(host.c.id, host.c.revision, host.c.seen_at).order_by(host.c.id)
@@ -117,30 +119,52 @@ _SOME = sa.select(*_COLUMNS).where(host.c.id.in_(sa.bindparam("ids", expanding=T
 _ALL = sa.select(*_COLUMNS, host.c.seen_at).order_by(host.c.id)
 
 
-def _facts(rows: list[Any], before: Facts | None) -> Facts:
+def _facts(columns: dict[str, tuple[Any, ...]], before: Facts | None) -> Facts:
+    """The facts of all hosts; those of before, with their masks, where nothing else is known now."""
+    ids = np.array(columns["id"], np.int64)
+    uuids, names, zones, texts = (columns[name] for name in _FACTS)
+    if before is not None:
+        then = before.uuids, before.names, before.zones, before.texts
+        if then == (uuids, names, zones, texts) and np.array_equal(before.ids, ids):
+            return before
     known = dict(zip(before.texts, before.infos, strict=True)) if before else {}
-    names = tuple(row.name for row in rows)
     numbers: dict[str, int] = {}
     return Facts(
-        ids=np.array([row.id for row in rows], np.int64),
-        uuids=tuple(row.uuid for row in rows),
+        ids=ids,
+        uuids=uuids,
         names=names,
-        zones=tuple(row.zone for row in rows),
-        texts=tuple(row.info for row in rows),
-        infos=tuple(known.get(row.info) or _info.decode(row.info) for row in rows),
+        zones=zones,
+        texts=texts,
+        infos=tuple(known.get(text) or _info.decode(text) for text in texts),
         rank=np.argsort(np.argsort(np.array(names, np.object_), kind="stable")),
-        zone_of=np.array([numbers.setdefault(row.zone, len(numbers)) for row in rows], np.int64),
+        zone_of=np.array([numbers.setdefault(zone, len(numbers)) for zone in zones], np.int64),
     )
 
 
-def _value(row: Any, name: str) -> Any:
-    return tenant_code(row.tenant) if name == "tenant" else getattr(row, name)
+def _array(values: Iterable[Any], name: str) -> NDArray[Any]:
+    """A column of ``Fleet`` from that of the table."""
+    return np.array(list(map(tenant_code, values) if name == "tenant" else values), _NUMBERS[name])
 
 
-def fleet_of(rows: list[Any], seen: list[datetime], before: Facts | None = None) -> Fleet:
+#: The columns of the rows that ``fleet_of`` takes.
+READ = ("id", *_FACTS, *_NUMBERS, "seen_at")
+
+
+def fleet_of(rows: Sequence[Sequence[Any]], before: Facts | None = None) -> Fleet:
     """All hosts, of rows in the order of their numbers."""
-    values = {name: np.array([_value(row, name) for row in rows], kind) for name, kind in _NUMBERS.items()}
-    return Fleet(facts=_facts(rows, before), seen=np.array(seen, "datetime64[us]"), **values)
+    columns = dict(zip(READ, zip(*rows, strict=True) if rows else [()] * len(READ), strict=True))
+    values: dict[str, Any] = {name: _array(columns[name], name) for name in _NUMBERS}
+    seen = np.array(columns["seen_at"], "datetime64[us]")
+    return Fleet(facts=_facts(columns, before), seen=seen, **values)
+
+
+def read_again(conn: Connection, fleet: Fleet, places: list[int]) -> None:
+    """Put into a fleet whose arrays are the caller's own what others have claimed there meanwhile."""
+    places = sorted(places)
+    rows = conn.execute(_SOME, {"ids": fleet.facts.ids[places].tolist()}).all()
+    if len(rows) == len(places):
+        for name in CHANGED:
+            getattr(fleet, name)[places] = _array((getattr(row, name) for row in rows), name)
 
 
 class FleetCache:
@@ -152,6 +176,14 @@ class FleetCache:
     def __init__(self) -> None:
         self._fleet: Fleet | None = None
         self._read_at = 0.0
+        self._ranks: tuple[Facts, Ints] | None = None
+
+    def rank(self, facts: Facts) -> Ints:
+        """An order of hosts at random that is this process' own: of hosts that are alike, processes that place at
+        the same time take others."""
+        if self._ranks is None or self._ranks[0] is not facts:
+            self._ranks = facts, np.random.default_rng().permutation(len(facts.ids))
+        return self._ranks[1]
 
     def get(self, conn: Connection, age: float = 0.0) -> Fleet:
         """The hosts as they are, or as they were at most ``age`` seconds ago."""
@@ -176,6 +208,14 @@ class FleetCache:
                 containers=fleet.containers + one.astype(np.int64),
             )
 
+    def note_all(self, before: Fleet, after: Fleet, places: list[int]) -> None:
+        """Whatever claims were made at these places, by which ``before`` became ``after``."""
+        if self._fleet is before:
+            columns: dict[str, Any] = {name: getattr(before, name).copy() for name in CHANGED}
+            for name, column in columns.items():
+                column[places] = getattr(after, name)[places]
+            self._fleet = replace(before, **columns)
+
     def _refreshed(self, conn: Connection, fleet: Fleet | None) -> Fleet:
         marks = conn.execute(_MARKS).all()
         seen = [mark.seen_at for mark in marks]
@@ -197,8 +237,7 @@ class FleetCache:
         return replace(fleet, **values)
 
     def _whole(self, conn: Connection, before: Fleet | None) -> Fleet:
-        rows = conn.execute(_ALL).all()
-        return fleet_of(list(rows), [row.seen_at for row in rows], before.facts if before else None)
+        return fleet_of(conn.execute(_ALL).all(), before.facts if before else None)
 
 
 def _differs(facts: Facts, row: Row[Any], place: int) -> bool:
@@ -208,5 +247,5 @@ def _differs(facts: Facts, row: Row[Any], place: int) -> bool:
 
 def _with(old: NDArray[Any], changed: NDArray[np.intp], rows: Iterable[Row[Any]], name: str) -> NDArray[Any]:
     new = old.copy()
-    new[changed] = [_value(row, name) for row in rows]
+    new[changed] = _array((getattr(row, name) for row in rows), name)
     return new

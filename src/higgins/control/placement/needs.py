@@ -1,6 +1,8 @@
 """What a workload needs of its host."""
 
 import math
+from functools import cache
+from typing import Any
 
 import sqlalchemy as sa
 from msgspec import Struct, field
@@ -9,6 +11,7 @@ from sqlalchemy.engine import Connection
 from higgins.control.images import committed_name, split
 from higgins.model.container import ContainerSpec
 from higgins.model.errors import Invalid, NotFound
+from higgins.store.bulk import encoded, rows
 from higgins.store.schema import container, core, host, image, workload
 
 POLICIES = ("affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity")
@@ -22,6 +25,13 @@ _HAVE_IMAGE = (
         image.c.tag == sa.bindparam("tag"),
         image.c.reference.in_(sa.bindparam("names", expanding=True)),
     )
+)
+
+
+_HAVE_IMAGES = (
+    sa.select(image.c.reference, host.c.id)
+    .join(image, image.c.host == host.c.name)
+    .where(sa.tuple_(image.c.repo, image.c.tag).in_(sa.bindparam("images", expanding=True)))
 )
 
 
@@ -142,6 +152,71 @@ def need_of(
         image_hosts=_image_hosts(conn, project_id, first.image) if first.found is None else frozenset(),
         attaches=attaches,
     )
+
+
+def plain_needs(conn: Connection, asked: list[tuple[str, ContainerSpec]]) -> list[Need]:
+    """Of containers by their project and spec, what each needs, as ``need_of`` says it: of such as have no volumes and
+    no dedicated cores, and name nobody to be beside or apart from. Raises Invalid.
+    """
+    companies = [company_of(spec.hints) for _, spec in asked]
+    images = {(project, spec.image): split(spec.image) for project, spec in asked if spec.found is None}
+    having = _hosts_by_image(conn, set(images.values()))
+    members = _members(
+        conn, {(project, one.group) for (project, _), one in zip(asked, companies, strict=True) if one.group}
+    )
+    return [
+        Need(
+            cpu=spec.cpu,
+            memory=spec.memory,
+            disk=spec.disk,
+            project=project,
+            runtimes=frozenset((spec.runtime,)) if spec.runtime else frozenset(),
+            zone=spec.availability_zone,
+            labels={key[6:]: value for key, value in spec.hints.items() if key.startswith("label:")},
+            group=one.group,
+            policy=one.policy,
+            companions=members[project, one.group] if one.group else {},
+            image_hosts=_having(having, project, *images[project, spec.image]) if having and not spec.found else _NONE,
+        )
+        for (project, spec), one in zip(asked, companies, strict=True)
+    ]
+
+
+_NONE: frozenset[int] = frozenset()
+
+
+def _members(conn: Connection, groups: set[tuple[str, str]]) -> dict[tuple[str, str], dict[int, int]]:
+    """Of each group, by its project and name, how many members each host has; see ``_companions``. On PostgreSQL."""
+    members: dict[tuple[str, str], dict[int, int]] = {group: {} for group in groups}
+    asked = [{"project_id": project, "group_name": name} for project, name in groups]
+    for project, name, *numbers, count in conn.execute(_members_of(), encoded(asked)) if asked else ():
+        counts = members[project, name]
+        for number in numbers:
+            if number is not None:
+                counts[number] = counts.get(number, 0) + count
+    return members
+
+
+@cache
+def _members_of() -> sa.Select[Any]:
+    t = workload.c
+    given = rows({name: t[name].type for name in ("project_id", "group_name")}).c
+    mine = (t.project_id == given.project_id) & (t.group_name == given.group_name)
+    columns = (t.project_id, t.group_name, t.host_id, t.next_host_id)
+    return sa.select(*columns, sa.func.count()).where(mine).group_by(*columns)
+
+
+def _hosts_by_image(conn: Connection, images: set[tuple[str, str]]) -> dict[str, set[int]]:
+    """The hosts of the images of these repositories and tags, by what engines call them."""
+    having: dict[str, set[int]] = {}
+    for reference, number in conn.execute(_HAVE_IMAGES, {"images": sorted(images)}):
+        having.setdefault(reference, set()).add(number)
+    return having
+
+
+def _having(having: dict[str, set[int]], project_id: str, repo: str, tag: str) -> frozenset[int]:
+    names = (f"{repo}:{tag}", committed_name(project_id, repo, tag))
+    return frozenset(number for name in names for number in having.get(name, ()))
 
 
 def _beside(places: list[tuple[int, ...]]) -> frozenset[int] | None:

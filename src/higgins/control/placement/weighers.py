@@ -3,11 +3,15 @@
 import numpy as np
 
 from higgins.control.placement.cores import near
-from higgins.control.placement.filters import Question, cpu_room, isolated
-from higgins.control.placement.fleet import Floats, Ints, tenant_code
+from higgins.control.placement.filters import Question, cpu_room, isolated, members_of
+from higgins.control.placement.fleet import Bools, Floats, Ints, tenant_code
 
 #: An image that is there already is worth as much as that part of a host's load.
 _IMAGE = 0.1
+
+
+#: A value of each host, by which they are sorted: least first, and what does not hold before what does.
+Key = Floats | Ints | Bools
 
 
 def load(ask: Question) -> Floats:
@@ -22,35 +26,50 @@ def load(ask: Question) -> Floats:
 def _by_zone(ask: Question, values: Floats) -> Floats:
     """Of each host the sum of its zone."""
     zones = ask.fleet.facts.zone_of
-    sums = np.bincount(zones, weights=values).astype(np.float64)
+    sums = np.bincount(zones, weights=values).astype(np.float64, copy=False)
     return sums[zones]
 
 
 def order(ask: Question, places: Ints) -> Ints:
     """The places of hosts that fit, best first."""
-    fleet, need, settings = ask.fleet, ask.need, ask.settings
     if not len(places):
         return places
-    keys: list[Floats | Ints] = []
+    keys = [*before_load(ask, places), fullness(ask) - image_worth(ask), ask.fleet.facts.rank]
+    chosen: Ints = places[np.lexsort([key[places] for key in reversed(keys)])]
+    return chosen
+
+
+def before_load(ask: Question, places: Ints) -> list[Key]:
+    """The keys that matter more than how full hosts are; of those at ``places`` at least."""
+    fleet, need, settings = ask.fleet, ask.need, ask.settings
+    keys: list[Key] = []
     if need.policy and need.companions:
-        counts = fleet.facts.counts(need.companions)
+        counts = members_of(ask)
         if need.policy == "soft-affinity":
             keys.append(-counts)
-        elif need.policy.endswith("anti-affinity"):
-            keys += [counts, _by_zone(ask, counts)]
+        elif need.policy == "soft-anti-affinity":
+            keys.append(counts)
+        if need.policy.endswith("anti-affinity"):  # with the firm one no host that is left has a member
+            keys.append(_by_zone(ask, counts))
     if settings.spread_zones:
         keys.append(_by_zone(ask, fleet.cpu_used) / np.maximum(_by_zone(ask, cpu_room(fleet, settings)), 1e-6))
     if isolated(settings, need.project):
         # Hosts that are empty stay so for other projects.
-        keys.append(np.where(fleet.tenant == tenant_code(need.project), 0.0, 1.0))
+        keys.append(fleet.tenant != tenant_code(need.project))
     if need.cores:
         keys.append(_far(ask, places))
-    loads = load(ask) if settings.spread else -load(ask)
-    if need.image_hosts:
-        loads -= _IMAGE * fleet.facts.those(need.image_hosts)
-    keys += [loads, fleet.facts.rank]
-    chosen: Ints = places[np.lexsort([key[places] for key in reversed(keys)])]
-    return chosen
+    return keys
+
+
+def fullness(ask: Question) -> Floats:
+    """The load, with the sign by which the host that is wanted comes first."""
+    return load(ask) if ask.settings.spread else -load(ask)
+
+
+def image_worth(ask: Question) -> Floats:
+    """What it is worth, in load, that an image is there already."""
+    worth: Floats = np.where(ask.fleet.facts.those(ask.need.image_hosts), _IMAGE, 0.0)
+    return worth
 
 
 def _far(ask: Question, places: Ints) -> Floats:
