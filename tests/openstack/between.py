@@ -11,6 +11,8 @@ from typing import Any
 
 from msgspec import Struct
 
+from tests.openstack.cloud import keystone
+
 #: What becomes of a request: None lets it pass.
 Fault = Callable[["Request"], "Answer | None"]
 
@@ -22,12 +24,41 @@ class Request(Struct, frozen=True):
 
 
 class Answer(Struct, frozen=True):
-    """``status`` 0: the connection is closed without an answer. ``passed``: the service did its part all the same."""
+    """``status`` 0: the connection is closed without an answer. ``passed``: the service did its part all the same;
+    ``then`` is called after that.
+    """
 
     status: int
     body: bytes = b""
     passed: bool = False
     headers: tuple[tuple[str, str], ...] = ()
+    then: Callable[[], Any] | None = None
+
+
+class Next(Struct, kw_only=True):
+    """A fault of the next ``times`` requests of a method whose path has ``path`` in it.
+
+    ``status``: the answer, and the service hears nothing. ``delay`` in seconds. ``done``: the service does it and the
+    caller hears nothing; ``then`` is called before the connection is closed.
+    """
+
+    method: str
+    path: str
+    times: int = 1
+    status: int = 0
+    delay: float = 0
+    done: bool = False
+    then: Callable[[], Any] | None = None
+
+    def __call__(self, request: Request) -> Answer | None:
+        met = self.times and request.method == self.method and self.path in request.path.partition("?")[0]
+        if not met:
+            return None
+        self.times -= 1
+        time.sleep(self.delay)
+        if self.status:
+            return Answer(self.status, b'{"fault": {"message": "The test says no"}}')
+        return Answer(0, passed=True, then=self.then) if self.done else None
 
 
 def neutron_error(status: int, kind: str, message: str) -> Answer:
@@ -91,6 +122,8 @@ class Between:
             if found is not None:
                 if found.passed:
                     self._pass(request, headers)
+                if found.then is not None:
+                    found.then()
                 return found
         return self._pass(request, headers)
 
@@ -135,3 +168,21 @@ class Between:
 
 _KEPT = frozenset({"content-type", "retry-after", "x-openstack-request-id"})
 _OWN = frozenset({"host", "connection", "content-length", "accept-encoding"})
+
+
+@contextlib.contextmanager
+def internal_endpoint(kind: str, port: int, path: str) -> Iterator[Between]:
+    """The catalogue leads services to the ``kind`` service at ``port`` by a proxy; others ask it themselves."""
+    (service,) = keystone("GET", f"/services?type={kind}")["services"]
+    (endpoint,) = keystone("GET", f"/endpoints?service_id={service['id']}&interface=internal")["endpoints"]
+    between = Between(port)
+    _point(endpoint["id"], f"{between.url}{path}")
+    try:
+        yield between
+    finally:
+        _point(endpoint["id"], f"http://127.0.0.1:{port}{path}")
+        between.close()
+
+
+def _point(endpoint: str, url: str) -> None:
+    keystone("PATCH", f"/endpoints/{endpoint}", {"endpoint": {"url": url}})

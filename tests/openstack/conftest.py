@@ -21,10 +21,9 @@ from tests.engines.docker import DockerEngine, docker_engine, running_docker
 from tests.engines.images import busybox_archive
 from tests.openstack import SERVICES
 from tests.openstack import cloud as openstack_cloud
-from tests.openstack.between import Between
+from tests.openstack.between import Between, internal_endpoint
 from tests.openstack.faulty import Way
 from tests.openstack.neutron import Network, Port, Tenant, ports_of
-from tests.openstack.proxy import Proxy, internal_endpoint
 from tests.system.client import OpenStack
 from tests.system.cloud import HigginsUp
 
@@ -69,9 +68,9 @@ def way() -> Iterator[Way]:
 
 
 @pytest.fixture(scope="session")
-def cinder_proxy() -> Iterator[Proxy]:
+def cinder_proxy() -> Iterator[Between]:
     """What stands between Higgins and Cinder, for whoever wants to disturb it."""
-    with internal_endpoint("block-storage", "http://127.0.0.1:8776", "/v3") as proxy:
+    with internal_endpoint("block-storage", 8776, "/v3") as proxy:
         yield proxy
 
 

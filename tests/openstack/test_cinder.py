@@ -1,5 +1,6 @@
 """Volumes of a real Cinder, in containers of an unmodified client: made, found, attached, and given back."""
 
+import contextlib
 import threading
 import time
 import uuid
@@ -10,9 +11,9 @@ import pytest
 from msgspec import structs
 
 from tests.openstack import cloud, needs
+from tests.openstack.between import Between, Next
 from tests.openstack.cloud import cinder
 from tests.openstack.conftest import HigginsInCloud, Login
-from tests.openstack.proxy import Fault, Proxy
 from tests.system.client import OpenStack
 
 #: Some start Higgins several times, which takes its time beside a whole cloud on two cores.
@@ -227,35 +228,38 @@ def test_the_quota_of_cinder_ends_as_an_error_and_start_tries_again(demo: OpenSt
 
 
 FAULTS = (
-    Fault(method="POST", path="/volumes", status=500, times=2),
-    Fault(method="POST", path="/volumes", done=True),
-    Fault(method="GET", path="/volumes/", status=503),
-    Fault(method="POST", path="/attachments", status=409),
-    Fault(method="POST", path="/attachments", status=429),
-    Fault(method="POST", path="/attachments", done=True),
-    Fault(method="POST", path="/action", status=401),
-    Fault(method="POST", path="/action", done=True),
-    Fault(method="GET", path="/attachments", delay=3),
-    Fault(method="DELETE", path="/attachments", status=500),
-    Fault(method="DELETE", path="/attachments", done=True),
-    Fault(method="DELETE", path="/volumes", status=429),
-    Fault(method="DELETE", path="/volumes", done=True),
+    Next(method="POST", path="/volumes", status=500, times=2),
+    Next(method="POST", path="/volumes", done=True),
+    Next(method="GET", path="/volumes/", status=503),
+    Next(method="POST", path="/attachments", status=409),
+    Next(method="POST", path="/attachments", status=429),
+    Next(method="POST", path="/attachments", done=True),
+    Next(method="POST", path="/action", status=401),
+    Next(method="POST", path="/action", done=True),
+    Next(method="GET", path="/attachments", delay=3),
+    Next(method="DELETE", path="/attachments", status=500),
+    Next(method="DELETE", path="/attachments", done=True),
+    Next(method="DELETE", path="/volumes", status=429),
+    Next(method="DELETE", path="/volumes", done=True),
 )
 
 
-def test_whatever_cinder_answers_a_container_comes_and_goes(demo: OpenStack, cinder_proxy: Proxy) -> None:
+def test_whatever_cinder_answers_a_container_comes_and_goes(demo: OpenStack, cinder_proxy: Between) -> None:
     before = volumes()
-    cinder_proxy.faults = [structs.replace(fault) for fault in FAULTS]
-    made = run(demo, "size=1,destination=/data", IDLE)
-    (ident,) = volumes() - before
-    assert attachments(ident) == 1
-    remove(demo, made)
-    wait_until(lambda: volumes() == before, "the volume is left")
-    assert cinder_proxy.quiet, cinder_proxy.faults
+    faults = [structs.replace(fault) for fault in FAULTS]
+    with contextlib.ExitStack() as stack:
+        for fault in faults:
+            stack.enter_context(cinder_proxy.failing(fault))
+        made = run(demo, "size=1,destination=/data", IDLE)
+        (ident,) = volumes() - before
+        assert attachments(ident) == 1
+        remove(demo, made)
+        wait_until(lambda: volumes() == before, "the volume is left")
+    assert not any(fault.times for fault in faults), faults
 
 
 def test_killed_after_whatever_cinder_did_it_goes_on(
-    demo: OpenStack, mortal: HigginsInCloud, cinder_proxy: Proxy
+    demo: OpenStack, mortal: HigginsInCloud, cinder_proxy: Between
 ) -> None:
     before = volumes()
     dead = threading.Event()
@@ -264,8 +268,10 @@ def test_killed_after_whatever_cinder_did_it_goes_on(
         mortal.kill()
         dead.set()
 
+    deadly = Next(method="", path="", times=0, done=True, then=kill)
+
     def dies_at(method: str, path: str) -> None:
-        cinder_proxy.faults = [Fault(method=method, path=path, done=True, then=kill)]
+        deadly.method, deadly.path, deadly.times = method, path, 1
 
     def again(method: str = "", path: str = "") -> None:
         """Start it after it died, to die again there."""
@@ -275,19 +281,20 @@ def test_killed_after_whatever_cinder_did_it_goes_on(
         mortal.start()
 
     called = name("container")
-    dies_at("POST", "/volumes")
-    demo("run", "--name", called, "--mount", "size=1,destination=/data", "busybox", "sh", "-c", IDLE)
-    again("POST", "/attachments")
-    again("POST", "/action")
-    again()
-    runs(demo, called)
-    (ident,) = volumes() - before
-    assert attachments(ident) == 1
-    dies_at("DELETE", "/attachments")
-    demo("delete", "--stop", called)
-    again("DELETE", "/volumes")
-    again()
-    demo.wait(called, None)
+    with cinder_proxy.failing(deadly):
+        dies_at("POST", "/volumes")
+        demo("run", "--name", called, "--mount", "size=1,destination=/data", "busybox", "sh", "-c", IDLE)
+        again("POST", "/attachments")
+        again("POST", "/action")
+        again()
+        runs(demo, called)
+        (ident,) = volumes() - before
+        assert attachments(ident) == 1
+        dies_at("DELETE", "/attachments")
+        demo("delete", "--stop", called)
+        again("DELETE", "/volumes")
+        again()
+        demo.wait(called, None)
     wait_until(lambda: volumes() == before, "the volume is left")
 
 
