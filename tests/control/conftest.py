@@ -41,6 +41,12 @@ class Host:
         assert told is not None
         return {one.uuid: one for one in told.workloads}
 
+    async def knows(self) -> None:
+        """The host has heard all that there is to be told now, and says so."""
+        told = await hosts.assignments(self.cloud, self.number, -1, 1)
+        assert told is not None
+        assert await hosts.assignments(self.cloud, self.number, told.revision, 0) is None
+
     async def says(self, uuid: str, *, settled: bool = True, generation: int | None = None, **known: object) -> None:
         """Report on every member of a workload as its host would."""
         assignment = (await self.holds())[uuid]

@@ -311,6 +311,7 @@ async def test_what_was_leaving_a_drained_host_goes_on_when_that_is_lost(
     heal, always = await pair.running(alice, **HEAL), await pair.running(alice, **ALWAYS)
     two = await pair.another()
     await evacuation.drain(cloud, "one")
+    await pair.old.knows()
     await pair.lose()
     assert (await evacuation.everywhere(cloud, lost=False)).moving == []
     assert await two.holds() == {}

@@ -54,3 +54,50 @@ async def test_nothing_leaves_a_silent_host_before_that_had_the_time_to_end_it(
     assert (await evacuation.everywhere(cloud, lost=True)).moving == []
     clock.forward(2)
     assert (await evacuation.everywhere(cloud, lost=True)).moving == [made.uuid]
+
+
+async def silent_with(cloud: Cloud, clock: Clock) -> Host:
+    """Another host, which is heard of when the first one has been silent for long enough."""
+    two = Host(cloud, await hosts.register(cloud, report("two")))
+    clock.forward(lost_after(cloud.settings) + 1)
+    await hosts.seen(cloud, two.number)
+    return two
+
+
+async def test_what_is_to_be_healed_since_a_host_is_cut_off_stays_until_that_is_forced_down(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor
+) -> None:
+    made = await containers.create(cloud, alice, draft(memory=64), run=True)
+    await host.says(made.uuid, state="running")
+    await host.knows()
+    await containers.update(cloud, alice, made.uuid, auto_heal=True)
+    await host.holds()  # answered, but whether that has arrived nobody knows
+    await silent_with(cloud, clock)
+    done = await evacuation.everywhere(cloud, lost=True)
+    assert (done.moving, [one.uuid for one in done.staying]) == ([], [made.uuid])
+    assert "never heard" in done.staying[0].reason
+    await hosts.force_down(cloud, "one", hosts.BINARY, True)
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == [made.uuid]
+
+
+async def test_what_a_host_knows_to_be_healed_leaves_it(cloud: Cloud, clock: Clock, host: Host, alice: Actor) -> None:
+    made = await containers.create(cloud, alice, draft(memory=64), run=True)
+    await host.says(made.uuid, state="running")
+    await containers.update(cloud, alice, made.uuid, auto_heal=True)
+    await host.knows()
+    two = await silent_with(cloud, clock)
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == [made.uuid]
+    await two.says(made.uuid, state="running")
+
+
+async def test_a_drain_that_a_host_never_heard_of_moves_nothing_once_it_is_silent(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor
+) -> None:
+    plain = await containers.create(cloud, alice, draft(memory=64, restart_policy=ALWAYS), run=True)
+    heals = await containers.create(cloud, alice, draft(memory=64, auto_heal=True), run=True)
+    await host.knows()
+    await hosts.register(cloud, report("two"))
+    assert set((await evacuation.drain(cloud, "one")).moving) == {plain.uuid, heals.uuid}
+    await silent_with(cloud, clock)
+    done = await evacuation.everywhere(cloud, lost=True)
+    assert (done.moving, [one.uuid for one in done.staying]) == ([heals.uuid], [plain.uuid])

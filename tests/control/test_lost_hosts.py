@@ -79,6 +79,7 @@ async def test_what_is_moving_arrives_when_its_old_host_dies_though_it_is_not_to
     uuid = await running(cloud, host, alice)
     two = Host(cloud, await hosts.register(cloud, report("two")))
     assert (await evacuation.drain(cloud, "one")).moving == [uuid]
+    await host.knows()
     await lose(cloud, clock)
     await hosts.seen(cloud, two.number)
     assert (await evacuation.everywhere(cloud, lost=True)).moving == [uuid]

@@ -431,6 +431,9 @@ async def update(
             check_name(conn, cloud, actor, name)
             _call(conn, row, name)
         _resize(conn, cloud, row, spec, new)
+        if new.auto_heal and not spec.auto_heal and row.host_id is not None:
+            mine = workload.c.id == row.workload_id
+            conn.execute(sa.update(workload).where(mine).values(unheard=True))  # see ``fencing``
         values = {"spec": to_json(new), "memory": new.memory, "name": name or row.name}
         changed(conn, cloud, actor, row, action, values)
         fresh = container_row(conn, actor, row.uuid)

@@ -216,6 +216,8 @@ def _leave(conn: Connection, cloud: Cloud, number: int, host_id: int, lost: bool
     reason = _unfit(conn, cloud, row, members, down=old.down, fenced=old.forced_down)
     if reason is None and old.down and not lost:
         reason = "its host does not answer"
+    if reason is None and old.down and not old.forced_down and row.unheard:
+        reason = "its host does not answer and never heard that it may be moved, so it may still run it"
     if reason is not None:
         return Staying(row.uuid, name, reason)
     if row.next_host_id is None:
@@ -274,10 +276,17 @@ def _place(conn: Connection, cloud: Cloud, row: Row[Any], members: list[Any]) ->
 def _go(conn: Connection, cloud: Cloud, row: Row[Any], members: list[Any], chosen: Chosen) -> None:
     """Its place is claimed; its old host is told to end it."""
     take_cores(conn, chosen.id, row.id, chosen.cores)
+    specs = [spec_decoder.decode(one.spec) for one in members]
+    known = unfit(row, specs, local=None, policy=cloud.settings.evacuate) is None  # its host ends it in any case
     conn.execute(
         sa.update(workload)
         .where(workload.c.id == row.id)
-        .values(next_host_id=chosen.id, generation=row.generation + 1, updated_at=cloud.now())
+        .values(
+            next_host_id=chosen.id,
+            generation=row.generation + 1,
+            unheard=bool(row.unheard) or not known,
+            updated_at=cloud.now(),
+        )
     )
     for one in members:
         conn.execute(
@@ -319,7 +328,7 @@ def arrive(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
     conn.execute(
         sa.update(workload)
         .where(workload.c.id == row.id)
-        .values(host_id=new, next_host_id=None, generation=row.generation + 1, updated_at=cloud.now())
+        .values(host_id=new, next_host_id=None, generation=row.generation + 1, unheard=False, updated_at=cloud.now())
     )
     members = _members(conn, row.id)
     specs = mounts.move(conn, cloud, row.id, [spec_decoder.decode(one.spec) for one in members], new)

@@ -3,6 +3,9 @@
 A host is told how long its lease is, and which of its workloads leave it when it is lost. Without an answer for so long
 it ends these, and the control plane gives it the time for it. Both count from the same word of the host: it from when
 it sent it, the control plane from when it wrote that down, which is at most a part of the lease earlier.
+
+A workload that comes to leave its host after it was placed there is marked ``unheard`` until the host has confirmed, by
+asking for what comes after it, that it knows. Until then it may run there for ever, and goes nowhere by itself.
 """
 
 from typing import Any

@@ -123,8 +123,9 @@ async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) ->
     if since < 0:
         await seen(cloud, host_id)
 
-    def work(conn: Connection) -> tuple[Assignments | None, bool]:
-        return assigning.assignments(conn, cloud, host_id, since), _lease_is_worn(conn, cloud, host_id)
+    def work(conn: Connection) -> tuple[Assignments | None, bool, bool]:
+        told = assigning.assignments(conn, cloud, host_id, since)
+        return told, _lease_is_worn(conn, cloud, host_id), told is None and _unheard(conn, host_id)
 
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
@@ -132,7 +133,9 @@ async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) ->
     with cloud.store.wakeups.listen(f"host:{host_id}") as listener:
         try:
             while True:
-                told, worn = await cloud.store.read(work)
+                told, worn, unheard = await cloud.store.read(work)
+                if unheard:
+                    await cloud.store.write(lambda conn: _heard(conn, host_id, since))
                 if told is not None:
                     if beat is not None and beat.done():
                         await beat
@@ -164,6 +167,23 @@ def _lease_is_worn(conn: Connection, cloud: Cloud, host_id: int) -> bool:
     """Whether it is time to write that a host is alive: it asks anew after each change, which may be often."""
     seen_at = conn.execute(sa.select(host.c.seen_at).where(host.c.id == host_id)).scalar_one_or_none()
     return seen_at is None or cloud.now() - seen_at > timedelta(seconds=cloud.settings.host_lease * WORN)
+
+
+def _unheard(conn: Connection, host_id: int) -> bool:
+    query = sa.select(workload.c.id).where(workload.c.host_id == host_id, workload.c.unheard)
+    return conn.execute(query.limit(1)).first() is not None
+
+
+def _heard(conn: Connection, host_id: int, since: int) -> None:
+    """A host that has all there is at its revision ``since`` knows which workloads it ends once it is lost.
+
+    They are held before it is looked whether there is more by now, as whoever changes one holds it: see ``fencing``.
+    """
+    query = sa.select(workload.c.id).where(workload.c.host_id == host_id, workload.c.unheard)
+    numbers = conn.execute(query.order_by(workload.c.id).with_for_update()).scalars().all()
+    still = sa.select(host.c.id).where(host.c.id == host_id, host.c.revision == since).with_for_update()
+    if conn.execute(still).first() is not None:
+        conn.execute(sa.update(workload).where(workload.c.id.in_(numbers)).values(unheard=False))
 
 
 async def volumes_deleted(cloud: Cloud, host_id: int, uuids: list[str]) -> None:
