@@ -7,12 +7,15 @@ from datetime import datetime, timedelta
 import pytest
 
 from higgins.agent.certificates import new_request
-from higgins.control import hosts, joining
+from higgins.control import containers, evacuation, hosts, joining
 from higgins.control.authority import Authority, open_authority
-from higgins.control.cloud import Cloud
+from higgins.control.cloud import Actor, Cloud
+from higgins.control.containers import Draft
+from higgins.control.fencing import lost_after
 from higgins.control.joining import NotAHost, WrongToken
 from higgins.control.tls import Peer
 from higgins.control.wire import Joined, JoinRequest
+from higgins.model.container import ContainerSpec
 from higgins.model.errors import Conflict
 from tests.hosts.places import report, serial_in
 
@@ -111,3 +114,39 @@ async def test_a_report_makes_a_host_up_and_tells_where_its_streams_are(records:
     found = await hosts.get(records.cloud, "one")
     assert not found.up and found.seen_at < datetime(1971, 1, 1)
     await hosts.delete(records.cloud, "one", hosts.BINARY)  # with its certificates
+
+
+@pytest.mark.parametrize("again", [False, True])
+async def test_what_may_leave_a_revoked_host_does_so_when_that_had_the_time_to_end_it(
+    records: Records, again: bool
+) -> None:
+    cloud = records.cloud
+    await records.join("one")
+    await hosts.register(cloud, report("one"))
+    spec = ContainerSpec(image="busybox", memory=64, auto_heal=True)
+    actor = Actor(user_id="alice", project_id="red")
+    made = await containers.create(cloud, actor, Draft(name=None, spec=spec), run=True)
+    assert made.host == "one"
+    await joining.revoke(cloud, "one")
+    if again:  # and says nothing of itself yet
+        await records.join("one")
+    two = await hosts.register(cloud, report("two"))
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == []
+    records.forward(timedelta(seconds=lost_after(cloud.settings) - 5))
+    await hosts.seen(cloud, two)
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == []
+    records.forward(timedelta(seconds=10))
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == [made.uuid]
+
+
+async def test_what_may_leave_a_revoked_host_does_so_at_once_where_that_is_forced_down(records: Records) -> None:
+    cloud = records.cloud
+    await records.join("one")
+    await hosts.register(cloud, report("one"))
+    spec = ContainerSpec(image="busybox", memory=64, auto_heal=True)
+    actor = Actor(user_id="alice", project_id="red")
+    made = await containers.create(cloud, actor, Draft(name=None, spec=spec), run=True)
+    await joining.revoke(cloud, "one")
+    await hosts.register(cloud, report("two"))
+    await hosts.force_down(cloud, "one", hosts.BINARY, True)
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == [made.uuid]

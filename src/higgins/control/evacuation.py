@@ -30,7 +30,7 @@ from higgins.control.rows import known_of, spec_decoder, to_json
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import HostUnavailable, Invalid, NotFound
 from higgins.store.database import touch_host
-from higgins.store.schema import container, host, volume, workload
+from higgins.store.schema import certificate, container, host, volume, workload
 
 #: Who moves what is moved without anybody's request.
 _HIGGINS = Actor(user_id="higgins", project_id="", is_admin=True)
@@ -97,9 +97,13 @@ def silent(cloud: Cloud) -> sa.ColumnElement[bool]:
 
 
 def gone(cloud: Cloud) -> sa.ColumnElement[bool]:
-    """A host that is lost: silent for so long that it has ended by itself what may be placed elsewhere."""
+    """A host that is lost: silent for so long that it has ended by itself what may be placed elsewhere.
+
+    One that was revoked was answered until then, though it counts as down at once.
+    """
     since = cloud.now() - timedelta(seconds=lost_after(cloud.settings))
-    return sa.or_(host.c.forced_down, host.c.seen_at < since)
+    revoked = sa.exists().where(certificate.c.host_id == host.c.id, certificate.c.revoked_at >= since)
+    return sa.or_(host.c.forced_down, sa.and_(host.c.seen_at < since, sa.not_(revoked)))
 
 
 async def forget(cloud: Cloud, *, lost: bool) -> int:
