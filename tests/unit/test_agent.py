@@ -13,6 +13,7 @@ from higgins.agent import worker
 from higgins.agent.agent import Agent
 from higgins.control.link import Assignment, Known
 from higgins.model.container import Goal, Healthcheck, Mount, RestartPolicy
+from higgins.model.errors import EngineError
 from higgins.networks.base import PortFilter
 from higgins.runtimes.base import EngineContainer, SandboxSpec
 from higgins.volumes.base import VolumeWire
@@ -447,3 +448,28 @@ async def test_what_a_reboot_left_connected_and_nobody_needs_is_let_go_of(host: 
     host.control.put(assignment(volumes={needed.uuid: needed}))
     host.start()
     await until(lambda: host.volumes.detached == {OTHER} and host.volumes.in_use == {needed.uuid})
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_a_removal_that_is_stuck_keeps_only_the_volumes_that_it_may_use(
+    host: Host, monkeypatch: pytest.MonkeyPatch, restarted: bool
+) -> None:
+    async def stuck(uuid: str, incarnation: int | None = None) -> None:
+        raise EngineError("The device is busy.")
+
+    host.control.put(assignment(volumes={"volume-1": VolumeWire(uuid="volume-1")}))
+    host.start()
+    await host.settled()
+    with monkeypatch.context() as patched:
+        patched.setattr(host.runtime, "remove", stuck)
+        if restarted:  # and so nothing is known of the workload's volumes
+            await host.crash()
+        host.control.dead = ["volume-1", "volume-2"]
+        host.control.drop(WORKLOAD)
+        if restarted:
+            host.start()
+        await until(lambda: host.control.deleted == ["volume-2"])
+        assert "volume-1" in host.volumes.in_use
+    await host.crash()
+    host.start()
+    await until(lambda: host.control.deleted == ["volume-2", "volume-1"])

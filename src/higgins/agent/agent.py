@@ -156,6 +156,7 @@ class Agent:
         self._users: dict[str, set[str]] = {}  # of each volume, the workloads
         self._dead: tuple[str, ...] = ()
         self._found: frozenset[str] = frozenset()  # volumes that a reboot may have left connected, though not mounted
+        self._inherited: frozenset[str] = frozenset()  # volumes that were here before this process knew whose they are
         self._told = False  # whether the control plane said what is assigned
         self._compared = False  # whether all that is there was looked at since
         self._compare_now = asyncio.Event()
@@ -360,6 +361,8 @@ class Agent:
             self._found = frozenset(await self._volumes.held())
         owners = {member.uuid: uuid for uuid, one in self._assigned.items() for member in one.members}
         holdings = await self._observer.everything(owners)
+        if not self._compared:
+            self._inherited = self._table.attached | self._found
         self._spares.renew()
         for uuid in sorted(self._observer.workloads(holdings) - set(self._workers) - set(self._assigned)):
             LOG.info("Workload %s is not assigned to this host: removing what is left of it", uuid)
@@ -383,11 +386,11 @@ class Agent:
                 await self._sweep_volumes()
 
     async def _sweep_volumes(self) -> None:
-        """Detach what nobody here needs, and delete what nobody keeps; not while anything is being removed."""
-        if any(worker.assignment is None for worker in self._workers.values()):
-            return
-        dead = [volume for volume in self._dead if volume not in self._users]
-        for volume in sorted((self._table.attached | self._found) - set(self._users) - set(dead)):
+        """Detach what nobody needs, and delete what nobody keeps; not what something being removed may still use."""
+        leaving = [worker.may_use(self._inherited) for worker in self._workers.values() if worker.assignment is None]
+        needed = frozenset(self._users).union(*leaving)
+        dead = [volume for volume in self._dead if volume not in needed]
+        for volume in sorted((self._table.attached | self._found) - needed - set(dead)):
             if await self._try(DetachVolume(volume=volume)):
                 self._found -= {volume}
         deleted = [volume for volume in dead if await self._try(DeleteVolume(volume=volume))]

@@ -87,6 +87,7 @@ class Worker:
         self._stale = True  # whether it may be otherwise by now
         self._memory = memory.Memory()
         self._volumes: frozenset[str] = frozenset(assignment.volumes) if assignment else frozenset()
+        self._assigned = assignment is not None  # or was, since this worker is here
         self._told: Observation | None = None
         self._wake = asyncio.Event()
         self._changed = asyncio.Event()
@@ -101,6 +102,7 @@ class Worker:
         before, self.assignment = self.assignment, assignment
         if assignment is not None:
             self._volumes = frozenset(assignment.volumes)
+            self._assigned = True
         if before == assignment or (before := _plain(before)) == (assignment := _plain(assignment)):
             return
         if before is None or assignment is None or _asks(before) != _asks(assignment):
@@ -108,6 +110,12 @@ class Worker:
         if before is None or assignment is None or not _only_renamed(before, assignment):
             self._stale = True
         self._wake.set()
+
+    def may_use(self, inherited: frozenset[str]) -> frozenset[str]:
+        """The volumes that what is left of it may still use. Of one that never was assigned nobody knows which these
+        are: any of those that were ``inherited``, attached here before there was anybody to know it.
+        """
+        return self._volumes if self._assigned else inherited
 
     def wake(self) -> None:
         """Something may have happened to it."""
