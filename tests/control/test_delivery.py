@@ -16,6 +16,7 @@ from higgins.model.container import ContainerSpec
 from higgins.model.errors import ImagePullFailed, ImageRefused, Invalid, NotFound
 from higgins.model.resources import Container
 from higgins.openstack.errors import ServiceUnavailable
+from tests.contract.workloads import until
 from tests.control.conftest import Clock, Host
 from tests.images.service import BASE, ScriptedImages, archive
 
@@ -188,3 +189,49 @@ async def test_a_trust_stays_for_the_container_that_is_just_being_made(
     await delivery.pinned(cloud, alice, "token", ContainerSpec(image="web", image_driver="glance", cpu=0.1, memory=64))
     await depot.tidy(cloud)
     assert len(service.trusts) == 1 and service.given_back == []
+
+
+async def asked(cloud: Cloud, host: Host, project: str, image: str) -> None:
+    """A container of a project has an image, and its host asks for it."""
+    made = await create(cloud, Actor(user_id="somebody", project_id=project), image)
+    assert await delivery.contents(cloud, host.number, made.uuid, 0) is None
+
+
+async def fetching(service: ScriptedImages, *images: str) -> None:
+    async def claim() -> bool:
+        return {name for name, _ in service.saved} >= set(images)
+
+    await until(claim)
+
+
+async def test_many_who_want_one_image_keep_nobody_from_another(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages
+) -> None:
+    service.put("other", archive(b"other"))
+    service.gate.clear()
+    for number in range(5):
+        await asked(cloud, host, f"project-{number}", "web")
+    await fetching(service, "web")
+    await asked(cloud, host, "another", "other")
+    await fetching(service, "other")
+    assert [name for name, _ in service.saved] == ["web", "other"]
+    await depot.close()
+
+
+async def test_a_project_that_wants_many_images_leaves_half_of_the_turns_to_others(
+    cloud: Cloud, host: Host, depot: Depot, service: ScriptedImages
+) -> None:
+    names = [f"image-{number}" for number in range(5)]
+    for name in names:
+        service.put(name, archive(name.encode()))
+    service.gate.clear()
+    for name in names:
+        await asked(cloud, host, "greedy", name)
+    await fetching(service, *names[:2])
+    await asked(cloud, host, "modest", "web")
+    await asked(cloud, host, "humble", names[4])  # which the greedy one waits for too
+    await fetching(service, "web", names[4])
+    assert sorted(name for name, _ in service.saved) == sorted([*names[:2], "web", names[4]])
+    service.gate.set()
+    await fetching(service, *names)
+    await depot.close()

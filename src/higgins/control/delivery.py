@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
+from weakref import WeakValueDictionary
 
 import sqlalchemy as sa
 from msgspec import Struct, structs
@@ -30,8 +31,8 @@ from higgins.store.schema import container, image_trust, workload
 
 LOG = logging.getLogger(__name__)
 
-#: Images that one process fetches at once.
-_AT_ONCE = 4
+#: Images that one process fetches at once, and of these for one project.
+_AT_ONCE, _FOR_ONE = 4, 2
 #: Owners whose newest token is remembered.
 _MOST_TOKENS = 1000
 #: Seconds between two looks for trusts that nobody needs any more, and how old one is at least by then.
@@ -56,6 +57,7 @@ class Depot:
         self.snapshots = Snapshots(service)
         self._tokens: OrderedDict[Owner, str] = OrderedDict()
         self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._turns_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by project
         self._fetching: dict[tuple[FoundImage, Owner], asyncio.Task[Parts]] = {}
 
     async def close(self) -> None:
@@ -128,14 +130,14 @@ class Depot:
         try:
             if token is not None:
                 try:
-                    return await self._with(token, found)
+                    return await self._with(token, found, owner)
                 except Unauthorized:
                     self._tokens.pop(owner, None)
             trust = await cloud.store.read(lambda conn: _trust(conn, owner))
             if trust is None:
                 raise ImageRefused(_NOBODY)
             try:
-                return await self._with(await self.service.token_by(trust), found)
+                return await self._with(await self.service.token_by(trust), found, owner)
             except Unauthorized as over:
                 await cloud.store.write(lambda conn: _forget(conn, trust))
                 raise ImageRefused(_NOBODY) from over
@@ -145,9 +147,11 @@ class Depot:
             why = error.strerror or type(error).__name__
             raise ImagePullFailed(f"The control plane cannot store the image {found.name} now: {why}.") from error
 
-    async def _with(self, token: str, found: FoundImage) -> Parts:
-        async with self._turns:
-            return await self.shelf.take_in(found, lambda target: self.service.save(found, token, target))
+    async def _with(self, token: str, found: FoundImage, owner: Owner) -> Parts:
+        """A project waits for its own turn before it keeps others from the image, and for one of all only to fetch."""
+        mine = self._turns_of.setdefault(owner.project_id, asyncio.Semaphore(_FOR_ONE))
+        async with mine:
+            return await self.shelf.take_in(found, lambda target: self.service.save(found, token, target), self._turns)
 
     async def run(self, cloud: Cloud) -> None:
         """Until cancelled: tidy once in a while."""

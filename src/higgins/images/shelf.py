@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -70,9 +70,15 @@ class Shelf:
             os.utime(self.place(layer.digest))
         return parts
 
-    async def take_in(self, found: FoundImage, save: Callable[[Path], Awaitable[None]]) -> Parts:
+    async def take_in(
+        self,
+        found: FoundImage,
+        save: Callable[[Path], Awaitable[None]],
+        turn: AbstractAsyncContextManager[object] | None = None,
+    ) -> Parts:
         """What an image consists of, with all of it here. ``save`` brings its archive where it is not.
 
+        It is brought and taken apart within its ``turn``; who waits for another to do so takes none.
         Raises what ``save`` raises, and ImageRefused.
         """
         if found.size > self._bounds.unpacked:  # no image that is allowed gets larger by being packed
@@ -82,11 +88,12 @@ class Shelf:
             if (parts := self.known(found)) is not None:
                 return parts
             raw = record.with_name(f"{record.name}.new-raw")
-            try:
-                await save(raw)
-                parts = await asyncio.to_thread(take_apart, raw, self.place, self._bounds)
-            finally:
-                raw.unlink(missing_ok=True)
+            async with turn or nullcontext():
+                try:
+                    await save(raw)
+                    parts = await asyncio.to_thread(take_apart, raw, self.place, self._bounds)
+                finally:
+                    raw.unlink(missing_ok=True)
             self.record(found, parts)
         self._evict(parts)
         return parts
