@@ -11,6 +11,7 @@ from msgspec import structs
 from higgins.control import actions, containers, housekeeping, looking
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.delivery import Depot
+from higgins.control.snapshots import TooManyCommits
 from higgins.images.shelf import Shelf
 from higgins.model.errors import Conflict, EngineError, HostUnavailable, Invalid, StoreUnavailable
 from higgins.model.resources import Action
@@ -201,3 +202,28 @@ async def test_what_a_dead_process_was_at_is_over_after_a_while(
     await cloud.store.write(lambda conn: housekeeping.sweep(conn, cloud))
     done = await record(cloud, alice, one)
     assert (done.result, "interrupted" in (done.message or "")) == ("Error", True)
+
+
+async def test_of_a_container_one_image_is_made_at_once_and_of_a_projects_four(
+    cloud: Cloud, host: Host, service: ScriptedImages, one: str, alice: Actor, bob: Actor
+) -> None:
+    async def another(actor: Actor) -> str:
+        made = await containers.create(cloud, actor, draft(memory=64, cpu=0.1), run=True)
+        await host.says(made.uuid, state="running")
+        return made.uuid
+
+    service.gate.clear()
+    await commit(cloud, alice, one)
+    with pytest.raises(Conflict, match="already"):
+        await commit(cloud, alice, one, "again")
+    for number in range(3):
+        await commit(cloud, alice, await another(alice), f"more-{number}")
+    last = await another(alice)
+    with pytest.raises(TooManyCommits):
+        await commit(cloud, alice, last, "last")
+    assert service.forgotten == ["id-again:v1", "id-last:v1"]
+    await commit(cloud, bob, await another(bob), "theirs")
+    service.gate.set()
+    assert (await over(cloud, alice, one)).result == "Success"
+    await commit(cloud, alice, last, "last")
+    assert (await over(cloud, alice, last)).result == "Success"

@@ -13,11 +13,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from higgins.control import quotas
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.images import committed_name
 from higgins.control.link import HostStreams
 from higgins.images.base import ImageService
-from higgins.model.errors import HigginsError
+from higgins.model.errors import Conflict, HigginsError
 from higgins.model.resources import Container
 from higgins.store.schema import action
 
@@ -26,8 +27,17 @@ LOG = logging.getLogger(__name__)
 #: Seconds between two words about how far it is, and of silence after which nobody is at it any more.
 _TELL, _SILENCE = 2.0, timedelta(seconds=60)
 _MIB = 2**20
+#: Images of its containers that a project may have in the making at once; of each container one.
+_AT_ONCE = 4
 #: A generation that no host ever settles: whoever does the work says when it is over.
 _OWN = 2**31 - 1
+
+
+class TooManyCommits(HigginsError):
+    """As many images of the project's containers are being made as may be at once."""
+
+    status = 429
+    code = "too-many-commits"
 
 
 class Snapshots:
@@ -46,7 +56,10 @@ class Snapshots:
     async def begin(
         self, cloud: Cloud, actor: Actor, token: str, found: Container, host: HostStreams, name: str
     ) -> str:
-        """Make the image ``name`` of a container; its id in the image service. Raises what that raises."""
+        """Make the image ``name`` of a container; its id in the image service.
+
+        Raises what that raises, and Conflict and TooManyCommits where enough are being made already.
+        """
         image = await self._service.register(name, token)
         try:
             number = await cloud.store.write(lambda conn: _begun(conn, cloud, actor, found.uuid))
@@ -145,6 +158,19 @@ async def _tried(work: Coroutine[Any, Any, None], otherwise: str) -> None:
 
 def _begun(conn: Connection, cloud: Cloud, actor: Actor, uuid: str) -> int:
     now = cloud.now()
+    quotas.hold(conn, actor.project_id)
+    making = conn.execute(
+        sa.select(action.c.container_uuid).where(
+            action.c.alive_at >= now - _SILENCE,
+            action.c.finish_time.is_(None),
+            action.c.action == "commit",
+            sa.or_(action.c.project_id == actor.project_id, action.c.container_uuid == uuid),
+        )
+    ).all()
+    if any(one.container_uuid == uuid for one in making):
+        raise Conflict("An image of the container is being made already; the list of its actions tells how far it is.")
+    if len(making) >= _AT_ONCE:
+        raise TooManyCommits(f"{len(making)} images of the project's containers are being made already; wait for one.")
     made = conn.execute(
         sa.insert(action).values(
             container_uuid=uuid, request_id=actor.request_id, action="commit", project_id=actor.project_id,
