@@ -5,6 +5,7 @@ import pytest
 from higgins.control import containers, evacuation, hosts, housekeeping, quotas
 from higgins.control.audit import audit
 from higgins.control.cloud import Actor, Cloud
+from higgins.control.fencing import lost_after
 from higgins.control.link import Observation
 from higgins.control.observing import observe
 from higgins.model.container import RestartPolicy, Status
@@ -87,3 +88,16 @@ async def test_what_is_moving_arrives_when_its_old_host_dies_though_it_is_not_to
     found = await containers.get(cloud, alice, uuid)
     assert (found.host, found.status) == ("two", Status.RUNNING)
     assert await cloud.store.read(audit) == []
+
+
+async def test_what_is_being_deleted_keeps_its_address_until_its_silent_host_had_the_time_to_end_it(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor
+) -> None:
+    uuid = await running(cloud, host, alice)
+    await containers.delete(cloud, alice, uuid, stop=True)
+    clock.forward(lost_after(cloud.settings) - 1)
+    await evacuation.everywhere(cloud, lost=True)
+    assert (await containers.get(cloud, alice, uuid)).status == Status.DELETING
+    clock.forward(2)
+    await evacuation.everywhere(cloud, lost=True)
+    await gone(cloud, alice, uuid)

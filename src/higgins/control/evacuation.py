@@ -109,10 +109,10 @@ def gone(cloud: Cloud) -> sa.ColumnElement[bool]:
 async def forget(cloud: Cloud, *, lost: bool) -> int:
     """What is to be deleted and lies on a lost host is deleted, though nobody there says so; how many that were.
 
-    Lost is what an operator forced down, and, where ``lost`` and workloads may be moved, the silent. A host that comes
-    back removes what has no owner any more.
+    Lost is what an operator forced down, and, where ``lost`` and workloads may be moved, what is ``gone``: addresses
+    are free after that. A host that comes back removes what has no owner any more.
     """
-    down = silent(cloud) if lost and cloud.settings.evacuate != "never" else host.c.forced_down
+    down = gone(cloud) if lost and cloud.settings.evacuate != "never" else host.c.forced_down
     query = sa.select(workload.c.id).join(host, host.c.id == workload.c.host_id).where(workload.c.deleting, down)
     numbers = await cloud.store.read(lambda conn: list(conn.execute(query.order_by(workload.c.id)).scalars()))
     count = 0
