@@ -5,6 +5,7 @@ import time
 from datetime import datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
 from higgins.agent.certificates import new_request
 from higgins.control import containers, evacuation, hosts, joining
@@ -17,6 +18,7 @@ from higgins.control.tls import Peer
 from higgins.control.wire import Joined, JoinRequest
 from higgins.model.container import ContainerSpec
 from higgins.model.errors import Conflict
+from higgins.store.schema import host
 from tests.hosts.places import report, serial_in
 
 
@@ -150,3 +152,20 @@ async def test_what_may_leave_a_revoked_host_does_so_at_once_where_that_is_force
     await hosts.register(cloud, report("two"))
     await hosts.force_down(cloud, "one", hosts.BINARY, True)
     assert (await evacuation.everywhere(cloud, lost=True)).moving == [made.uuid]
+
+
+async def test_a_revoked_host_is_down_though_a_question_of_it_is_still_under_way(records: Records) -> None:
+    """Its poll wakes by the revocation, and its lease is as worn as can be: nobody renews it."""
+    cloud = records.cloud
+    await records.join("one")
+    number = await hosts.register(cloud, report("one"))
+
+    async def last_seen() -> datetime:
+        query = sa.select(host.c.seen_at).where(host.c.id == number)
+        found: datetime = await cloud.store.read(lambda conn: conn.execute(query).scalar_one())
+        return found
+
+    await joining.revoke(cloud, "one")
+    before = await last_seen()
+    await hosts.seen(cloud, number)
+    assert await last_seen() == before

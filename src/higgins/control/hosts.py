@@ -91,11 +91,14 @@ async def register(cloud: Cloud, report: HostReport) -> int:
 
 
 async def seen(cloud: Cloud, *host_ids: int) -> None:
-    """These hosts are alive. Those that were thought dead shall say again how their containers are."""
+    """These hosts are alive; not those that were revoked since, whose last questions may be under way.
+
+    Those that were thought dead shall say again how their containers are.
+    """
 
     def work(conn: Connection) -> None:
         now = cloud.now()
-        mine = host.c.id.in_(host_ids)
+        mine = sa.and_(host.c.id.in_(host_ids), host.c.revoked_at.is_(None))
         held = sa.select(host.c.id, host.c.seen_at).where(mine).order_by(host.c.id).with_for_update()
         before = conn.execute(held).all()
         conn.execute(sa.update(host).where(mine).values(seen_at=now, report_count=host.c.report_count + 1))
