@@ -9,9 +9,9 @@ from typing import Any
 from msgspec import Struct
 from oslo_config import cfg
 
-from higgins.cli import machine
 from higgins.cli.machine import host_name
 from higgins.networks.base import Network
+from higgins.networks.local import open_local_network
 from higgins.networks.neutron import open_neutron
 from higgins.volumes.base import Volumes
 from higgins.volumes.local import open_local
@@ -50,4 +50,6 @@ def open_network(conf: cfg.ConfigOpts, data: Path, tunnels: str = "") -> Network
         return open_neutron(
             bridge=conf.neutron.integration_bridge, database=conf.neutron.ovsdb, ready=conf.neutron.ready_timeout
         )
-    return machine.local_network(conf, data, tunnels)
+    return open_local_network(
+        data / "network", table=conf.network.table, tunnel_address=tunnels, tunnel_port=conf.network.tunnel_port
+    )

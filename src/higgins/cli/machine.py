@@ -17,8 +17,6 @@ from higgins.cli.cores import cores
 from higgins.control.link import HostReport
 from higgins.model.errors import EngineError
 from higgins.model.resources import HostInfo
-from higgins.networks.base import Network
-from higgins.networks.local import open_local_network
 from higgins.runtimes.base import EngineInfo
 
 
@@ -54,23 +52,15 @@ def tunnel_address(conf: cfg.ConfigOpts, url: URL | None = None) -> str:
 
     Empty where networks do not span hosts, or this one takes no part. Raises EngineError.
     """
+    if not conf.network.overlay:
+        return ""
     address = conf.network.tunnel_address or (reached_from(url) if url is not None else "")
-    if not conf.network.overlay or not address:
+    if not address:
         return ""
     try:
         return str(ipaddress.IPv4Address(address))
     except ValueError as error:
         raise EngineError(f"[network] tunnel_address: tunnels take an IPv4 address, and {address} is none.") from error
-
-
-def local_network(conf: cfg.ConfigOpts, data: Path, tunnels: str) -> Network:
-    """The network that is Higgins' own; ``tunnels`` as ``tunnel_address`` has it."""
-    return open_local_network(
-        data / "network",
-        table=conf.network.table,
-        tunnel_address=tunnels,
-        tunnel_port=conf.network.tunnel_port,
-    )
 
 
 def report(
