@@ -30,7 +30,6 @@ LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Opener = Callable[[ExecStart], Awaitable[Terminal]]
 
 
 async def open_server(stack: AsyncExitStack, streams: HostStreams, ends: Ends, address: str) -> tuple[str, int]:

@@ -18,8 +18,6 @@ class Version(NamedTuple):
 
 
 MINIMUM = Version(1, 1)
-#: The last that Zun knows; clients of Zun never ask for more.
-ZUN_MAXIMUM = Version(1, 40)
 MAXIMUM = Version(1, 49)
 
 HEADER = "OpenStack-API-Version"

@@ -2,6 +2,7 @@
 
 import asyncio
 import ipaddress
+import re
 import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +17,8 @@ from higgins.model.errors import EngineError
 T = TypeVar("T")
 
 _UP = 1  # IFF_UP
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
+_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 class Link(Struct, frozen=True):
@@ -25,6 +28,15 @@ class Link(Struct, frozen=True):
     master: str = ""
     alias: str = ""
     up: bool = False
+
+
+def is_interface_name(value: str) -> bool:
+    """Whether it is one that a port may be given: such a name stands in commands and paths."""
+    return _INTERFACE.fullmatch(value) is not None
+
+
+def is_mac(value: str) -> bool:
+    return _MAC.fullmatch(value) is not None
 
 
 async def alone(work: Callable[[], T]) -> T:

@@ -23,7 +23,7 @@ from higgins.model.errors import EngineError, Invalid
 from higgins.programs import end_of, last_words
 from higgins.volumes.base import Volumes, VolumeWire, checked, is_uuid
 from higgins.volumes.filesystems import content_of, is_zero, make_ext4, sync
-from higgins.volumes.mounts import mount_points, unmount
+from higgins.volumes.mounts import mount_points, own_directories, unmount
 
 #: What is mounted. Others are refused by their names.
 _FILESYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs"})
@@ -58,15 +58,8 @@ def open_cinder(root: Path, connector: Connector) -> Volumes:
 
     Raises ``EngineError`` where the directories cannot be made.
     """
-    records, mounts = root / "cinder", root / "cinder" / "mounts"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        for directory in (records, mounts):
-            directory.mkdir(mode=0o700, exist_ok=True)
-            directory.chmod(0o700)
-    except OSError as error:
-        raise EngineError(f"The host cannot keep volumes in {root}: {error.strerror}.") from error
-    return _Cinder(records.resolve(), mounts.resolve(), connector)
+    records, mounts = own_directories(root, "cinder", "cinder/mounts")
+    return _Cinder(records, mounts, connector)
 
 
 class _Cinder:

@@ -21,7 +21,7 @@ from higgins.model.errors import EngineError, Invalid
 from higgins.programs import end_of, last_words
 from higgins.volumes.base import Volumes, VolumeWire, checked, is_uuid
 from higgins.volumes.filesystems import make_ext4, sync
-from higgins.volumes.mounts import mount_points, remove_empty, unmount
+from higgins.volumes.mounts import mount_points, own_directories, remove_empty, unmount
 
 _GIB = 2**30
 _IMAGE = ".img"
@@ -35,16 +35,7 @@ def open_local(root: Path) -> Volumes:
     contents. The agent must share its mount namespace with the engine. Needs root and e2fsprogs. Raises
     ``EngineError`` where the directories cannot be made.
     """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        root = root.resolve()  # as the kernel names its mount points
-        directories = [root / name for name in ("volumes", "mounts", "files")]
-        for directory in directories:
-            directory.mkdir(mode=0o700, exist_ok=True)
-            directory.chmod(0o700)
-    except OSError as error:
-        raise EngineError(f"The host cannot keep volumes in {root}: {error.strerror}.") from error
-    return _Local(*directories)
+    return _Local(*own_directories(root, "volumes", "mounts", "files"))
 
 
 class _Local:

@@ -10,6 +10,22 @@ _MOUNTINFO = Path("/proc/self/mountinfo")
 _ESCAPE = re.compile(rb"\\([0-7]{3})")
 
 
+def own_directories(root: Path, *names: str) -> list[Path]:
+    """Directories below ``root`` that only root may look into, as the kernel names its mount points.
+
+    Raises ``EngineError`` where they cannot be made.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        directories = [root.resolve() / name for name in names]
+        for directory in directories:
+            directory.mkdir(mode=0o700, exist_ok=True)
+            directory.chmod(0o700)
+    except OSError as error:
+        raise EngineError(f"The host cannot keep volumes in {root}: {error.strerror}.") from error
+    return directories
+
+
 def mount_points() -> set[Path]:
     """Where something is mounted; the kernel's own, fully resolved paths."""
     return {_target(line) for line in _MOUNTINFO.read_bytes().splitlines()}

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from higgins.model.errors import EngineError, Invalid
 from higgins.networks.base import Plugged, PortWire
+from higgins.networks.links import is_interface_name, is_mac
 
 BRIDGE_PREFIX = "hg"
 PORT_PREFIX = "hp"
@@ -22,8 +23,6 @@ _ALIAS = "higgins"
 _BRIDGE_NAME = re.compile(rf"{BRIDGE_PREFIX}[0-9a-f]{{12}}")
 _PORT_NAME = re.compile(rf"{PORT_PREFIX}[0-9a-f]{{12}}")
 _TUNNEL_NAME = re.compile(rf"{TUNNEL_PREFIX}[0-9a-f]{{12}}")
-_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
-_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 def checked_uuid(value: str) -> UUID:
@@ -36,7 +35,7 @@ def checked_uuid(value: str) -> UUID:
 
 def checked_mac(value: str) -> str:
     """In lower case. Raises ``Invalid``."""
-    if not _MAC.fullmatch(value):
+    if not is_mac(value):
         raise Invalid(f"{value!r} is not a MAC address.")
     return value.lower()
 
@@ -124,7 +123,7 @@ def place_of(port: PortWire) -> Place:
     address, subnet = _address(port), _subnet(port)
     if address not in subnet:
         raise Invalid(f"Port {port.uuid}: the address {address} is not in {subnet}.")
-    if not _INTERFACE.fullmatch(port.name):
+    if not is_interface_name(port.name):
         raise Invalid(f"Port {port.uuid}: {port.name!r} is not the name of an interface.")
     checked_uuid(port.network)
     gateway = _ipv4(port, port.gateway) if port.gateway else None

@@ -8,12 +8,11 @@ from msgspec import Struct
 
 from higgins.model.errors import EngineError, Invalid
 from higgins.networks.base import Address, Plugged, PortWire
+from higgins.networks.links import is_interface_name, is_mac
 
 #: What marks an interface of the switch as ours: whose it is and into which namespace (inode) it leads.
 WORKLOAD, PORT, NETNS = "higgins-workload", "higgins-port", "higgins-netns"
-_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
-_MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
 class Wired(Struct, frozen=True, kw_only=True):
@@ -122,7 +121,7 @@ def _places(port: PortWire) -> list[Address]:
 
 
 def _inner(port: PortWire) -> str:
-    if not _INTERFACE.fullmatch(port.name):
+    if not is_interface_name(port.name):
         raise Invalid(f"Port {port.port}: {port.name!r} is not the name of an interface.")
     return port.name
 
@@ -134,7 +133,7 @@ def _word(port: PortWire, value: str) -> str:
 
 
 def _mac(port: PortWire) -> str:
-    if not _MAC.fullmatch(port.mac):
+    if not is_mac(port.mac):
         raise Invalid(f"Port {port.port}: {port.mac!r} is not a MAC address.")
     return port.mac.lower()
 
