@@ -52,6 +52,18 @@ def is_uuid(text: str) -> bool:
     return _UUID.fullmatch(text) is not None
 
 
+def by_uuid(
+    conn: Connection, table: sa.Table, actor: Actor, ident: str, *conditions: sa.ColumnElement[bool]
+) -> Row[Any] | None:
+    """The row of a noun by its uuid, in the own project or, for an administrator, in any; None where it is no such."""
+    if not is_uuid(ident):
+        return None
+    query = sa.select(table).where(table.c.uuid == ident, *conditions)
+    if not actor.is_admin:
+        query = query.where(table.c.project_id == actor.project_id)
+    return conn.execute(query).one_or_none()
+
+
 def container_row(conn: Connection, actor: Actor, ident: str, *, members: bool = False) -> Row[Any]:
     """The row of a container, with its workload's: by uuid (an administrator sees every project's), else by name.
 
@@ -72,14 +84,10 @@ def container_row(conn: Connection, actor: Actor, ident: str, *, members: bool =
 
 def workload_row(conn: Connection, actor: Actor, ident: str, kind: str) -> Row[Any]:
     """A workload of this kind by uuid or name; raises as ``container_row``."""
+    row = by_uuid(conn, workload, actor, ident, workload.c.kind == kind)
+    if row is not None:
+        return row
     query = sa.select(workload).where(workload.c.kind == kind)
-    if is_uuid(ident):
-        by_uuid = query.where(workload.c.uuid == ident)
-        if not actor.is_admin:
-            by_uuid = by_uuid.where(workload.c.project_id == actor.project_id)
-        row = conn.execute(by_uuid).one_or_none()
-        if row is not None:
-            return row
     rows = conn.execute(query.where(workload.c.project_id == actor.project_id, workload.c.name == ident).limit(2)).all()
     if len(rows) > 1:
         raise Conflict(f"Several capsules have the name {ident}; use the uuid.")

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from higgins.control import images
 from higgins.control.cloud import Actor, Cloud
-from higgins.control.lookup import is_uuid, page
+from higgins.control.lookup import by_uuid, page
 from higgins.control.query import ListQuery
 from higgins.model.errors import Conflict, Invalid, NotFound
 from higgins.model.resources import Registry
@@ -34,13 +34,9 @@ def _of(row: Row[Any]) -> Registry:
 
 
 def _row(conn: Connection, actor: Actor, ident: str) -> Row[Any]:
-    if is_uuid(ident):
-        query = sa.select(registry).where(registry.c.uuid == ident)
-        if not actor.is_admin:
-            query = query.where(registry.c.project_id == actor.project_id)
-        row = conn.execute(query).one_or_none()
-        if row is not None:
-            return row
+    row = by_uuid(conn, registry, actor, ident)
+    if row is not None:
+        return row
     rows = conn.execute(
         sa.select(registry).where(registry.c.project_id == actor.project_id, registry.c.name == ident).limit(2)
     ).all()

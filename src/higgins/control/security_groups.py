@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from higgins.control import quotas
 from higgins.control.cloud import Actor, Cloud
-from higgins.control.lookup import is_uuid, page
+from higgins.control.lookup import by_uuid, page
 from higgins.control.query import ListQuery
 from higgins.control.rows import spec_decoder, to_json
 from higgins.model.errors import AlreadyExists, Conflict, NotFound, OverQuota
@@ -203,13 +203,9 @@ def _insert(conn: Connection, cloud: Cloud, project_id: str, name: str) -> Row[A
 
 
 def _row(conn: Connection, cloud: Cloud, actor: Actor, ident: str) -> Row[Any]:
-    if is_uuid(ident):
-        query = sa.select(security_group).where(security_group.c.uuid == ident)
-        if not actor.is_admin:
-            query = query.where(security_group.c.project_id == actor.project_id)
-        row = conn.execute(query).one_or_none()
-        if row is not None:
-            return row
+    row = by_uuid(conn, security_group, actor, ident)
+    if row is not None:
+        return row
     if ident == DEFAULT and actor.project_id:
         return _default(conn, cloud, actor.project_id)
     named = sa.select(security_group).where(
