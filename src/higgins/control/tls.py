@@ -4,6 +4,7 @@ Who is at the other end is the name in their certificate, never their address. A
 the name as their host (``https://<name of a host>:9519/…``), and ``Directory`` tells where that name is now.
 """
 
+import asyncio
 import os
 import socket
 import ssl
@@ -101,17 +102,29 @@ class Directory(AbstractResolver):
 
     def __init__(self) -> None:
         self.places: dict[str, str] = {}
-        self._resolver = aiohttp.ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         if host not in self.places:
             raise OSError(f"it is not known where {host} is")
-        return await self._resolver.resolve(self.places[host], port, socket.AF_UNSPEC)
+        # aiohttp's own resolver asks with AI_ADDRCONFIG, by which 127.0.0.1 itself is not found on a machine whose only
+        # other address is an IPv6 one, be it that of an idle link.
+        found = await asyncio.get_running_loop().getaddrinfo(self.places[host], port, type=socket.SOCK_STREAM)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=int(address[1]),
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, address in found
+        ]
 
     async def close(self) -> None:
-        await self._resolver.close()
+        """Nothing is held."""
 
 
 def new_session(context: ssl.SSLContext, directory: Directory) -> aiohttp.ClientSession:
