@@ -109,11 +109,15 @@ def gone(cloud: Cloud) -> sa.ColumnElement[bool]:
 async def forget(cloud: Cloud, *, lost: bool) -> int:
     """What is to be deleted and lies on a lost host is deleted, though nobody there says so; how many that were.
 
-    Lost is what an operator forced down, and, where ``lost`` and workloads may be moved, what is ``gone``: addresses
-    are free after that. A host that comes back removes what has no owner any more.
+    Lost is what an operator forced down, and, where ``lost`` and workloads may be moved, what is ``gone``, for what it
+    has heard of: that it removes, cut off or not. Addresses are free after that. A host that comes back removes what
+    has no owner any more.
     """
-    down = gone(cloud) if lost and cloud.settings.evacuate != "never" else host.c.forced_down
-    query = sa.select(workload.c.id).join(host, host.c.id == workload.c.host_id).where(workload.c.deleting, down)
+    down: sa.ColumnElement[bool] = host.c.forced_down
+    if lost and cloud.settings.evacuate != "never":
+        down = sa.or_(down, sa.and_(gone(cloud), workload.c.unheard.is_not(True)))
+    here = sa.select(workload.c.id).join(host, host.c.id == workload.c.host_id)
+    query = here.where(workload.c.deleting, down)
     numbers = await cloud.store.read(lambda conn: list(conn.execute(query.order_by(workload.c.id)).scalars()))
     count = 0
     for number in numbers:
@@ -124,7 +128,7 @@ async def forget(cloud: Cloud, *, lost: bool) -> int:
             if row is None:
                 return False
             quotas.hold(conn, row.project_id)
-            still = sa.select(host.c.id).where(host.c.id == row.host_id, down).with_for_update()
+            still = here.where(workload.c.id == number, down).with_for_update(of=host)
             if conn.execute(still).first() is None:
                 return False
             containers.remove_workload(conn, cloud, number)
