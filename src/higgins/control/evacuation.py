@@ -196,8 +196,19 @@ def _unfit(
         return "its volume is attached to a host that does not answer and is not forced down"
     if row.next_host_id is not None:
         return None
-    specs = [spec_decoder.decode(one.spec) for one in members]
     policy = cloud.settings.evacuate if down else "restart_policy"
+    reason = _unfit_alone(conn, row, members, policy)
+    if reason is not None:
+        return reason
+    for other in attachments.companions(conn, row.id):
+        theirs = _members(conn, other.id)
+        if other.next_host_id is None and (why := _unfit_alone(conn, other, theirs, policy)) is not None:
+            return f"it shares a volume with {other.name or theirs[0].name}, which stays: {why}"
+    return None
+
+
+def _unfit_alone(conn: Connection, row: Row[Any], members: list[Any], policy: str) -> str | None:
+    specs = [spec_decoder.decode(one.spec) for one in members]
     return unfit(row, specs, local=_local(conn, specs), policy=policy)
 
 
@@ -273,6 +284,7 @@ def _place(conn: Connection, cloud: Cloud, row: Row[Any], members: list[Any]) ->
             cpu=row.cpu, memory=row.memory, disk=row.disk,
             inits=sum(one.role == "init" for one in members), workload_id=row.id,
             attaches=bool(attachments.of_workload(conn, row.id)),
+            volumes=attachments.ahead(conn, row.id, row.host_id),
         )  # fmt: skip
     except Invalid as error:  # asked of an older version, which took it for nothing
         return None, str(error)
