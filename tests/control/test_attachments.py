@@ -372,6 +372,50 @@ async def test_a_volume_leaves_a_silent_host_only_when_that_is_forced_down(
     assert made.uuid not in await one.holds()
 
 
+@pytest.mark.parametrize("fenced", [True, False])
+async def test_two_that_share_a_volume_leave_their_host_for_one_host(
+    cloud: Cloud, storage: FakeStorage, one: Host, alice: Actor, work: Work, fenced: bool
+) -> None:
+    ident = storage.add("mine", multiattach=True)
+    made = [await create(cloud, alice, named("mine"), auto_heal=True) for _ in range(2)]
+    await work()
+    for each in made:
+        await one.says(each.uuid, state="running")
+    two, three = [await join(cloud, name) for name in ("two", "three")]
+    if fenced:
+        await hosts.force_down(cloud, "one", hosts.BINARY, True)
+        assert len((await evacuation.everywhere(cloud, lost=True)).moving) == 2
+    else:
+        assert len((await evacuation.drain(cloud, "one")).moving) == 2
+        for each in made:
+            await one.removed(each.uuid)
+        await let_go(cloud, one)
+    await work()
+    (place,) = {(await containers.get(cloud, alice, each.uuid)).host for each in made}
+    there = {"two": two, "three": three}[place or ""]
+    assert (await wire(there, made[0])) == (await wire(there, made[1])) and await waits(there, made[1]) is None
+    assert set(storage.attached[ident].values()) == {place}
+    for each in made:
+        await removed(cloud, there, alice, each)
+    await let_go(cloud, there)
+    await work()
+    assert storage.empty and await rows(cloud) == 0
+
+
+async def test_what_shares_a_volume_with_one_that_stays_stays_with_it(
+    cloud: Cloud, storage: FakeStorage, one: Host, alice: Actor, work: Work
+) -> None:
+    storage.add("mine", multiattach=True)
+    first = await create(cloud, alice, named("mine"), auto_heal=True)
+    await create(cloud, alice, named("mine"))
+    await work()
+    await join(cloud, "two")
+    done = await evacuation.drain(cloud, "one")
+    assert not done.moving
+    (reason,) = [one.reason for one in done.staying if one.uuid == first.uuid]
+    assert "shares a volume with" in reason and "is not to be healed" in reason
+
+
 async def test_a_volume_that_was_leaving_a_host_that_died_is_free_when_that_is_fenced(
     cloud: Cloud, storage: FakeStorage, one: Host, alice: Actor, work: Work
 ) -> None:

@@ -1,6 +1,7 @@
 """Containers of hosts that do not answer any more: they can be deleted, and what was on its way arrives."""
 
 import pytest
+from msgspec import structs
 
 from higgins.control import containers, evacuation, hosts, housekeeping, quotas
 from higgins.control.audit import audit
@@ -8,8 +9,9 @@ from higgins.control.cloud import Actor, Cloud
 from higgins.control.fencing import lost_after
 from higgins.control.link import Observation
 from higgins.control.observing import observe
+from higgins.control.requests import NetRequest
 from higgins.model.container import RestartPolicy, Status
-from higgins.model.errors import NotFound
+from higgins.model.errors import Conflict, NotFound
 from tests.control.conftest import Clock, Host, draft, report
 
 
@@ -32,26 +34,28 @@ async def gone(cloud: Cloud, actor: Actor, uuid: str) -> None:
     assert await cloud.store.read(audit) == []
 
 
-async def test_an_administrator_removes_what_is_on_a_silent_host_by_force(
+async def test_what_a_cut_off_host_never_heard_to_be_deleted_keeps_its_address_until_that_is_back(
     cloud: Cloud, clock: Clock, host: Host, alice: Actor, admin: Actor
 ) -> None:
     uuid = await running(cloud, host, alice)
-    await lose(cloud, clock)
-    await containers.delete(cloud, admin, uuid, force=True)
-    await gone(cloud, alice, uuid)
-    assert uuid not in await host.holds()
-
-
-async def test_force_removes_what_is_being_deleted_on_a_lost_host(
-    cloud: Cloud, clock: Clock, host: Host, alice: Actor, admin: Actor
-) -> None:
-    uuid = await running(cloud, host, alice)
+    await host.knows()
+    (addresses,) = (await containers.get(cloud, alice, uuid)).addresses.values()
+    there = NetRequest(network="default", v4_fixed_ip=addresses[0]["addr"])
+    same = structs.replace(draft(memory=64), nets=(there,))
+    two = await hosts.register(cloud, report("two"))
     await containers.delete(cloud, alice, uuid, stop=True)
-    await containers.delete(cloud, admin, uuid, force=True)
-    assert (await containers.get(cloud, alice, uuid)).status == Status.DELETING  # its host is there, and will say
     await lose(cloud, clock)
+    await hosts.seen(cloud, two)
     await containers.delete(cloud, admin, uuid, force=True)
+    assert await evacuation.forget(cloud, lost=True) == 0
+    with pytest.raises(Conflict, match="is in use"):
+        await containers.create(cloud, alice, same, run=True)
+    await host.knows()
+    clock.forward(lost_after(cloud.settings) + 1)  # cut off again, it removes what it heard of
+    await hosts.seen(cloud, two)
+    assert await evacuation.forget(cloud, lost=True) == 1
     await gone(cloud, alice, uuid)
+    await containers.create(cloud, alice, same, run=True)
 
 
 @pytest.mark.parametrize("forced", [False, True])
@@ -65,6 +69,7 @@ async def test_what_is_being_deleted_on_a_lost_host_goes_without_it(
     if forced:
         await hosts.force_down(cloud, "one", hosts.BINARY, True)
     else:
+        await host.knows()
         await lose(cloud, clock)
         await evacuation.everywhere(cloud, lost=False)
         assert (await containers.get(cloud, alice, uuid)).status == Status.DELETING
@@ -95,6 +100,7 @@ async def test_what_is_being_deleted_keeps_its_address_until_its_silent_host_had
 ) -> None:
     uuid = await running(cloud, host, alice)
     await containers.delete(cloud, alice, uuid, stop=True)
+    await host.knows()
     clock.forward(lost_after(cloud.settings) - 1)
     await evacuation.everywhere(cloud, lost=True)
     assert (await containers.get(cloud, alice, uuid)).status == Status.DELETING

@@ -97,8 +97,15 @@ def test_a_container_that_names_no_network_gets_the_projects_first() -> None:
     shared = [net("shared", "blue", shared=True, created="2020"), net("out", "blue", external=True, created="2019")]
     assert available([*shared, *mine], "red").name == "early"
     assert available(shared, "red").name == "shared"
-    with pytest.raises(Conflict, match="no network"):
+    with pytest.raises(Conflict, match="no network with a subnet; make one"):
         available([net("out", "blue", external=True)], "red")
+
+
+def test_who_has_no_network_is_put_on_none_of_several_that_are_shared() -> None:
+    several = [net(f"n{number}", "blue", shared=True) for number in range(7)]
+    with pytest.raises(Conflict, match=r"--net network=ID.*: n0 \(n0\), n1 .*n4 \(n4\) and 2 more\."):
+        available(several, "red")
+    assert available([*several, net("mine")], "red").name == "mine"
 
 
 class Scripted:

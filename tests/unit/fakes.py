@@ -84,6 +84,7 @@ class FakeRuntime:
         self.forgets_members = False  # an engine that drops containers when their sandbox is made again
         self.exits: dict[str, int] = {}
         self.refused: set[str] = set()
+        self.unmakeable: set[str] = set()
         self.missing: set[str] = set()
         self.unreachable: set[str] = set()
         self.pull_gate: asyncio.Event | None = None  # pulls (of one image, if ``gated`` names it) wait for it
@@ -181,6 +182,8 @@ class FakeRuntime:
         box = self.boxes.get(container.sandbox)
         if box is None or not box.ready:
             raise SandboxGone("The sandbox is not there.")
+        if container.image in self.unmakeable:
+            raise EngineError("no command specified")
         key = (container.uuid, container.incarnation)
         if key not in self.held:
             self.held[key] = Held(container, box.identity, cpu=container.cpu, memory=container.memory)

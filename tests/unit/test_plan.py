@@ -384,14 +384,19 @@ async def test_a_registry_that_does_not_answer_is_asked_again_ever_more_seldom(t
     assert not rig.memory.failures
 
 
-async def test_a_refusal_is_not_asked_for_again_until_the_owner_wants_something_new(tmp_path: Path) -> None:
+@pytest.mark.parametrize("refused", ["refused", "unmakeable"])
+async def test_a_refusal_is_not_asked_for_again_until_the_owner_wants_something_new(
+    tmp_path: Path, refused: str
+) -> None:
     rig = Rig(tmp_path)
-    rig.runtime.refused.add("busybox")
+    images: set[str] = getattr(rig.runtime, refused)
+    images.add("busybox")
     todo = await rig.settle()
     assert todo.settled and todo.wake_at is None
+    assert rig.steps_done().count("PullImage") == 1
     rig.clock.forward(1000)
     assert not (await rig.consider()).stages
-    rig.runtime.refused.clear()
+    images.clear()
     rig.change_member(order=order(1))
     await rig.settle()
     assert rig.known().state == "running"

@@ -51,6 +51,8 @@ def plan(workload: str, assignment: Assignment | None, seen: Seen, memory: Memor
             possible = _meanwhile(possible, assignment.waits, memory.of(member))
         # A refusal may have been about the sandbox, when that is to be made anew.
         steps, failure = _cut(possible, memory, assignment.generation, now, anew=stale or seen.sandbox is None)
+        if failure is not None:  # an image that is here already waits for the container with it
+            steps = [one for one in steps if one[1] != memory.of(member).pulled]
         staged = staged + steps
         told = _told(way.known, failure or _refused_signal(member, memory, assignment.generation))
         known[member.uuid] = _waiting(told, assignment.waits)

@@ -30,7 +30,7 @@ from higgins.model.block_storage import BlockStorage, StoredVolume
 from higgins.model.container import ContainerSpec, Mount
 from higgins.model.errors import Conflict, HigginsError, OutcomeUnknown
 from higgins.store.database import touch_host
-from higgins.store.schema import attachment, container, host, volume
+from higgins.store.schema import attachment, container, host, volume, workload
 
 LOG = logging.getLogger(__name__)
 
@@ -175,6 +175,26 @@ def shared(conn: Connection, row: Row[Any], workload_id: int) -> bool:
     return conn.execute(sa.select(container.c.id).where(_mounts(row.uuid), *others).limit(1)).first() is not None
 
 
+def companions(conn: Connection, workload_id: int) -> list[Row[Any]]:
+    """The other workloads that mount its volumes where it is: they can only move together, and to one host."""
+    found: dict[int, Row[Any]] = {}
+    for row in of_workload(conn, workload_id):
+        users = sa.select(container.c.workload_id).where(_mounts(row.uuid), container.c.project_id == row.project_id)
+        others = (workload.c.id.in_(users), workload.c.id != workload_id, sa.not_(workload.c.deleting))
+        found |= {one.id: one for one in conn.execute(sa.select(workload).where(*others))}
+    return [found[number] for number in sorted(found)]
+
+
+def ahead(conn: Connection, workload_id: int, host_id: int) -> frozenset[int]:
+    """Where its volumes go from this host, or went, with other workloads that mount them: there it is to go, too."""
+    going = {one.next_host_id for one in companions(conn, workload_id) if one.next_host_id is not None}
+    mine = [row.id for row in of_workload(conn, workload_id)]
+    same = sa.select(attachment.c.cinder_id).where(attachment.c.volume_id.in_(mine))
+    there = sa.select(volume.c.host_id).join(attachment, attachment.c.volume_id == volume.c.id)
+    there = there.where(attachment.c.cinder_id.in_(same), sa.not_(volume.c.deleting), volume.c.host_id != host_id)
+    return frozenset(going | set(conn.execute(there).scalars()))
+
+
 def release(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
     """Nobody uses a volume row any more. What its host was never told of, or cannot hold any more, has left already."""
     conn.execute(
@@ -219,11 +239,25 @@ def fenced(conn: Connection, cloud: Cloud) -> None:
 
 
 def move(conn: Connection, cloud: Cloud, workload_id: int, host_id: int) -> dict[str, str]:
-    """A workload goes to another host: its volumes are wanted there, and leave where they were; the new for the old."""
+    """A workload goes to another host: its volumes are wanted there, and leave where they were; the new for the old.
+
+    One that another workload took there before is shared with that again.
+    """
     new: dict[str, str] = {}
     for row in of_workload(conn, workload_id):
         old = conn.execute(sa.select(attachment).where(attachment.c.volume_id == row.id)).one()
         stays = shared(conn, row, workload_id)
+        there = sa.select(volume.c.uuid).join(attachment, attachment.c.volume_id == volume.c.id)
+        there = there.where(
+            attachment.c.cinder_id == old.cinder_id, volume.c.host_id == host_id, volume.c.project_id == row.project_id,
+            sa.not_(volume.c.deleting),
+        )  # fmt: skip
+        taken = None if old.cinder_id is None else conn.execute(there).scalar()
+        if taken is not None:
+            new[row.uuid] = taken
+            if not stays:
+                release(conn, cloud, row)
+            continue
         # What was never made is made anew; whatever an earlier try made of it goes with the old row.
         follows = old.cinder_id is not None and not stays
         values = {

@@ -198,7 +198,13 @@ async def delete(cloud: Cloud, actor: Actor, ident: str) -> None:
         conn.execute(
             sa.update(workload)
             .where(workload.c.id == row.id)
-            .values(deleting=True, status=Status.DELETING, generation=generation, updated_at=cloud.now())
+            .values(
+                deleting=True,
+                unheard=True,
+                status=Status.DELETING,
+                generation=generation,
+                updated_at=cloud.now(),
+            )
         )
         conn.execute(
             sa.update(container)

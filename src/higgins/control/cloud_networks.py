@@ -13,6 +13,9 @@ from higgins.model.errors import Conflict, Forbidden, Invalid, NotFound
 from higgins.model.networking import CloudNetwork, Networking
 from higgins.model.resources import NetworkInfo
 
+#: Networks that are told by name and id where one of them is to be chosen.
+_TOLD = 5
+
 
 async def look(
     cloud: Cloud, actor: Actor, nets: Sequence[NetRequest], *, groups: Sequence[str] = (), exposed: Sequence[str] = ()
@@ -45,16 +48,23 @@ async def look(
 
 
 def available(networks: Sequence[CloudNetwork], project_id: str) -> CloudNetwork:
-    """The network of a container that names none: the project's first, else the first that is shared with all.
+    """The network of a container that names none: the project's first, else the one that is shared with all.
 
-    Pure. Raises Conflict where there is none.
+    Pure. Raises Conflict where there is none, or several that others share.
     """
-    fit = [one for one in networks if one.subnets and not one.external]
+    fit = sorted((one for one in networks if one.subnets and not one.external), key=lambda one: (one.created, one.id))
     own = [one for one in fit if one.project_id == project_id]
-    found = sorted(own or [one for one in fit if one.shared], key=lambda one: (one.created, one.id))
-    if not found:
-        raise Conflict("The project has no network with a subnet; make one, or name one with nets.")
-    return found[0]
+    shared = [one for one in fit if one.shared]
+    if not own and not shared:
+        raise Conflict("The project has no network with a subnet; make one, or name one with nets (--net).")
+    if not own and len(shared) > 1:
+        names = ", ".join(f"{one.name} ({one.id})" for one in shared[:_TOLD])
+        more = f" and {len(shared) - _TOLD} more" if len(shared) > _TOLD else ""
+        raise Conflict(
+            "The project has no network of its own, and several are shared with it; "
+            f"name one with nets (--net network=ID), or make one: {names}{more}."
+        )
+    return (own or shared)[0]
 
 
 async def _groups(service: Networking, actor: Actor, names: Sequence[str]) -> tuple[str, ...]:

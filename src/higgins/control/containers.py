@@ -3,7 +3,6 @@
 import asyncio
 import signal as signals
 import uuid as uuids
-from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -319,11 +318,7 @@ async def delete(
     force: bool = False,
     stop: bool = False,
 ) -> None:
-    """Remove it with all that was made for it. A running one needs ``stop`` or ``force``. Twice is once.
-
-    Where its host is down, an administrator's ``force`` removes it at once; a host that comes back removes what has no
-    owner.
-    """
+    """Remove it with all that was made for it. A running one needs ``stop`` or ``force``. Twice is once."""
 
     def work(conn: Connection) -> None:
         row = _held(conn, actor, ident)
@@ -331,15 +326,9 @@ async def delete(
         if row.host_id is None:
             remove_workload(conn, cloud, row.workload_id)
             return
-        if force and actor.is_admin:
-            quotas.hold(conn, row.project_id)
-            if _lost(conn, cloud, row.host_id):
-                remove_workload(conn, cloud, row.workload_id)
-                touch_host(conn, row.host_id)
-                return
         if row.deleting:
             return
-        conn.execute(sa.update(workload).where(workload.c.id == row.workload_id).values(deleting=True))
+        conn.execute(sa.update(workload).where(workload.c.id == row.workload_id).values(deleting=True, unheard=True))
         changed(
             conn,
             cloud,
@@ -354,13 +343,6 @@ async def delete(
         )
 
     await cloud.store.write(work)
-
-
-def _lost(conn: Connection, cloud: Cloud, host_id: int) -> bool:
-    """Whether a host is down; it is held, so that it says nothing until the transaction ends."""
-    columns = sa.select(host.c.forced_down, host.c.seen_at).where(host.c.id == host_id)
-    row = conn.execute(columns.with_for_update()).one()
-    return bool(row.forced_down) or cloud.now() - row.seen_at > timedelta(seconds=cloud.settings.host_lease)
 
 
 def remove_workload(conn: Connection, cloud: Cloud, workload_id: int) -> None:

@@ -109,11 +109,15 @@ def gone(cloud: Cloud) -> sa.ColumnElement[bool]:
 async def forget(cloud: Cloud, *, lost: bool) -> int:
     """What is to be deleted and lies on a lost host is deleted, though nobody there says so; how many that were.
 
-    Lost is what an operator forced down, and, where ``lost`` and workloads may be moved, what is ``gone``: addresses
-    are free after that. A host that comes back removes what has no owner any more.
+    Lost is what an operator forced down, and, where ``lost`` and workloads may be moved, what is ``gone``, for what it
+    has heard of: that it removes, cut off or not. Addresses are free after that. A host that comes back removes what
+    has no owner any more.
     """
-    down = gone(cloud) if lost and cloud.settings.evacuate != "never" else host.c.forced_down
-    query = sa.select(workload.c.id).join(host, host.c.id == workload.c.host_id).where(workload.c.deleting, down)
+    down: sa.ColumnElement[bool] = host.c.forced_down
+    if lost and cloud.settings.evacuate != "never":
+        down = sa.or_(down, sa.and_(gone(cloud), workload.c.unheard.is_not(True)))
+    here = sa.select(workload.c.id).join(host, host.c.id == workload.c.host_id)
+    query = here.where(workload.c.deleting, down)
     numbers = await cloud.store.read(lambda conn: list(conn.execute(query.order_by(workload.c.id)).scalars()))
     count = 0
     for number in numbers:
@@ -124,7 +128,7 @@ async def forget(cloud: Cloud, *, lost: bool) -> int:
             if row is None:
                 return False
             quotas.hold(conn, row.project_id)
-            still = sa.select(host.c.id).where(host.c.id == row.host_id, down).with_for_update()
+            still = here.where(workload.c.id == number, down).with_for_update(of=host)
             if conn.execute(still).first() is None:
                 return False
             containers.remove_workload(conn, cloud, number)
@@ -192,8 +196,19 @@ def _unfit(
         return "its volume is attached to a host that does not answer and is not forced down"
     if row.next_host_id is not None:
         return None
-    specs = [spec_decoder.decode(one.spec) for one in members]
     policy = cloud.settings.evacuate if down else "restart_policy"
+    reason = _unfit_alone(conn, row, members, policy)
+    if reason is not None:
+        return reason
+    for other in attachments.companions(conn, row.id):
+        theirs = _members(conn, other.id)
+        if other.next_host_id is None and (why := _unfit_alone(conn, other, theirs, policy)) is not None:
+            return f"it shares a volume with {other.name or theirs[0].name}, which stays: {why}"
+    return None
+
+
+def _unfit_alone(conn: Connection, row: Row[Any], members: list[Any], policy: str) -> str | None:
+    specs = [spec_decoder.decode(one.spec) for one in members]
     return unfit(row, specs, local=_local(conn, specs), policy=policy)
 
 
@@ -269,6 +284,7 @@ def _place(conn: Connection, cloud: Cloud, row: Row[Any], members: list[Any]) ->
             cpu=row.cpu, memory=row.memory, disk=row.disk,
             inits=sum(one.role == "init" for one in members), workload_id=row.id,
             attaches=bool(attachments.of_workload(conn, row.id)),
+            volumes=attachments.ahead(conn, row.id, row.host_id),
         )  # fmt: skip
     except Invalid as error:  # asked of an older version, which took it for nothing
         return None, str(error)

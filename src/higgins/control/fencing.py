@@ -5,7 +5,8 @@ it ends these, and the control plane gives it the time for it. Both count from t
 it sent it, the control plane from when it wrote that down, which is at most a part of the lease earlier.
 
 A workload that comes to leave its host after it was placed there is marked ``unheard`` until the host has confirmed, by
-asking for what comes after it, that it knows. Until then it may run there for ever, and goes nowhere by itself.
+asking for what comes after it, that it knows. Until then it may run there for ever, and goes nowhere by itself. So is
+one that is to be deleted: its address is no other's before its host knows.
 """
 
 from typing import Any

@@ -162,7 +162,7 @@ def _auto_remove(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
     conn.execute(
         sa.update(workload)
         .where(workload.c.id == row.workload_id)
-        .values(deleting=True, generation=workload.c.generation + 1)
+        .values(deleting=True, unheard=True, generation=workload.c.generation + 1)
     )
     conn.execute(
         sa.update(container)

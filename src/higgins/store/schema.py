@@ -161,7 +161,7 @@ workload = Table(
     Column("generation", Integer, nullable=False, default=1),
     Column("observed", Integer, nullable=False, default=0),
     Column("deleting", Boolean, nullable=False, default=False),
-    # It is to leave a lost host since a change that its host has not confirmed to have heard. Null is no.
+    # It is to leave a lost host or to be deleted, by a change that its host has not confirmed to have heard. Null: no.
     Column("unheard", Boolean),
     Column("cpu", Double, nullable=False),
     Column("memory", Integer, nullable=False),
