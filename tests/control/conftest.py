@@ -1,5 +1,6 @@
 """A control plane on a real store of each kind, with one host that nobody serves and a clock that tests move."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta
 
@@ -26,6 +27,18 @@ class Clock:
 
     def forward(self, seconds: float) -> None:
         self.time += timedelta(seconds=seconds)
+
+
+class Stop:
+    """A place where a process is stopped (SIGSTOP) until it goes on."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.goes_on = asyncio.Event()
+
+    async def here(self) -> None:
+        self.reached.set()
+        await self.goes_on.wait()
 
 
 class Host:

@@ -5,10 +5,14 @@ from typing import Any
 from higgins.model.block_storage import StoredVolume
 from higgins.model.errors import Conflict
 from higgins.openstack.errors import ServiceRefused
+from tests.control.conftest import Stop
 
 
 class FakeStorage:
-    """``fails`` is raised by the next verbs until it is None; ``loses`` by the next one, after it was done."""
+    """``fails`` is raised by the next verbs until it is None; ``loses`` by the next one, after it was done.
+
+    Who attaches next comes to ``stopped``.
+    """
 
     def __init__(self) -> None:
         self.volumes: dict[str, StoredVolume] = {}
@@ -17,6 +21,7 @@ class FakeStorage:
         self.trusts: set[str] = set()
         self.fails: Exception | None = None
         self.loses: Exception | None = None
+        self.stopped: Stop | None = None
 
     def add(self, name: str, *, status: str = "available", multiattach: bool = False, size: int = 1) -> str:
         ident = f"00000000-0000-4000-8000-{len(self.volumes):012}"
@@ -74,6 +79,9 @@ class FakeStorage:
     async def attach(self, trust: str, ident: str, *, use: str, connector: dict[str, Any]) -> dict[str, Any]:
         self._maybe()
         assert trust in self.trusts
+        stopped, self.stopped = self.stopped, None
+        if stopped is not None:
+            await stopped.here()
         there, host = self.attached[ident], connector["host"]
         if there and use not in there and not self.volumes[ident].multiattach:
             raise ServiceRefused("Cinder", f"volume {ident} cannot be attached", "it is in use", final=False)

@@ -1,15 +1,19 @@
 """Volumes of Cinder between the database and the service: wanted, attached, moved, and given back, whatever fails."""
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import attaching, capsules, containers, evacuation, hosts, housekeeping, quotas
 from higgins.control.audit import audit
 from higgins.control.capsules import CapsuleDraft
 from higgins.control.cloud import Actor, Cloud
+from higgins.control.keeper import LEASE, Keeper, Later, Written
 from higgins.control.link import Waits
 from higgins.model.container import ContainerSpec, Mount, RestartPolicy, Status
 from higgins.model.errors import Conflict, NotFound, OverQuota
@@ -17,7 +21,7 @@ from higgins.model.resources import Container, HostInfo
 from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
 from higgins.store.schema import attachment, volume
 from higgins.volumes.base import VolumeWire
-from tests.control.conftest import Clock, Host, draft, report
+from tests.control.conftest import Clock, Host, Stop, draft, report
 from tests.control.storage import FakeStorage
 
 AWAY = ServiceUnavailable("Cinder", "the volume cannot be attached")
@@ -293,6 +297,37 @@ async def test_what_was_done_though_no_answer_came_is_not_done_twice(
         clock.forward(2)
     await work()
     assert storage.volumes == {} and storage.empty and await rows(cloud) == 0
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+@pytest.mark.parametrize("at", ["before", "attach"])
+async def test_a_keeper_that_was_stopped_for_longer_than_its_lease_leaves_nothing_of_its_own(
+    cloud: Cloud, clock: Clock, storage: FakeStorage, one: Host, alice: Actor, work: Work, at: str, deleted: bool
+) -> None:
+    made = await create(cloud, alice, Mount(destination="/data", size=1))
+    stop = Stop()
+    storage.stopped = stop if at == "attach" else None
+
+    async def later(rows: Sequence[Row[Any]]) -> Sequence[Written | Later]:
+        if at == "before":
+            await stop.here()
+        return await attaching.Attaching(cloud, storage).work(rows)
+
+    stopped = asyncio.create_task(Keeper(cloud, attachment, later).round())
+    async with asyncio.timeout(30):
+        await stop.reached.wait()
+    clock.forward(LEASE + 1)
+    await work()
+    assert await waits(one, made) is None
+    if deleted:
+        await removed(cloud, one, alice, made)
+        await let_go(cloud, one)
+        await work()
+    stop.goes_on.set()
+    await stopped
+    assert len(storage.volumes) == len(storage.trusts) == (0 if deleted else 1)
+    assert [len(hosts) for hosts in storage.attached.values()] == ([] if deleted else [1])
+    assert await rows(cloud) == (0 if deleted else 1)
 
 
 @pytest.mark.parametrize("answered", [True, False])

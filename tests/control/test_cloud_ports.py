@@ -1,20 +1,24 @@
 """Ports of a network service: what is asked of it, told to hosts, shown to tenants. The service is in memory here."""
 
+import asyncio
 import uuid
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import Row
 
 from higgins.control import containers, evacuation, hosts
 from higgins.control.cloud import Actor, Cloud
-from higgins.control.keeper import Keeper
+from higgins.control.keeper import LEASE, Keeper, Later, Written
 from higgins.control.port_keeping import PortKeeping, name_of
 from higgins.control.requests import NetRequest
 from higgins.model.errors import Conflict, Forbidden, HigginsError, NotFound
 from higgins.model.networking import CloudNetwork, CloudPort, CloudSubnet, Described, Fixed, WantedPort
 from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
 from higgins.store.schema import cloud_port
-from tests.control.conftest import Clock, Host, draft, report
+from tests.control.conftest import Clock, Host, Stop, draft, report
 
 NET = CloudNetwork(id=str(uuid.uuid4()), name="blue", project_id="red", mtu=1442, subnets=("s",))
 SUBNET = CloudSubnet(id="s", network=NET.id, cidr="10.0.0.0/24", gateway="10.0.0.1", dns=("192.0.2.1",))
@@ -28,6 +32,7 @@ class Service:
     def __init__(self) -> None:
         self.there: dict[str, CloudPort] = {}
         self.trouble: HigginsError | None = None
+        self.stopped: Stop | None = None  # where the next ports to be made come to
 
     def _try(self) -> None:
         if isinstance(self.trouble, ServiceUnavailable):
@@ -50,6 +55,9 @@ class Service:
 
     async def make_ports(self, wanted: list[WantedPort]) -> list[CloudPort | HigginsError]:
         self._try()
+        stopped, self.stopped = self.stopped, None
+        if stopped is not None:
+            await stopped.here()
         if self.trouble is not None:
             return [self.trouble] * len(wanted)
         return [self.add(one.name, one.device, one.host, groups=one.groups) for one in wanted]
@@ -152,6 +160,36 @@ async def test_a_container_goes_when_its_port_is_gone(
     assert not service.there
     with pytest.raises(NotFound):
         await containers.get(cloud, alice, made.uuid)
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+@pytest.mark.parametrize("at", ["before", "making"])
+async def test_a_keeper_that_was_stopped_for_longer_than_its_lease_leaves_no_second_port(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor, service: Service, keeper: Keeper, at: str, deleted: bool
+) -> None:
+    made = await containers.create(cloud, alice, draft(), run=True)
+    stop = Stop()
+    service.stopped = stop if at == "making" else None
+
+    async def later(rows: Sequence[Row[Any]]) -> Sequence[Written | Later]:
+        if at == "before":
+            await stop.here()
+        return await PortKeeping(cloud, service, check_every=60).work(rows)
+
+    stopped = asyncio.create_task(Keeper(cloud, cloud_port, later).round())
+    async with asyncio.timeout(30):
+        await stop.reached.wait()
+    clock.forward(LEASE + 1)
+    await keeper.round()
+    assert (await host.holds())[made.uuid].waits is None
+    if deleted:
+        await containers.delete(cloud, alice, made.uuid, force=True)
+        await host.removed(made.uuid)
+        await keeper.round()
+    stop.goes_on.set()
+    await stopped
+    kept = await cloud.store.read(lambda conn: list(conn.execute(sa.select(cloud_port.c.port)).scalars()))
+    assert list(service.there) == kept and len(kept) == (0 if deleted else 1)
 
 
 async def test_a_refusal_ends_it_and_a_start_asks_again(

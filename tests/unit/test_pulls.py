@@ -1,6 +1,7 @@
 """Pulls that several wait for, and whom the image is for then."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
@@ -77,6 +78,32 @@ def test_an_image_that_anybody_gets_or_that_was_here_before_is_for_all() -> None
     readers.fetched(NAME, ALICE, None, IMAGE)
     readers.fetched(NAME, None, IMAGE, IMAGE)
     assert users(readers) == list(EVERYONE)
+
+
+def test_who_may_use_an_image_is_known_after_a_restart(tmp_path: Path) -> None:
+    file = tmp_path / "readers.json"
+    readers = Readers(file)
+    with readers.fetching(NAME, ALICE, None):
+        assert users(Readers(file)) == [], "the engine may have it, whatever becomes of this process"
+        readers.fetched(NAME, ALICE, None, IMAGE)
+    assert users(Readers(file)) == [ALICE]
+    assert "alice" not in file.read_text() and file.stat().st_mode & 0o077 == 0
+    Readers(file).forget(NAME)
+    assert users(Readers(file)) == list(EVERYONE)
+
+
+def test_a_fetch_that_failed_leaves_nothing_in_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "readers.json"
+    with pytest.raises(ValueError), Readers(file).fetching(NAME, ALICE, None):
+        raise ValueError
+    assert users(Readers(file)) == list(EVERYONE)
+
+
+def test_a_file_that_cannot_be_read_opens_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "readers.json"
+    file.write_text("{")
+    with pytest.raises(EngineError, match="cannot be read"):
+        Readers(file)
 
 
 def test_another_image_under_the_name_is_for_who_fetched_it() -> None:

@@ -73,7 +73,7 @@ async def open_engine(conf: cfg.ConfigOpts) -> tuple[Runtime, str, str]:
     except NoEngine as error:
         looked = ", ".join(f"{ENGINES[name]}: {place}" for name, place in places.items())
         raise NoEngine(f"{error} ({looked})") from None
-    runtime = _cri(conf) if name == "cri" else open_docker(places[name])
+    runtime = _cri(conf) if name == "cri" else open_docker(places[name], readers=_readers(conf))
     return runtime, places[name], f"Containers run on {ENGINES[name]} at {places[name]}: {reason}."
 
 
@@ -95,7 +95,12 @@ async def introduce(runtime: Runtime, where: str) -> EngineInfo:
 
 
 def _cri(conf: cfg.ConfigOpts) -> Runtime:
-    return open_cri(conf.cri_endpoint, logs=Path(conf.data).resolve() / "logs", user_ids=conf.runtimes.user_ids)
+    logs = Path(conf.data).resolve() / "logs"
+    return open_cri(conf.cri_endpoint, logs=logs, user_ids=conf.runtimes.user_ids, readers=_readers(conf))
+
+
+def _readers(conf: cfg.ConfigOpts) -> Path:
+    return Path(conf.data).resolve() / "image-readers.json"
 
 
 async def _speaks_cri(conf: cfg.ConfigOpts) -> bool:

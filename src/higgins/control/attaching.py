@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection
 
 from higgins.control.attachments import LEAVING, LEFT, OVER, READY, REFUSED, WANTED
 from higgins.control.cloud import Cloud
-from higgins.control.keeper import Keeper, Later, Written, ask
+from higgins.control.keeper import Keeper, Later, LeaseLost, Written, ask, still_ours
 from higgins.control.rows import to_json
 from higgins.model.block_storage import BlockStorage
 from higgins.model.resources import HostInfo
@@ -76,10 +76,17 @@ class Attaching:
         try:
             ident = row.cinder_id
             if ident is None:
+                await self._still_ours(row)
                 ident = await storage.make(row.trust, use=place.use, name=row.name, size=row.size)
-                made = sa.update(attachment).where(attachment.c.id == row.id).values(cinder_id=ident)
+                mine = (attachment.c.id == row.id, attachment.c.holder == row.holder)
+                made = sa.update(attachment).where(*mine).values(cinder_id=ident)
                 await self._cloud.store.write(lambda conn: _execute(conn, made))
+            await self._still_ours(row)
             connection = await storage.attach(row.trust, ident, use=place.use, connector=place.connector)
+            await self._still_ours(row)
+        except LeaseLost:
+            await self._take_back(row, place.use, ident)
+            raise
         except ServiceRefused as error:
             said_before = row.trouble == str(error) and row.tries + 1 >= _TRIES
             if not error.final and not said_before:
@@ -89,11 +96,25 @@ class Attaching:
         secret = self._cloud.secrets.encrypt(to_json(connection).encode()).decode()
         return lambda conn, now: _ready(conn, now, secret)
 
+    async def _still_ours(self, row: Row[Any]) -> None:
+        await still_ours(self._cloud, attachment, [row])
+
+    async def _take_back(self, row: Row[Any], use: str, ident: str | None) -> None:
+        """What was done too late stays only if there is a row yet: whoever has that finds it."""
+        query = sa.select(attachment.c.id).where(attachment.c.id == row.id)
+        if ident is None or await self._cloud.store.read(lambda conn: conn.execute(query).first()) is not None:
+            return
+        await self._storage.detach(row.trust, ident, use=use)
+        if row.own:
+            await self._storage.delete(row.trust, use=use, ident=ident)
+
     async def _take_away(self, row: Row[Any]) -> Written:
         use = await self._cloud.store.read(lambda conn: _use(conn, row))
+        await self._still_ours(row)
         if row.cinder_id is not None:
             await self._storage.detach(row.trust, row.cinder_id, use=use)
         if row.own or (row.made and row.cinder_id is None):
+            await self._still_ours(row)
             await self._storage.delete(row.trust, use=use, ident=row.cinder_id)
         cloud = self._cloud
         return lambda conn, now: _gone(conn, cloud, now)

@@ -11,6 +11,9 @@ A row is taken with a lease that is renewed while it is worked on, so no two kee
 died is taken by another when its lease is over. So ``work`` may find that the service has done its part already, and
 must look for that first. What is asked anew while a row is worked on stays due, and is seen by the next look.
 
+A process may be stopped for longer than its lease, and go on in the middle of ``work`` when another does the same. So
+``work`` asks right before each call that changes something whether the rows are ours yet (``still_ours``).
+
 A service that does not answer is asked again and again, less and less often, for as long as it takes.
 """
 
@@ -52,6 +55,10 @@ class Later(Struct, frozen=True):
     after: float = 0.0
 
 
+class LeaseLost(HigginsError):
+    """Another may be working on these rows by now."""
+
+
 #: Writes what came of the work on a row; given the row as it is by then, held.
 Written = Callable[[Connection, Row[Any]], None]
 #: One result for each row, in their order. What it raises counts for all of them, and is tried again.
@@ -70,6 +77,14 @@ def ask(conn: Connection, cloud: Cloud, table: sa.Table, *which: sa.ColumnElemen
     changed = conn.execute(update.values(due_at=cloud.now(), asks=table.c.asks + 1, tries=0, trouble=None, **values))
     touch_topic(conn, topic(table))
     return changed.rowcount
+
+
+async def still_ours(cloud: Cloud, table: sa.Table, rows: Sequence[Row[Any]]) -> None:
+    """Raises LeaseLost where one of the rows is not held any more by whom it was held when it was taken."""
+    mine = [sa.and_(table.c.id == row.id, table.c.holder == row.holder) for row in rows]
+    query = sa.select(sa.func.count()).select_from(table).where(sa.or_(*mine), table.c.held_until > cloud.now())
+    if rows and await cloud.store.read(lambda conn: conn.execute(query).scalar_one()) < len(rows):
+        raise LeaseLost("This process was stopped for too long; another goes on with it.")
 
 
 def topic(table: sa.Table) -> str:

@@ -19,7 +19,7 @@ from sqlalchemy.engine import Connection
 from higgins.control import cloud_ports, containers, quotas, recording
 from higgins.control.cloud import Cloud
 from higgins.control.cloud_ports import Told, ask_decoder
-from higgins.control.keeper import Keeper, Later, Written
+from higgins.control.keeper import Keeper, Later, LeaseLost, Written, still_ours
 from higgins.control.rows import to_json
 from higgins.model.errors import HigginsError, NotFound
 from higgins.model.networking import CloudPort, Described, Networking, WantedPort
@@ -146,13 +146,29 @@ class PortKeeping:
         made = {(one.name, one.project_id): one.id for one in left}
         idents = {row.id: row.port or made.get((name_of(row), row.project_id)) for row in rows}
         known = [(row, ident) for row in rows if (ident := idents[row.id]) is not None]
+        await still_ours(self._cloud, cloud_port, rows)
         bound = await asyncio.gather(*(self._bind(row, ident, hosts[row.id]) for row, ident in known))
         found |= {row.id: one for (row, _), one in zip(known, bound, strict=True) if one is not None}
         new = [row for row in rows if row.id not in found]
         if new:
+            await still_ours(self._cloud, cloud_port, rows)
             answers = await self._service.make_ports([_wanted(row, hosts[row.id]) for row in new])
             found |= {row.id: _final(one) for row, one in zip(new, answers, strict=True)}
+            try:
+                await still_ours(self._cloud, cloud_port, rows)
+            except LeaseLost:
+                await self._take_back(new, found)
+                raise
         return found
+
+    async def _take_back(self, rows: list[Row[Any]], found: "dict[int, CloudPort | Refused | HigginsError]") -> None:
+        """Ports that were made too late go, unless whoever has the row now may find them and take them."""
+        query = sa.select(cloud_port.c.id, cloud_port.c.port).where(cloud_port.c.id.in_([row.id for row in rows]))
+        now = await self._cloud.store.read(lambda conn: dict(conn.execute(query).all()))
+        for row in rows:
+            port = found[row.id]
+            if isinstance(port, CloudPort) and now.get(row.id, "") not in (None, port.id):
+                await self._service.delete(port.id)
 
     async def _bind(self, row: Row[Any], ident: str, host_name: str) -> "CloudPort | Refused | HigginsError | None":
         """Have a port that is there be bound to the host; None where it is to be made anew."""
@@ -225,6 +241,7 @@ class PortKeeping:
         """Have a port be in the security groups that its container is in."""
         groups = ask_decoder.decode(row.asked).groups
         if groups and not row.given and set(groups) != set(port.groups):
+            await still_ours(self._cloud, cloud_port, [row])
             await self._service.bind(port.id, host=port.host, device=row.device, groups=groups)
 
     def _same(self, conn: Connection, row: Row[Any]) -> None:
@@ -246,9 +263,11 @@ class PortKeeping:
     async def _remove(self, row: Row[Any]) -> Written | Later:
         try:
             if row.given:
+                await still_ours(self._cloud, cloud_port, [row])
                 await self._service.let_go(row.port, row.device)
             else:
                 ids = {one.id for one in await self._service.ports_of([row.device]) if one.name == name_of(row)}
+                await still_ours(self._cloud, cloud_port, [row])
                 for ident in sorted(ids | ({row.port} if row.port else set())):
                     await self._service.delete(ident)
         except HigginsError as error:

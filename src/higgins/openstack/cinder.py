@@ -106,6 +106,10 @@ class Cinder:
                 # Nothing was ever on it; the next try makes another.
                 _delete(client, f"/volumes/{ident}")
                 raise ServiceRefused("Cinder", doing, f"it ended as {status or 'deleted'} there", final=False)
+            first = min(_made_for(client, use), key=lambda one: (one["created_at"], one["id"]), default=None)
+            if first is not None and first["id"] != ident:  # somebody made one meanwhile
+                _delete(client, f"/volumes/{ident}")
+                raise ServiceBusy(f"Volume {name} was made twice in Cinder; the second one is deleted.")
             return ident
 
         return await _asked(doing, work, self._patient)

@@ -1,12 +1,19 @@
 """What every engine's pulls have in common: who waits for which, and who may use what one has fetched."""
 
 import asyncio
+import hmac
+import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Generic, TypeVar
 
+import msgspec
+from msgspec import Struct, field
+
 from higgins.model.errors import EngineError
+from higgins.private_files import write_private
 from higgins.runtimes.base import Image, RegistryAuth
 
 Fetched = TypeVar("Fetched")
@@ -45,15 +52,35 @@ async def _of(fetch: Callable[[], Awaitable[Fetched]]) -> Fetched:
     return await fetch()
 
 
+class _Kept(Struct):
+    """What the file of ``Readers`` has: digests of credentials, by the image's name."""
+
+    key: str
+    readers: dict[str, set[str]] = field(default_factory=dict)
+
+
+_kept = msgspec.json.Decoder(_Kept)
+
+
 class Readers:
     """Who has shown their registry that they may read what is on the host.
 
     An image that was fetched with credentials is for those alone who gave them: all others have to ask its registry,
     although it is here already. One that was here before, or that the registry gives to anybody, is for all.
+
+    What is known is kept in a file, if there is one, before the engine can have the image: credentials by their digest
+    under a key of the file's own. Raises EngineError where that cannot be read or written.
     """
 
-    def __init__(self) -> None:
-        self._readers: dict[str, set[RegistryAuth]] = {}
+    def __init__(self, file: Path | None = None) -> None:
+        self._file = file
+        self._kept = _Kept(key=secrets.token_hex(32))
+        if file is not None and file.exists():
+            try:
+                self._kept = _kept.decode(file.read_bytes())
+            except (OSError, msgspec.DecodeError) as error:
+                raise EngineError(f"{file}, which says who may use which image, cannot be read: {error}.") from error
+        self._readers = self._kept.readers
         self._arriving: Counter[str] = Counter()
 
     def may_use(self, name: str, found: Image, auth: RegistryAuth | None) -> bool:
@@ -75,10 +102,15 @@ class Readers:
             return
         key = canonical(name)
         self._arriving[key] += 1
+        new = key not in self._readers
         try:
+            if new:
+                self._readers[key] = set()
+                self._keep()
             yield
-        except asyncio.CancelledError:
-            self._readers.setdefault(key, set())
+        except Exception:
+            if new and not self._readers.get(key, True):
+                self.forget(key)
             raise
         finally:
             self._arriving[key] -= 1
@@ -90,21 +122,36 @@ class Readers:
         key = canonical(name)
         same = before is not None and before.id == image.id
         if auth is None:
-            self._readers.pop(key, None)
+            self.forget(name)
         elif key in self._readers and (same or before is None):
-            self._readers[key].add(auth)
+            if self._digest(auth) not in self._readers[key]:
+                self._readers[key].add(self._digest(auth))
+                self._keep()
         elif not same:
-            self._readers[key] = {auth}
+            self._readers[key] = {self._digest(auth)}
+            self._keep()
 
     def forget(self, name: str) -> None:
         """The image is not on the host any more."""
-        self._readers.pop(canonical(name), None)
+        if self._readers.pop(canonical(name), None) is not None:
+            self._keep()
+
+    def _keep(self) -> None:
+        if self._file is None:
+            return
+        try:
+            write_private(self._file, msgspec.json.encode(self._kept).decode())
+        except OSError as error:
+            raise EngineError(f"The host cannot keep who may use which image: {error.strerror}.") from error
+
+    def _digest(self, auth: RegistryAuth) -> str:
+        return hmac.digest(bytes.fromhex(self._kept.key), msgspec.json.encode(auth), "sha256").hex()
 
     def _open(self, key: str, auth: RegistryAuth | None) -> bool:
         readers = self._readers.get(key)
         if readers is None:
             return not self._arriving[key]
-        return auth in readers
+        return auth is not None and self._digest(auth) in readers
 
 
 def private(name: str) -> bool:

@@ -27,6 +27,7 @@ def open_cri(
     log_bytes: int = 64 << 20,
     cgroup_parent: str = "",
     user_ids: str = "",
+    readers: Path | None = None,
 ) -> Runtime:
     """A driver for the engine at ``endpoint``; to be called where an event loop runs, which its connection belongs to.
 
@@ -36,7 +37,10 @@ def open_cri(
     and a log that has more than ``log_bytes`` is begun anew, one older part being kept. The pause image
     is the engine's own setting (``sandbox_image``): CRI has no way to ask for one. ``cgroup_parent`` as CRI takes it:
     a path with the cgroupfs driver, ``….slice`` with systemd's. ``user_ids`` are the host's ids for user namespaces
-    (first:count), none if empty; raises ``EngineError`` for what is no such range.
+    (first:count), none if empty; raises ``EngineError`` for what is no such range. ``readers`` is the file in which it
+    is kept who may use which image; without one that is forgotten with the process.
     """
     ids = users.parse(user_ids)
-    return CriRuntime(Client(endpoint), logs=logs, log_bytes=log_bytes, cgroup_parent=cgroup_parent, ids=ids)
+    return CriRuntime(
+        Client(endpoint), logs=logs, log_bytes=log_bytes, cgroup_parent=cgroup_parent, ids=ids, readers=readers
+    )

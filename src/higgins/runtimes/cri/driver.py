@@ -64,10 +64,17 @@ class CriRuntime:
     name = "cri"
 
     def __init__(
-        self, client: Client, *, logs: Path, log_bytes: int, cgroup_parent: str, ids: users.Ids | None = None
+        self,
+        client: Client,
+        *,
+        logs: Path,
+        log_bytes: int,
+        cgroup_parent: str,
+        ids: users.Ids | None = None,
+        readers: Path | None = None,
     ) -> None:
         self._client = client
-        self._images = Images(client)
+        self._images = Images(client, readers)
         self._logs, self._log_bytes = logs, log_bytes
         self._ids = ids
         self._sandboxes = Sandboxes(client, logs=logs, cgroup_parent=cgroup_parent, ids=ids)

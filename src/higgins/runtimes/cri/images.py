@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import Collection
+from pathlib import Path
 
 from cri_api.v1 import api_pb2 as cri
 
@@ -49,10 +50,10 @@ def check_name(name: str) -> None:
 class Images:
     """What is on the host, and what is being fetched: several pulls of one image by one identity are one."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, readers: Path | None) -> None:
         self._client = client
         self._pulls: Pulls[Image] = Pulls()
-        self._readers = Readers()
+        self._readers = Readers(readers)
 
     async def find(self, name: str) -> Image | None:
         """An image on the host by a name, or by its id. None as well for what can be neither."""

@@ -82,10 +82,10 @@ async def pull(client: Client, name: str, auth: RegistryAuth | None) -> None:
 class Images:
     """The image verbs of the driver."""
 
-    def __init__(self, client: Client, pause_image: str | None, pause_binary: str) -> None:
+    def __init__(self, client: Client, pause_image: str | None, pause_binary: str, readers: Path | None) -> None:
         self._client = client
         self._pulls: Pulls[None] = Pulls()
-        self._readers = Readers()
+        self._readers = Readers(readers)
         self._pause_image = pause_image
         self._pause_binary = pause_binary
         self._building = asyncio.Lock()
