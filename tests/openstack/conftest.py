@@ -84,7 +84,7 @@ def higgins(docker_engine: DockerEngine, way: Way, request: pytest.FixtureReques
         settings = register(up.url).stdout
         more = f"\n[glance]\nenabled = true\nendpoint = {way.url}\n"
         more += "[DEFAULT]\nvolume = cinder\n" if "cinder" in SERVICES else ""
-        more += "[placement]\nenabled = true\nstep_cpu = 2\n" if "placement" in SERVICES else ""
+        more += "[placement]\nenabled = true\nstep_cpu = 2\nstep_memory = 256\n" if "placement" in SERVICES else ""
         up.configuration.write_text(f"{settings}token_cache_time = 2\n{more}")
         up.start()
         yield up
