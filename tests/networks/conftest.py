@@ -1,12 +1,12 @@
 """A bridge network on this host, and an outside."""
 
+import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 
-from higgins.networks import links
 from higgins.networks.base import Network, PortFilter, PortWire, Rule
 from higgins.networks.local import open_local_network
 from tests.networks.namespaces import Host, Namespace
@@ -96,4 +96,4 @@ def outside(own_namespaces: None) -> Iterator[Namespace]:
 
 @pytest.fixture
 def link_names() -> Callable[[], set[str]]:
-    return links.names
+    return lambda: {name for _, name in socket.if_nameindex()}

@@ -244,10 +244,21 @@ async def test_no_program_is_run_for_a_wire(site: Site, monkeypatch: pytest.Monk
     await site.network.plug(place.path, workload, [two])
     assert started == []
     await site.let(two)
-    assert started == ["nft"]
-    started.clear()
-    await site.let(two)
-    assert started == [], "the same filters again"
+    assert started == []
+
+
+async def test_filters_that_nftables_refuses_are_an_error_in_its_words(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = wire(str(uuid4()), 5)
+    await site.let(port)
+    before = site.host.run("nft", "list", "ruleset")
+    monkeypatch.setattr(
+        "higgins.networks.local.driver.ruleset", lambda *_, **__: "flush table inet higgins\nadd nothing"
+    )
+    with pytest.raises(EngineError, match="syntax error"):
+        await site.let(port)
+    assert site.host.run("nft", "list", "ruleset") == before
 
 
 async def test_the_hosts_own_namespace_is_never_wired(site: Site, tmp_path: Path) -> None:

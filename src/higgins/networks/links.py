@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from msgspec import Struct
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import NetlinkError
 from pyroute2.netns import setns
 
 from higgins.model.errors import EngineError
+from higgins.networks.netlink import IFLA_IFALIAS, IFLA_IFNAME, IFLA_LINK, IFLA_MASTER, Kernel, delete_link
 
 T = TypeVar("T")
 
-_UP = 1  # IFF_UP
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
@@ -60,9 +60,13 @@ def enter(namespace: int) -> None:
     setns(namespace)
 
 
-def names() -> set[str]:
-    """The names of all interfaces of this network namespace."""
-    return {name for _, name in socket.if_nameindex()}
+def there(name: str) -> bool:
+    """Whether this network namespace has an interface of that name."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError:
+        return False
+    return True
 
 
 async def links() -> dict[str, Link]:
@@ -71,17 +75,17 @@ async def links() -> dict[str, Link]:
 
 
 def _links() -> dict[str, Link]:
-    with IPRoute() as kernel:
-        found = list(kernel.get_links())
-    name_of = {one["index"]: one.get("IFLA_IFNAME") for one in found}
+    with Kernel() as kernel:
+        found = {one.index: one for one in kernel.links()}
+    names = {index: one.text(IFLA_IFNAME) for index, one in found.items()}
     return {
-        name: Link(
-            name=name,
-            master=name_of.get(one.get("IFLA_MASTER"), ""),
-            alias=one.get("IFLA_IFALIAS") or "",
-            up=bool(one["flags"] & _UP),
+        names[index]: Link(
+            name=names[index],
+            master=names.get(one.number(IFLA_MASTER) or 0, ""),
+            alias=one.text(IFLA_IFALIAS),
+            up=one.up,
         )
-        for one, name in zip(found, name_of.values(), strict=True)
+        for index, one in found.items()
     }
 
 
@@ -90,9 +94,8 @@ async def peer_name(namespace: int, interface: str) -> str | None:
 
     def look() -> int | None:
         enter(namespace)
-        with IPRoute() as kernel:
-            found = [one.get("IFLA_LINK") for one in kernel.get_links() if one.get("IFLA_IFNAME") == interface]
-        return found[0] if found else None
+        with Kernel() as kernel:
+            return next((one.number(IFLA_LINK) for one in kernel.links() if one.text(IFLA_IFNAME) == interface), None)
 
     index = await alone(look)
     return next((name for number, name in socket.if_nameindex() if number == index), None)
@@ -100,35 +103,32 @@ async def peer_name(namespace: int, interface: str) -> str | None:
 
 async def delete(doomed: list[str]) -> None:
     """Make the interfaces be gone; those that vanish meanwhile, with their namespace, are gone too."""
-    doomed = sorted(set(doomed) & names())
+    doomed = sorted({name for name in doomed if there(name)})
     if doomed:
         await asyncio.to_thread(_delete, doomed)
 
 
 def _delete(doomed: list[str]) -> None:
     reasons: dict[str, str] = {}
-    with IPRoute() as kernel:
+    with Kernel() as kernel:
         for name in doomed:
             try:
-                kernel.link("del", index=socket.if_nametoindex(name))
+                kernel.do(delete_link(socket.if_nametoindex(name)))
             except (NetlinkError, OSError) as error:
                 reasons[name] = words(error)
-    left = sorted(set(doomed) & names())
+    left = sorted(name for name in doomed if there(name))
     if left:
         raise EngineError(f"The host could not remove {', '.join(left)}: {reasons.get(left[0], 'it is still there')}.")
 
 
 def overlapping_subnet(subnet: ipaddress.IPv4Network) -> str | None:
     """An interface whose own subnet shares addresses with this one, as "name (subnet)"."""
-    with IPRoute() as kernel:
-        held = [
-            (one["index"], one.get("IFA_LOCAL") or one.get("IFA_ADDRESS"), one["prefixlen"])
-            for one in kernel.get_addr(family=socket.AF_INET)
-        ]
-    for index, address, length in held:
-        there = ipaddress.ip_network(f"{address}/{length}", strict=False)
+    with Kernel() as kernel:
+        held = kernel.addresses()
+    for one in held:
+        there = ipaddress.ip_network((one.address, one.length), strict=False)
         if there.overlaps(subnet):
-            return f"{_name(index)} ({there})"
+            return f"{_name(one.index)} ({there})"
     return None
 
 

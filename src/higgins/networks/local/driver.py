@@ -18,6 +18,7 @@ from higgins.model.errors import EngineError
 from higgins.networks import links
 from higgins.networks.base import Neighbour, Network, Plugged, PortFilter, PortWire
 from higgins.networks.local import plumbing, wires
+from higgins.networks.local.nftables import nft
 from higgins.networks.local.rules import no_ruleset, ruleset
 from higgins.networks.local.tunnels import Tunnels
 from higgins.networks.namespaces import held_namespace
@@ -42,8 +43,8 @@ def open_local_network(
 
     ``state`` is a directory of the driver's own, for the last ruleset; ``table`` the name of our nftables tables.
     Without ``reach_host`` a container opens no connection to the host. With a ``tunnel_address`` (IPv4, of this host)
-    networks span hosts, and ports have an MTU that fits. Needs root, ``nft`` (``ip`` and ``bridge`` for tunnels), and
-    br_netfilter in the kernel or as a module.
+    networks span hosts, and ports have an MTU that fits. Needs root, libnftables, and br_netfilter in
+    the kernel or as a module.
     """
     return _Local(state, table, reach_host, Tunnels(tunnel_address, tunnel_port), tunnel_port)
 
@@ -106,7 +107,7 @@ class _Local:
         await links.delete(ports)
         await links.delete(sorted(bridges))
         async with self._filtering:
-            await run("nft", "-f", "-", feed=no_ruleset(self._table))
+            await _nft(no_ruleset(self._table))
             self._applied = None
             self._saved.unlink(missing_ok=True)
         await self._pass_no_more()
@@ -116,14 +117,13 @@ class _Local:
     async def _wire(self, namespace: int, port: PortWire, alias: str) -> None:
         """Under the bridge's lock. Nothing is done for a port that is wired already."""
         bridge, name = wires.bridge_name(port.network), wires.port_name(port.uuid)
-        names = links.names()
-        if name in names:
+        if links.there(name):
             link = (await links.links()).get(name)
             if link is not None and link.alias == alias and link.master == bridge and link.up:
                 return
             await links.delete([name])
         try:
-            if bridge not in names:
+            if not links.there(bridge):
                 async with self._making:
                     await asyncio.to_thread(plumbing.make_bridge, port)
                 await self._tunnels.lead_from(port.network)
@@ -148,7 +148,7 @@ class _Local:
     async def _load(self, text: str) -> None:
         """Under the filter lock. Nothing changes where nft refuses: it takes all of it or nothing."""
         self._applied = None
-        await run("nft", "-f", "-", feed=text)
+        await _nft(text)
         self._saved.parent.mkdir(parents=True, exist_ok=True)
         fresh = self._saved.with_suffix(".new")
         fresh.write_text(text)
@@ -161,7 +161,7 @@ class _Local:
         Also finds out when somebody flushed the host's ruleset under us.
         """
         async with self._filtering:
-            tables = await run("nft", "list", "tables")
+            tables = await _nft("list tables")
             if {f"table inet {self._table}", f"table bridge {self._table}"} <= set(tables.splitlines()):
                 return
             last = self._applied
@@ -207,10 +207,14 @@ class _Local:
                 await run("iptables", "-w", "-D", "FORWARD", *_passage(side, bridges))
 
 
+async def _nft(commands: str) -> str:
+    return await links.alone(lambda: nft(commands))
+
+
 async def _remove_leftover(namespace: int, port: PortWire) -> bool:
     """Whether a wire that an earlier plug did not finish stood in the way; it is gone now."""
     unfinished = wires.unfinished_name(port.uuid)
-    peer = unfinished if unfinished in links.names() else await links.peer_name(namespace, port.name)
+    peer = unfinished if links.there(unfinished) else await links.peer_name(namespace, port.name)
     if peer is None or wires.is_port_name(peer):
         return False
     await links.delete([peer])

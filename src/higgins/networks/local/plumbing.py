@@ -6,16 +6,16 @@ that says that it is wired when it is: see ``driver``.
 
 import errno
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import NetlinkError
 
 from higgins.model.errors import EngineError
 from higgins.networks import links
 from higgins.networks.base import PortWire
 from higgins.networks.local import wires
+from higgins.networks.netlink import Kernel, change_link, delete_link, hold_address, lead_out, look_at, new_link
 
 _ANNOUNCE = "/proc/sys/net/ipv4/conf/{}/arp_notify"
 
@@ -29,26 +29,26 @@ def make_bridge(port: PortWire) -> None:
     clash = links.overlapping_subnet(subnet)
     if clash is not None:
         raise EngineError(f"The network {port.network} cannot be on this host: {subnet} overlaps {clash}.")
-    with IPRoute() as kernel:
-        kernel.link(
-            "add",
-            ifname=wires.bridge_name(port.network),
-            kind="bridge",
-            address=wires.bridge_mac(port.network),
-            mtu=int(port.mtu),
-            br_nf_call_iptables=1,
-            br_mcast_snooping=0,
+    with Kernel() as kernel:
+        kernel.do(
+            new_link(
+                ("IFLA_IFNAME", wires.bridge_name(port.network)),
+                ("IFLA_ADDRESS", wires.bridge_mac(port.network)),
+                ("IFLA_MTU", int(port.mtu)),
+                kind="bridge",
+                about=(("IFLA_BR_NF_CALL_IPTABLES", 1), ("IFLA_BR_MCAST_SNOOPING", 0)),
+            )
         )
         _complete_bridge(kernel, port)
 
 
-def _complete_bridge(kernel: IPRoute, port: PortWire) -> int:
+def _complete_bridge(kernel: Kernel, port: PortWire) -> int:
     """Mark, address and switch on the bridge; its index."""
     place, index = wires.place_of(port), socket.if_nametoindex(wires.bridge_name(port.network))
-    kernel.link("set", index=index, ifalias=wires.bridge_alias(port.network))
+    orders = [change_link(index, ("IFLA_IFALIAS", wires.bridge_alias(port.network)), up=True)]
     if place.gateway is not None:
-        _add_address(kernel, index, place.gateway, place)
-    kernel.link("set", index=index, state="up")
+        orders.append(_address(index, str(place.gateway), place))
+    kernel.do(*orders)
     return index
 
 
@@ -58,59 +58,51 @@ def wire(port: PortWire, namespace: int, alias: str) -> bool:
     In a thread of its own, which enters the namespace. Raises NetlinkError or OSError, and leaves nothing then.
     """
     place, unfinished = wires.place_of(port), wires.unfinished_name(port.uuid)
-    with IPRoute() as host:
-        bridge = _complete_bridge(host, port)
-        far_end = {"ifname": place.interface, "address": place.mac, "mtu": place.mtu, "net_ns_fd": namespace}
+    far_end = [
+        ("IFLA_IFNAME", place.interface),
+        ("IFLA_ADDRESS", place.mac),
+        ("IFLA_MTU", place.mtu),
+        ("IFLA_NET_NS_FD", namespace),
+    ]
+    with Kernel() as host:
+        near_end = (("IFLA_IFNAME", unfinished), ("IFLA_MTU", place.mtu), ("IFLA_MASTER", _complete_bridge(host, port)))
         try:
-            host.link("add", ifname=unfinished, kind="veth", mtu=place.mtu, peer=far_end)
+            host.do(new_link(*near_end, kind="veth", about=(("VETH_INFO_PEER", {"attrs": far_end}),), up=True))
         except NetlinkError as error:
             if error.code == errno.EEXIST:
                 return False
             raise
         index = socket.if_nametoindex(unfinished)
         try:
-            host.link("set", index=index, master=bridge, state="up")
-            _settle_in(place, namespace)
-            # Renamed while it is down, as kernels before 6.2 ask for.
-            host.link("set", index=index, ifalias=alias, state="down")
-            host.link("set", index=index, ifname=wires.port_name(port.uuid))
-            host.link("set", index=index, state="up")
+            _settle_in(place, namespace, host, index)
+            host.do(
+                # Renamed while it is down, as kernels before 6.2 ask for.
+                change_link(index, ("IFLA_IFALIAS", alias), up=False),
+                change_link(index, ("IFLA_IFNAME", wires.port_name(port.uuid))),
+                change_link(index, up=True),
+            )
         except (NetlinkError, OSError):
-            host.link("del", index=index)
+            host.do(delete_link(index))
             raise
     return True
 
 
-def _settle_in(place: wires.Place, namespace: int) -> None:
+def _settle_in(place: wires.Place, namespace: int, host: Kernel, near_end: int) -> None:
     """Address and routes of the far end. Neighbours are told: they may know another's MAC at the address."""
     links.enter(namespace)
     Path(_ANNOUNCE.format(place.interface)).write_text("1")
-    with IPRoute() as inside:
+    with Kernel() as inside:
         index = socket.if_nametoindex(place.interface)
-        _add_address(inside, index, place.address.ip, place)
-        inside.link("set", index=index, state="up")
+        inside.do(_address(index, str(place.address.ip), place), change_link(index, up=True))
+        # The bridge takes packets from the near end once it has seen that the far end is on: from Linux 6.8 on whoever
+        # asks waits for that. The kernel tells an interface's address when it is given a MAC, be it the one it has.
+        host.do(look_at(near_end))
+        orders = [change_link(index, ("IFLA_ADDRESS", place.mac))]
         if place.default_route and place.gateway is not None:
-            with _there_already():
-                inside.route("add", gateway=str(place.gateway), oif=index, proto="static")
+            orders.append(lead_out(index, str(place.gateway)))
+        inside.do(*orders)
 
 
-def _add_address(kernel: IPRoute, index: int, address: object, place: wires.Place) -> None:
+def _address(index: int, address: str, place: wires.Place) -> Any:
     subnet = place.address.network
-    with _there_already():
-        kernel.addr(
-            "add",
-            index=index,
-            address=str(address),
-            prefixlen=subnet.prefixlen,
-            broadcast=str(subnet.broadcast_address),
-        )
-
-
-@contextmanager
-def _there_already() -> Iterator[None]:
-    """What is there already is done."""
-    try:
-        yield
-    except NetlinkError as error:
-        if error.code != errno.EEXIST:
-            raise
+    return hold_address(index, address, subnet.prefixlen, str(subnet.broadcast_address))

@@ -83,11 +83,10 @@ class Tunnels:
         if not wanted:
             return
         bridge, name = wires.bridge_name(network), wires.tunnel_name(network)
-        names = links.names()
         held = self._held.pop(network, None)  # not known while it changes
-        if bridge not in names:
+        if not links.there(bridge):
             return
-        if name not in names:
+        if not links.there(name):
             held = None
         number = min(wanted.values())
         try:

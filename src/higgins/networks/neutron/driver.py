@@ -67,7 +67,7 @@ class _Neutron:
         bridge, end = wires.bridge_of(port, self._bridge), wires.host_end(port)
         found = there.get(end)
         mine = found is not None and (found.plugged, found.netns) == (Plugged(workload, port.uuid), str(inode))
-        if mine and end in links.names():
+        if mine and links.there(end):
             await self._await(port, end)
             return
         await self._remove([end])
