@@ -36,6 +36,18 @@ async def test_pages_in_any_order_have_each_container_once(
         assert set(seen) == everything, key
 
 
+async def test_a_list_has_of_each_what_it_has_alone(cloud: Cloud, host: Host, alice: Actor) -> None:
+    odd = {"labels": {'"quoted"': "back\\slash", "line\nbreak": "tab\t\x01 é 🐳"}, "command": ["sh", "-c", "echo '{}'"]}
+    made = [await containers.create(cloud, alice, draft(f"c{n}", cpu=0.1, memory=4, **odd), run=True) for n in range(3)]
+    reason = 'exec: "a\\b"\n\tno such file: é 🐳 \x07'
+    changed = sa.update(container).where(container.c.uuid == made[1].uuid).values(status="Error", status_reason=reason)
+    await cloud.store.write(lambda conn: conn.execute(changed).rowcount)
+    assert await containers.find(cloud, alice, ListQuery()) == [
+        await containers.get(cloud, alice, one.uuid) for one in made
+    ]
+    assert (await containers.get(cloud, alice, made[1].uuid)).status_reason == reason
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Of those two, whose plans can be told without many rows; MariaDB's depend on how many there are."""

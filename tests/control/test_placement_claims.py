@@ -358,12 +358,17 @@ async def test_whatever_is_asked_at_once_every_claim_adds_up_and_no_rule_is_brok
 # what a process keeps of the hosts
 
 
-async def test_a_process_reads_again_only_the_hosts_that_changed(cloud: Cloud, alice: Actor) -> None:
+@pytest.mark.parametrize("many", [True, False])
+async def test_a_process_reads_again_all_of_few_hosts_and_of_many_those_that_changed(
+    cloud: Cloud, alice: Actor, monkeypatch: pytest.MonkeyPatch, many: bool
+) -> None:
+    if many:
+        monkeypatch.setattr("higgins.control.placement.fleet._FEWEST", 0)
     for n in range(3):
         await hosts.register(cloud, report(f"h{n}"))
     cache = FleetCache()
     before = await cloud.store.read(cache.get)
-    assert (await cloud.store.read(cache.get)).cpu_used is before.cpu_used
+    assert ((await cloud.store.read(cache.get)).cpu_used is before.cpu_used) == many
     await containers.create(cloud, alice, draft(cpu=1), run=True)
     after = await cloud.store.read(cache.get)
     assert after.facts is before.facts

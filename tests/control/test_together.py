@@ -1,6 +1,7 @@
 """Creates that arrive at once: each has its own answer, whoever it is made together with. On every kind of database."""
 
 import asyncio
+import ipaddress
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,7 @@ from higgins.model.container import Status
 from higgins.model.errors import Conflict, HigginsError, Invalid, NotFound, OverQuota
 from higgins.model.resources import Container
 from higgins.store.schema import host as host_table
-from higgins.store.schema import port, workload
+from higgins.store.schema import network, port, workload
 from tests.control.conftest import Clock, Host, draft, report
 
 
@@ -103,9 +104,30 @@ async def test_addresses_are_given_in_order_and_once_each(cloud: Cloud, host: Ho
     query = sa.select(port.c.network_id, port.c.address).order_by(port.c.id)
     rows = await cloud.store.read(lambda conn: conn.execute(query).all())
     assert len(set(rows)) == 40
-    for network in {row.network_id for row in rows}:
-        last = [int(row.address.rpartition(".")[2]) for row in rows if row.network_id == network]
+    for number in {row.network_id for row in rows}:
+        last = [int(row.address.rpartition(".")[2]) for row in rows if row.network_id == number]
         assert last == list(range(2, 22))
+
+
+async def test_addresses_that_are_taken_are_left_out(cloud: Cloud, host: Host, alice: Actor) -> None:
+    async def make() -> ipaddress.IPv4Address:
+        (there,) = (await containers.create(cloud, alice, draft(memory=4, cpu=0.1), run=True)).addresses.values()
+        return ipaddress.IPv4Address(there[0]["addr"])
+
+    async def move(old: ipaddress.IPv4Address, new: ipaddress.IPv4Address) -> None:
+        changed = sa.update(port).where(port.c.address == str(old)).values(address=str(new))
+        await cloud.store.write(lambda conn: conn.execute(changed).rowcount)
+
+    first, second = await make(), await make()
+    await move(first, second + 2)
+    assert [await make(), await make()] == [second + 1, second + 3]
+    subnet = ipaddress.IPv4Network(
+        await cloud.store.read(lambda conn: conn.execute(sa.select(network.c.cidr)).scalar_one())
+    )
+    await move(second + 3, subnet[-2])
+    assert [await make(), await make(), await make()] == [first, second + 3, second + 4], (
+        "after the last come the first"
+    )
 
 
 async def test_who_finds_no_host_among_many_is_in_error_and_is_told_why(cloud: Cloud, host: Host, alice: Actor) -> None:

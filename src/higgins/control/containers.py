@@ -37,7 +37,7 @@ from higgins.control.placement.filters import SLACK
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
 from higgins.control.requests import NetRequest, PortAsk
-from higgins.control.rows import COLUMNS, addresses_of, container_of, known_of, plain_of, spec_decoder, to_json
+from higgins.control.rows import COLUMNS, addresses_of, container_of, known_of, listed, plain_of, spec_decoder, to_json
 from higgins.control.together import create
 from higgins.model.container import ALLOWED, MOST_GROUPS, ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import Conflict, Forbidden, Invalid, InvalidState, NotFound
@@ -72,7 +72,7 @@ async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Container]:
         project = None if query.all_projects and actor.is_admin else actor.project_id
         conditions, order = page(container, query, SORT_KEYS, conn, "container", project=project)
         conditions += filter_conditions(query)
-        rows = conn.execute(_PLAIN.where(*conditions).order_by(*order).limit(query.limit)).all()
+        rows = listed(conn, _PLAIN.where(*conditions).order_by(*order).limit(query.limit))
         now = cloud.now()
         return [plain_of(row, now) for row in rows]
 

@@ -6,10 +6,10 @@ locks the row, so that of a hundred creates at once exactly as many pass as fit,
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
+from msgspec import Struct
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
@@ -17,7 +17,7 @@ from higgins.control import sharing
 from higgins.control.cloud import Cloud, Settings
 from higgins.model.errors import NotImplementedHere, OverQuota
 from higgins.model.limits import Limits, LimitsUnknown
-from higgins.store.bulk import encoded, one_of, rows
+from higgins.store.bulk import one_of
 from higgins.store.schema import project, quota, quota_class
 from higgins.store.transactions import insert_missing
 
@@ -37,15 +37,28 @@ _CHARGE = (
     .where(project.c.id == sa.bindparam("project_id"))
     .values({column: column + sa.bindparam(f"added_{name}") for name, column in _COUNTED.items()})
 )
-#: The class's first, since the project's own go before them.
-_LIMITS = sa.union_all(
-    sa.select(sa.literal("").label("project"), quota_class.c.resource, quota_class.c.hard_limit).where(
-        quota_class.c.class_name == "default"
-    ),
-    sa.select(quota.c.project_id, quota.c.resource, quota.c.hard_limit).where(
-        quota.c.project_id.in_(sa.bindparam("ids", expanding=True))
-    ),
-)
+
+
+class Limit(Struct, frozen=True):
+    """A row of ``LIMITS``. ``project`` is "" for those of the class ``default``."""
+
+    project: str
+    resource: str
+    hard_limit: int
+
+
+def _limits_in(projects: sa.ColumnElement[bool]) -> sa.CompoundSelect[Any]:
+    """The class's first, since the project's own go before them."""
+    of_class = quota_class.c.class_name == "default"
+    return sa.union_all(
+        sa.select(sa.literal("").label("project"), quota_class.c.resource, quota_class.c.hard_limit).where(of_class),
+        sa.select(quota.c.project_id, quota.c.resource, quota.c.hard_limit).where(projects),
+    )
+
+
+_LIMITS = _limits_in(quota.c.project_id == sa.bindparam("project_id"))
+#: Of the projects in the list ``projects``, on PostgreSQL.
+LIMITS = _limits_in(quota.c.project_id == one_of("projects", quota.c.project_id))
 
 
 def limits(conn: Connection, cloud: Cloud, project_id: str) -> dict[str, int]:
@@ -55,15 +68,18 @@ def limits(conn: Connection, cloud: Cloud, project_id: str) -> dict[str, int]:
     """
     if cloud.limits is not None:
         return cloud.limits.known(project_id)
-    return _limits_of(conn, cloud.settings, [project_id])[project_id]
+    rows = conn.execute(_LIMITS, {"project_id": project_id})
+    found = [Limit(row.project, row.resource, row.hard_limit) for row in rows]
+    return _in_force(cloud.settings, found, project_id)
 
 
-def _limits_of(conn: Connection, settings: Settings, project_ids: list[str]) -> dict[str, dict[str, int]]:
-    """Of several projects, the limits that the database keeps."""
-    found: dict[str, dict[str, int]] = {one: {} for one in ["", *project_ids]}
-    for project_id, resource, limit in conn.execute(_LIMITS, {"ids": project_ids}):
-        found[project_id][resource] = limit
-    return {one: {**settings.quota, **found[""], **found[one]} for one in project_ids}
+def _in_force(settings: Settings, found: list[Limit], project_id: str) -> dict[str, int]:
+    """Pure: the limits of a project, of those that the database keeps."""
+    bounds = dict(settings.quota)
+    for one in found:
+        if one.project in ("", project_id):
+            bounds[one.resource] = one.hard_limit
+    return bounds
 
 
 def defaults_of(conn: Connection, settings: Settings, class_name: str = "default") -> dict[str, int]:
@@ -155,45 +171,35 @@ class Account:
     def __init__(self, held: Row[Any], bounds: dict[str, int]) -> None:
         self._held = held
         self._bounds = bounds
-        self.added: dict[str, float] = dict.fromkeys(RESOURCES, 0)
+        self._added: dict[str, float] = dict.fromkeys(RESOURCES, 0)
 
     def affords(self, amounts: Mapping[str, float]) -> bool:
         """Add these, if that is not too much."""
-        added = {name: self.added[name] + amount for name, amount in amounts.items()}
+        added = {name: self._added[name] + amount for name, amount in amounts.items()}
         if _over(self._bounds, {name: getattr(self._held, name) + amount for name, amount in added.items()}, amounts):
             return False
-        self.added = added
+        self._added = added
         return True
 
-    def give_back(self, amounts: Mapping[str, float]) -> None:
-        self.added = {name: self.added[name] - amount for name, amount in amounts.items()}
+
+def accounts(cloud: Cloud, held: Mapping[str, Row[Any]], found: list[Limit]) -> dict[str, Account]:
+    """The accounts of projects whose rows are held; without those whose limits are to be learnt first."""
+    result: dict[str, Account] = {}
+    for one, row in held.items():
+        with contextlib.suppress(LimitsUnknown):
+            bounds = cloud.limits.known(one) if cloud.limits else _in_force(cloud.settings, found, one)
+            result[one] = Account(row, bounds)
+    return result
 
 
-def hold_accounts(conn: Connection, cloud: Cloud, project_ids: list[str]) -> dict[str, Account]:
-    """The accounts of these projects, whose rows are held; without those whose limits are to be learnt first."""
-    held = hold_all(conn, project_ids)
-    if cloud.limits is None:
-        bounds = _limits_of(conn, cloud.settings, list(held))
-    else:
-        bounds = {}
-        for one in held:
-            with contextlib.suppress(LimitsUnknown):
-                bounds[one] = cloud.limits.known(one)
-    return {one: Account(held[one], bounds[one]) for one in bounds}
-
-
-def charge_accounts(conn: Connection, accounts: Mapping[str, Account]) -> None:
-    """Write down what was added, on PostgreSQL."""
-    added = [{"id": one, **account.added} for one, account in accounts.items() if any(account.added.values())]
-    if added:
-        conn.execute(_charge_all(), encoded(added))
-
-
-@cache
-def _charge_all() -> sa.Update:
-    given = rows({name: project.c[name].type for name in ("id", *RESOURCES)})
-    sums = {project.c[name]: project.c[name] + given.c[name] for name in RESOURCES}
-    return sa.update(project).where(project.c.id == given.c.id).values(sums)
+def charged(workloads: sa.FromClause) -> sa.Update:
+    """Part of a statement, on PostgreSQL: adds what new workloads with one container each use to their projects."""
+    t = workloads.c
+    amounts = {"containers": sa.func.count(), **{name: sa.func.sum(t[name]) for name in ("cpu", "memory", "disk")}}
+    sums = sa.select(t.project_id, *(amount.label(name) for name, amount in amounts.items()))
+    added = sums.group_by(t.project_id).subquery("added")
+    values = {project.c[name]: project.c[name] + added.c[name] for name in amounts}
+    return sa.update(project).where(project.c.id == added.c.project_id).values(values)
 
 
 async def _with_limits(limits: Limits | None, run: Callable[[], Awaitable[T]]) -> T:

@@ -1,12 +1,14 @@
 """Rows to read models and back: the one place where a container's columns and its JSON become a ``Container``."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 from sqlalchemy import Row
+from sqlalchemy.engine import Connection
 
 from higgins.control.link import Known
 from higgins.model.container import ContainerSpec, RestartPolicy, Status, TaskState
@@ -88,12 +90,30 @@ COLUMNS = container.c[_USED]
 _used = attrgetter(*_USED)
 
 
+#: The same as a JSON array of MariaDB's.
+_packed = sa.func.json_array(*COLUMNS)
+_unpacked = msgspec.json.Decoder(
+    tuple[
+        str, str, str, str, str, str | None, str, str, str | None, str | None, str | None, str, datetime,
+        datetime | None,
+    ]
+)  # fmt: skip
+
+
+def listed(conn: Connection, query: sa.Select[Any]) -> Sequence[Sequence[Any]]:
+    """The rows of a query for ``COLUMNS``. MariaDB's driver takes them apart in Python, column by column, which took
+    longer than all else that a list takes: so it is given each as one column."""
+    if conn.dialect.name != "mariadb":
+        return conn.execute(query).all()
+    return [_unpacked.decode(text) for text in conn.execute(query.with_only_columns(_packed)).scalars()]
+
+
 def container_of(row: Row[Any], workload: str, now: datetime) -> Container:
     """A ``Container`` of a row of the container table."""
     return _container(_used(row), workload, now)
 
 
-def plain_of(row: Row[Any], now: datetime) -> Container:
+def plain_of(row: Sequence[Any], now: datetime) -> Container:
     """A plain ``Container`` of a row of ``COLUMNS``. They are taken by place: a list has thousands of attributes."""
     return _container(row, row[0], now)
 

@@ -8,10 +8,13 @@ are made alone; SQLite commits those that arrive together at once anyway.
 
 import uuid as uuids
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy import exc
@@ -20,15 +23,16 @@ from sqlalchemy.engine import Connection
 from higgins.control import creating, images, quotas, recording, wiring
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.creating import Draft
-from higgins.control.placement.claims import claim_shares, share_of
-from higgins.control.placement.fleet import Fleet, read_again
-from higgins.control.placement.needs import Need, company_of, plain_needs
+from higgins.control.images import split
+from higgins.control.placement.claims import claimed, share_of, shares_taken
+from higgins.control.placement.fleet import Facts, read_again
+from higgins.control.placement.needs import HAVING, Having, Need, company_of, plain_needs
 from higgins.control.placement.series import Series
 from higgins.control.rows import addresses_of, to_json
 from higgins.model.container import ContainerSpec
 from higgins.model.errors import HigginsError
 from higgins.model.resources import Container
-from higgins.store.bulk import insert_all
+from higgins.store.bulk import at_once, encoded, insert_from, new_rows
 from higgins.store.database import touch_events, touch_host
 from higgins.store.schema import action, container, event, idempotency, port, workload
 from higgins.store.transactions import touched_host
@@ -65,6 +69,7 @@ class _Making(Struct, kw_only=True):
     net: Any = None
     address: str = ""
     place: int = -1
+    made: Container | None = None
 
     @property
     def project(self) -> str:
@@ -133,22 +138,39 @@ async def _serve(cloud: Cloud, asks: list[Ask]) -> list[Container | None]:
     return made.containers
 
 
+class _Seen(Struct):
+    """The answers to ``_LOOK``."""
+
+    limits: list[quotas.Limit]
+    images: list[Having]
+    nets: list[wiring.Net]
+
+
+_seen = msgspec.json.Decoder(_Seen)
+_LOOK = at_once(limits=quotas.LIMITS, images=HAVING, nets=wiring.DEFAULTS)
+
+
 def _make(conn: Connection, cloud: Cloud, asks: list[Ask]) -> _Made:
     result = _Made([None] * len(asks))
-    accounts = quotas.hold_accounts(conn, cloud, [ask.actor.project_id for ask in asks])
-    making = [one for one in _begun(conn, cloud, asks) if one.project in accounts]
-    making = [one for one in _wired(conn, making) if accounts[one.project].affords(one.amounts)]
+    held = quotas.hold_all(conn, [ask.actor.project_id for ask in asks])
+    asked = _unrefused(conn, cloud, asks)
+    if not asked:
+        return result
+    counts = Counter(ask.actor.project_id for _, ask, _ in asked)
+    seen = _look(conn, counts, {split(spec.image) for _, _, spec in asked})
+    accounts = quotas.accounts(cloud, held, seen.limits)
+    making = [one for one in _begun(conn, asked, seen.images) if one.project in accounts]
+    nets = {net.project_id: net for net in seen.nets}
+    addresses = wiring.addresses_for(conn, seen.nets, counts)
+    making = [one for one in making if _wired(one, nets, addresses) and accounts[one.project].affords(one.amounts)]
     if not making:
         return result
     fleet = cloud.fleet.get(conn, cloud.settings.placement_age)
     series = Series(fleet, cloud.settings, cloud.now(), cloud.fleet.rank(fleet.facts))
     placed = _placed(conn, cloud, series, making)
-    for one in making:
-        if one.place < 0:
-            accounts[one.project].give_back(one.amounts)
-    quotas.charge_accounts(conn, accounts)
-    for one, made in zip(placed, _written(conn, cloud, fleet, placed), strict=True):
-        result.containers[one.number] = made
+    for one in placed:
+        result.containers[one.number] = one.made
+    _touched(conn, cloud, {int(fleet.facts.ids[one.place]) for one in placed}, {one.net.id for one in placed})
     if cloud.settings.placement_age and series.closed:
         read_again(conn, series.fleet, series.closed)
     result.series = series
@@ -156,11 +178,10 @@ def _make(conn: Connection, cloud: Cloud, asks: list[Ask]) -> _Made:
     return result
 
 
-def _begun(conn: Connection, cloud: Cloud, asks: list[Ask]) -> list[_Making]:
+def _unrefused(conn: Connection, cloud: Cloud, asks: list[Ask]) -> list[tuple[int, Ask, ContainerSpec]]:
     """Those that nothing speaks against: not what was asked before, here or ever, and not what is refused."""
     known = _known_keys(conn, asks)
-    numbers: list[int] = []
-    specs: list[ContainerSpec] = []
+    result = []
     for number, ask in enumerate(asks):
         project = ask.actor.project_id
         if ask.key is not None and (project, ask.key) in known:
@@ -173,26 +194,26 @@ def _begun(conn: Connection, cloud: Cloud, asks: list[Ask]) -> list[_Making]:
             continue
         if ask.key is not None:
             known.add((project, ask.key))
-        numbers.append(number)
-        specs.append(spec)
-    needs = plain_needs(conn, [(asks[n].actor.project_id, spec) for n, spec in zip(numbers, specs, strict=True)])
+        result.append((number, ask, spec))
+    return result
+
+
+def _look(conn: Connection, counts: Mapping[str, int], names: set[tuple[str, str]]) -> _Seen:
+    """What has to be known of projects, of which so many are made, and of images, told by repository and tag."""
+    arguments = {"projects": sorted(counts), "many": wiring.looked_at(max(counts.values()))}
+    asked = encoded(({"repo": repo, "tag": tag} for repo, tag in sorted(names)), "images")
+    return _seen.decode(conn.execute(_LOOK, arguments | asked).scalar_one())
+
+
+def _begun(conn: Connection, asked: list[tuple[int, Ask, ContainerSpec]], found: list[Having]) -> list[_Making]:
+    needs = plain_needs(conn, [(ask.actor.project_id, spec) for _, ask, spec in asked], found)
     return [
         _Making(
-            number=number, ask=asks[number], spec=spec, need=need, uuid=str(uuids.uuid4()),
-            name=asks[number].draft.name or creating.generated_name(),
+            number=number, ask=ask, spec=spec, need=need, uuid=str(uuids.uuid4()),
+            name=ask.draft.name or creating.generated_name(),
         )
-        for number, spec, need in zip(numbers, specs, needs, strict=True)
+        for (number, ask, spec), need in zip(asked, needs, strict=True)
     ]  # fmt: skip
-
-
-def _wired(conn: Connection, making: list[_Making]) -> list[_Making]:
-    """Those for which their project's network has an address."""
-    found = wiring.addresses_for(conn, Counter(one.project for one in making)) if making else {}
-    for one in making:
-        if one.project in found:
-            one.net, addresses = found[one.project]
-            one.address = next(addresses, "")
-    return [one for one in making if one.address]
 
 
 def _known_keys(conn: Connection, asks: list[Ask]) -> set[tuple[str, str]]:
@@ -204,8 +225,16 @@ def _known_keys(conn: Connection, asks: list[Ask]) -> set[tuple[str, str]]:
     return {(row.project_id, row.key) for row in conn.execute(query.where(there))}
 
 
+def _wired(one: _Making, nets: Mapping[str, wiring.Net], addresses: Mapping[str, Iterator[str]]) -> bool:
+    """Whether its project's network has an address for it."""
+    if one.project in nets:
+        one.net = nets[one.project]
+        one.address = next(addresses[one.project], "")
+    return bool(one.address)
+
+
 def _placed(conn: Connection, cloud: Cloud, series: Series, making: list[_Making]) -> list[_Making]:
-    """Those for which a host was found and claimed: their ``place`` is set."""
+    """Those for which a host was found and claimed, and that were written down there: their ``place`` is set."""
     left = making
     for _ in range(_ROUNDS):
         by_place: defaultdict[int, list[_Making]] = defaultdict(list)
@@ -214,14 +243,10 @@ def _placed(conn: Connection, cloud: Cloud, series: Series, making: list[_Making
             if place is not None:
                 series.take(place, one.need)
                 by_place[place].append(one)
-        numbers = {place: int(series.fleet.facts.ids[place]) for place in by_place}
-        shares = [
-            share_of(numbers[place], [one.need for one in those], cloud.settings) for place, those in by_place.items()
-        ]
-        claimed = claim_shares(conn, shares, cloud.settings, cloud.now()) if shares else set()
+        written = _written(conn, cloud, series.fleet.facts, by_place) if by_place else set()
         left = []
         for place, those in by_place.items():
-            if numbers[place] in claimed:
+            if those[0].uuid in written:
                 for one in those:
                     one.place = place
             else:
@@ -232,64 +257,96 @@ def _placed(conn: Connection, cloud: Cloud, series: Series, making: list[_Making
     return [one for one in making if one.place >= 0]
 
 
-def _written(conn: Connection, cloud: Cloud, fleet: Fleet, placed: list[_Making]) -> list[Container]:
-    """Write down what was placed, in the order in which ``creating`` does; the containers."""
-    if not placed:
-        return []
-    ids, names = fleet.facts.ids, fleet.facts.names
-    made = insert_all(
-        conn,
-        workload,
-        [
-            creating.workload_row(
-                cloud, one.ask.actor, uuid=one.uuid, kind="container", name=one.name, need=one.need,
-                host_id=int(ids[one.place]), reason="", spec=_NO_NETS,
-            )
-            for one in placed
-        ],
-        ("uuid", "id"),
+def _written(conn: Connection, cloud: Cloud, facts: Facts, by_place: dict[int, list[_Making]]) -> set[str]:
+    """Claim hosts, and write down what goes to those that could be had: the uuids of these. By one statement."""
+    numbers = {place: int(facts.ids[place]) for place in by_place}
+    shares = [
+        share_of(numbers[place], [one.need for one in those], cloud.settings) for place, those in by_place.items()
+    ]
+    new: dict[str, list[dict[str, Any]]] = {table.name: [] for table in _COLUMNS}
+    going = [(one.number, one, place) for place, those in by_place.items() for one in those]
+    for _, one, place in sorted(going, key=itemgetter(0)):  # so that addresses are numbered in the order of the asks
+        _add(new, cloud, one, numbers[place], facts.names[place])
+    arguments = shares_taken(shares, cloud.settings, cloud.now())
+    for table, rows in new.items():
+        arguments |= encoded(rows, f"new_{table}")
+    return set(conn.execute(_statement(claimed(cloud.settings)), arguments).scalars())
+
+
+def _add(new: dict[str, list[dict[str, Any]]], cloud: Cloud, one: _Making, host_id: int, host: str) -> None:
+    """Add the rows of a container on this host."""
+    actor = one.ask.actor
+    new["workload"].append(
+        creating.workload_row(
+            cloud, actor, uuid=one.uuid, kind="container", name=one.name, need=one.need, host_id=host_id, reason="",
+            spec=_NO_NETS,
+        )
     )  # fmt: skip
-    workload_ids: dict[str, int] = {row.uuid: row.id for row in made}
-    ports = [wiring.port_row(one.net, workload_ids[one.uuid], 0, one.address) for one in placed]
-    insert_all(conn, port, ports)
-    rows: list[dict[str, Any]] = []
-    containers: list[Container] = []
-    for one, its_port in zip(placed, ports, strict=True):
-        addresses = addresses_of([SimpleNamespace(**its_port, network_uuid=one.net.uuid)])
-        row = creating.member_row(
-            one.ask.actor, workload_ids[one.uuid], uuid=one.uuid, role="plain", position=0, name=one.name, spec=one.spec
-        ) | creating.beginning(cloud, names[one.place], "", addresses, run=one.ask.run)
-        rows.append(row)
-        containers.append(creating.made(one.ask.actor, row, one.spec, addresses))
-    insert_all(conn, container, rows)
-    _recorded(conn, cloud, placed, rows)
-    _touched(conn, cloud, {int(ids[one.place]) for one in placed}, {one.net.id for one in placed})
-    return containers
-
-
-def _recorded(conn: Connection, cloud: Cloud, placed: list[_Making], rows: list[dict[str, Any]]) -> None:
-    actions = [recording.action_row(cloud, one.ask.actor, one.uuid, "create", generation=1) for one in placed]
-    insert_all(conn, action, actions)
-    events = [
+    its_port = wiring.port_row(one.net, 0, 0, one.address) | {"container_uuid": one.uuid}
+    addresses = addresses_of([SimpleNamespace(**its_port, network_uuid=one.net.uuid)])
+    row = creating.member_row(
+        actor, 0, uuid=one.uuid, role="plain", position=0, name=one.name, spec=one.spec
+    ) | creating.beginning(cloud, host, "", addresses, run=one.ask.run)
+    new["port"].append(its_port)
+    new["container"].append(row)
+    new["action"].append(recording.action_row(cloud, actor, one.uuid, "create", generation=1))
+    new["event"].append(
         recording.event_row(
             cloud, project_id=one.project, uuid=one.uuid, name=one.name, status=row["status"], reason=None
         )
-        for one, row in zip(placed, rows, strict=True)
-    ]
-    insert_all(conn, event, events)
-    touch_events(conn)
-    keys = [
-        creating.key_row(cloud, one.ask.actor, one.ask.key, one.ask.body_hash, one.uuid)
-        for one in placed
-        if one.ask.key is not None
-    ]
-    insert_all(conn, idempotency, keys)
+    )
+    if one.ask.key is not None:
+        new["idempotency"].append(creating.key_row(cloud, actor, one.ask.key, one.ask.body_hash, one.uuid))
+    one.made = creating.made(actor, row, one.spec, addresses)
 
 
-def _touched(conn: Connection, cloud: Cloud, hosts: set[int], networks: Iterable[int]) -> None:
-    """Their agents are woken; where networks span hosts, also those of the hosts that are told of the new ports."""
+#: What is written of a container: of each table the columns that have not their default.
+_COLUMNS: dict[sa.Table, tuple[str, ...]] = {
+    workload: (
+        "uuid", "kind", "name", "project_id", "user_id", "host_id", "group_name", "generation", "observed", "deleting",
+        "cpu", "memory", "disk", "spec", "status", "status_reason", "created_at",
+    ),
+    port: ("uuid", "network_id", "position", "address", "mac"),
+    container: (
+        "uuid", "role", "position", "name", "project_id", "user_id", "image", "memory", "auto_remove", "incarnation",
+        "spec", "host", "status", "status_reason", "task_state", "goal", "addresses", "created_at",
+    ),
+    action: ("container_uuid", "request_id", "action", "project_id", "user_id", "generation", "start_time"),
+    event: ("project_id", "container_uuid", "name", "status", "status_reason", "at"),
+    idempotency: ("project_id", "key", "body_hash", "uuid", "created_at"),
+}  # fmt: skip
+#: Whose container a row is of.
+_OF = {port: "container_uuid", action: "container_uuid", event: "container_uuid"}
+
+
+@lru_cache(maxsize=8)
+def _statement(claimed: sa.CTE) -> sa.Select[Any]:
+    """Claims hosts, charges the projects of what goes to those that could be had, and writes it down; its uuids."""
+    given = new_rows(workload, _COLUMNS[workload])
+    there = sa.select(given).where(given.c.host_id.in_(sa.select(claimed.c.id))).cte("placed")
+    values = {name: there.c[name] for name in _COLUMNS[workload]}
+    made = insert_from(workload, there, **values).returning(workload.c.id, workload.c.uuid).cte("made")
+    parts = [quotas.charged(there).cte("charged")]
+    for table, names in _COLUMNS.items():
+        if table is workload:
+            continue
+        its = _OF.get(table, "uuid")
+        rows = new_rows(table, names, **{its: made.c.uuid.type})
+        values = {name: rows.c[name] for name in names}
+        if "workload_id" in table.c:
+            values["workload_id"] = made.c.id
+        parts.append(
+            insert_from(table, rows.join(made, made.c.uuid == rows.c[its]), **values).cte(f"{table.name}_made")
+        )
+    return sa.select(made.c.uuid).add_cte(*parts)
+
+
+def _touched(conn: Connection, cloud: Cloud, hosts: set[int], networks: set[int]) -> None:
+    """Agents of hosts are woken; where networks span hosts, also those of the hosts that are told of the new ports."""
+    if hosts:
+        touch_events(conn)
     for number in hosts:
         touched_host(conn, number)
-    if cloud.settings.overlay:
+    if networks and cloud.settings.overlay:
         for number in wiring.hosts_on(conn, networks) - hosts:
             touch_host(conn, number)

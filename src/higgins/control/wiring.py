@@ -7,7 +7,7 @@ import ipaddress
 import itertools
 import random
 import uuid as uuids
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache, lru_cache
 from typing import Any
 
@@ -15,6 +15,7 @@ import msgspec
 import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy import Row
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Actor, Cloud
@@ -33,6 +34,20 @@ class Wanted(Struct, frozen=True):
 
     nets: tuple[NetRequest, ...] = ()
     ports: tuple[PortAsk, ...] = ()
+
+
+class Net(Struct, frozen=True, eq=False):
+    """A project's default network: a row of ``DEFAULTS``.
+
+    ``newest`` is the address that was given last, ``taken`` are those that ports have of the ``many`` after it.
+    """
+
+    id: int
+    uuid: str
+    project_id: str
+    cidr: str
+    newest: str | None
+    taken: list[str] | None
 
 
 wanted_decoder = msgspec.json.Decoder(Wanted)
@@ -128,7 +143,7 @@ def make_port(
     return {**row, "network_uuid": net.uuid}
 
 
-def port_row(net: Row[Any], workload_id: int, position: int, address: str) -> dict[str, Any]:
+def port_row(net: Row[Any] | Net, workload_id: int, position: int, address: str) -> dict[str, Any]:
     return {
         "uuid": str(uuids.uuid4()),
         "workload_id": workload_id,
@@ -169,41 +184,54 @@ def _free(conn: Connection, net: Row[Any]) -> str:
     raise Conflict(f"Network {net.name} has no free address left.")
 
 
-_DEFAULTS = sa.select(
-    network,
-    sa.select(port.c.address)
-    .where(port.c.network_id == network.c.id)
-    .order_by(port.c.id.desc())
-    .limit(1)
-    .scalar_subquery()
-    .label("newest"),
-).where(network.c.project_id == one_of("ids", network.c.project_id), network.c.is_default)
+def _defaults() -> sa.Select[Any]:
+    mine = port.c.network_id == network.c.id
+    last = sa.select(port.c.address).where(mine).order_by(port.c.id.desc()).limit(1).lateral("last")
+    step = sa.func.generate_series(1, sa.bindparam("many", type_=sa.Integer())).column_valued("step")
+    after = sa.select(sa.func.host(sa.cast(last.c.address, postgresql.INET()).op("+")(step)))
+    taken = sa.select(sa.func.array_agg(port.c.address)).where(mine, port.c.address.in_(after.correlate(last)))
+    columns = (network.c.id, network.c.uuid, network.c.project_id, network.c.cidr, last.c.address.label("newest"))
+    named = sa.select(*columns, taken.correlate(network, last).scalar_subquery().label("taken"))
+    wanted = network.c.project_id == one_of("projects", network.c.project_id)
+    return named.select_from(network.outerjoin(last, sa.true())).where(wanted, network.c.is_default)
 
 
-def addresses_for(conn: Connection, wanted: Mapping[str, int]) -> dict[str, tuple[Row[Any], Iterator[str]]]:
-    """For projects and how many ports each wants: its default network, and addresses of it in the order in which
-    ports that are made one by one would get them. On PostgreSQL.
+#: The default networks of the projects in the list ``projects``, on PostgreSQL.
+DEFAULTS = _defaults()
 
-    Without projects whose network is not made yet. Where a network has hardly any address left there may be too few.
+
+def looked_at(wanted: int) -> int:
+    """Pure: at how many addresses after the newest one is looked for so many that are free."""
+    return 2 * wanted + 2
+
+
+def addresses_for(conn: Connection, nets: Iterable[Net], wanted: Mapping[str, int]) -> dict[str, Iterator[str]]:
+    """Of the default networks of projects, as many addresses as each wants, in the order in which ports that are made
+    one by one would get them. On PostgreSQL. Where a network has hardly any address left there may be too few.
     """
-    nets = {row.project_id: row for row in conn.execute(_DEFAULTS, {"ids": sorted(wanted)})}
-    candidates = {one: _candidates(net, 2 * wanted[one] + 2) for one, net in nets.items()}
-    asked = [
-        {"network_id": nets[one].id, "address": address} for one, listed in candidates.items() for address in listed
+    candidates = {net: _candidates(net, looked_at(wanted[net.project_id])) for net in nets}
+    again = [
+        {"network_id": net.id, "address": address}
+        for net, (addresses, begins_again) in candidates.items()
+        for address in addresses
+        if begins_again
     ]
-    taken = {(row.network_id, row.address) for row in conn.execute(_taken_of(), encoded(asked))}
+    taken = {(row.network_id, row.address) for row in conn.execute(_taken_of(), encoded(again))} if again else set()
+    taken |= {(net.id, address) for net in candidates for address in net.taken or ()}
     return {
-        one: (net, iter([address for address in candidates[one] if (net.id, address) not in taken]))
-        for one, net in nets.items()
+        net.project_id: iter([address for address in addresses if (net.id, address) not in taken])
+        for net, (addresses, _) in candidates.items()
     }
 
 
-def _candidates(net: Row[Any], count: int) -> list[str]:
-    """Pure: the addresses after the newest one."""
+def _candidates(net: Net, count: int) -> tuple[list[str], bool]:
+    """Pure: the addresses after the newest one; and whether these begin again with the first one."""
     first, usable = _usable(net.cidr)
     start = int(ipaddress.IPv4Address(net.newest)) + 1 - first if net.newest else 0
-    numbers = (first + (start + n) % usable for n in range(min(count, usable)))
-    return [f"{one >> 24}.{one >> 16 & 255}.{one >> 8 & 255}.{one & 255}" for one in numbers]
+    count = min(count, usable)
+    numbers = (first + (start + n) % usable for n in range(count))
+    listed = [f"{one >> 24}.{one >> 16 & 255}.{one >> 8 & 255}.{one & 255}" for one in numbers]
+    return listed, start + count > usable
 
 
 @lru_cache(maxsize=4096)

@@ -1,33 +1,42 @@
 """Many rows with one statement and one argument, on PostgreSQL: as JSON, which it takes apart itself.
 
-Arguments for each row cost Python more than all else that it does for the row; one text costs next to nothing.
+Arguments for each row cost Python more than all else that it does for the row; one text costs next to nothing. And
+several questions with one statement, for who waits for each answer alone waits longer than they take.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 import sqlalchemy as sa
-from sqlalchemy import Row
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.engine import Connection
 from sqlalchemy.types import TypeEngine
 
-#: The name of the statement's argument that ``rows`` makes a table of.
-ROWS = "rows"
+#: What ``rows`` are called where a statement takes but one such argument.
+_GIVEN = "given"
 
 
-def encoded(rows: Iterable[Any]) -> dict[str, str]:
+def encoded(rows: Iterable[Any], name: str = _GIVEN) -> dict[str, str]:
     """The argument of a statement that ``rows`` is part of: structs, or dictionaries with the same keys."""
-    return {ROWS: msgspec.json.encode(list(rows)).decode()}
+    return {name: msgspec.json.encode(list(rows)).decode()}
 
 
-def rows(columns: Mapping[str, TypeEngine[Any]]) -> sa.FromClause:
-    """The argument ``rows`` as a table ``given`` with these columns."""
-    text = sa.cast(sa.bindparam(ROWS, type_=sa.Text()), sa.JSON())
+def rows(columns: Mapping[str, TypeEngine[Any]], name: str = _GIVEN) -> sa.FromClause:
+    """The argument of this name as a table with these columns."""
+    text = sa.cast(sa.bindparam(name, type_=sa.Text()), sa.JSON())
     named = [sa.column(name, _plain(kind)) for name, kind in columns.items()]
-    return sa.func.json_to_recordset(text).table_valued(*named).render_derived(name="given", with_types=True)
+    return sa.func.json_to_recordset(text).table_valued(*named).render_derived(name=name, with_types=True)
+
+
+def at_once(**queries: sa.Select[Any] | sa.CompoundSelect[Any]) -> sa.Select[Any]:
+    """One statement for several questions: a JSON object with the answer to each, a list of objects."""
+    named = [part for name, query in queries.items() for part in (sa.text(f"'{name}'"), _listed(query.subquery(name)))]
+    return sa.select(sa.cast(sa.func.json_build_object(*named), sa.Text()))
+
+
+def _listed(rows: sa.Subquery) -> sa.ScalarSelect[Any]:
+    listed = sa.func.coalesce(sa.func.json_agg(rows.table_valued()), sa.text("'[]'"))
+    return sa.select(listed).select_from(rows).scalar_subquery()
 
 
 def one_of(name: str, column: sa.Column[Any]) -> sa.ColumnElement[Any]:
@@ -40,18 +49,14 @@ def _plain(kind: TypeEngine[Any]) -> TypeEngine[Any]:
     return sa.Text() if isinstance(kind, sa.String) else kind
 
 
-def insert_all(
-    conn: Connection, table: sa.Table, values: Sequence[Mapping[str, object]], returning: tuple[str, ...] = ()
-) -> list[Row[Any]]:
-    """Insert rows that all name the same columns; of each row the columns that were asked for, in any order."""
-    if not values:
-        return []
-    result = conn.execute(_insert(table, tuple(values[0]), returning), encoded(values))
-    return list(result.all()) if returning else []
+def new_rows(table: sa.Table, names: Iterable[str], **others: TypeEngine[Any]) -> sa.FromClause:
+    """The argument ``new_`` and the table's name, as a table with these of its columns and ``others``."""
+    return rows({**{name: table.c[name].type for name in names}, **others}, f"new_{table.name}")
 
 
-@lru_cache(maxsize=64)
-def _insert(table: sa.Table, names: tuple[str, ...], returning: tuple[str, ...]) -> sa.Insert:
-    given = rows({name: table.c[name].type for name in names})
-    statement = sa.insert(table).from_select(list(names), sa.select(*(given.c[name] for name in names)))
-    return statement.returning(*(table.c[name] for name in returning)) if returning else statement
+def insert_from(table: sa.Table, source: sa.FromClause, **values: sa.ColumnElement[Any]) -> sa.Insert:
+    """Insert a row for each of ``source``. Columns without a value get their default."""
+    for column in table.c:
+        if column.name not in values and column.default is not None:
+            values[column.name] = sa.literal(column.default.arg, column.type)  # type: ignore[attr-defined]
+    return sa.insert(table).from_select(list(values), sa.select(*values.values()).select_from(source))

@@ -7,6 +7,7 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
+from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine
 
 from higgins.store.wakeups import Wakeups
@@ -56,7 +57,7 @@ def postgresql_engine(url: URL, connections: int) -> Engine:
 class Notices:
     """Tells the other processes, and hears them.
 
-    A notice is sent right after the commit and not in it: PostgreSQL takes one lock for the whole server from a
+    A notice is sent soon after the commit and not in it: PostgreSQL takes one lock for the whole server from a
     notice to the end of its transaction, so transactions that carry one would wait for each other's disk. It waits
     for no disk itself. A process that dies in between has told nobody; who waits looks again after a while anyway.
     """
@@ -66,17 +67,24 @@ class Notices:
         self._wakeups = wakeups
         self._me = secrets.token_hex(4)
 
-    def announce(self, conn: Connection, topics: set[str]) -> None:
+    def announce(self, topics: set[str]) -> None:
         """Tell other processes. A failure is not the failure of what was committed."""
         notices = "".join(f"NOTIFY {_CHANNEL}, '{payload}'; " for payload in payloads(self._me, topics))
-        connection: Any = conn.connection.driver_connection
         try:
-            connection.autocommit = True
-            connection.execute(f"BEGIN; SET LOCAL synchronous_commit = off; {notices}COMMIT", prepare=False)
-            connection.autocommit = False
-        except psycopg.Error as error:
+            with self._engine.connect() as conn:
+                self._send(conn, f"BEGIN; SET LOCAL synchronous_commit = off; {notices}COMMIT")
+        except (psycopg.Error, exc.DBAPIError) as error:
             LOG.warning("Other processes were not told of a change: %s", error)
+
+    def _send(self, conn: Connection, statements: str) -> None:
+        connection: Any = conn.connection.driver_connection
+        connection.autocommit = True
+        try:
+            connection.execute(statements, prepare=False)
+        except psycopg.Error:
             conn.invalidate()
+            raise
+        connection.autocommit = False
 
     async def hear(self) -> None:
         """Wake listeners of this process by what others tell, until cancelled; what was missed meanwhile wakes all."""

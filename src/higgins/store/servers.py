@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from sqlalchemy import exc
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
 from higgins.model.errors import OutcomeUnknown, StoreUnavailable
 from higgins.store.transactions import T, Work, finish, start
@@ -29,8 +29,8 @@ _PAUSE = {Verdict.AGAIN: (0.005, 0.5), Verdict.AWAY: (0.1, 2.0)}
 
 _UNKNOWN = "The database went away while this was being written; look whether it was, before you ask again."
 
-#: Tells other processes on a connection that has just committed: (connection, topics).
-Announce = Callable[[Connection, set[str]], None]
+#: Tells other processes what was changed.
+Announce = Callable[[set[str]], None]
 
 
 class ServerRunner:
@@ -43,15 +43,32 @@ class ServerRunner:
         self._pool = ThreadPoolExecutor(threads, "higgins-db")
 
     def read(self, work: Work[T]) -> Future[T]:
-        return self._pool.submit(self._run, work, False)
+        return self._pool.submit(self._run, work)
 
     def write(self, work: Work[T]) -> Future[T]:
-        return self._pool.submit(self._run, work, True)
+        future: Future[T] = Future()
+        self._pool.submit(self._write, work, future)
+        return future
 
-    def _run(self, work: Work[T], commit: bool) -> T:
+    def _write(self, work: Work[T], future: Future[T]) -> None:
+        """Other processes are told once the one who asked has the answer, who need not wait for that."""
+        if not future.set_running_or_notify_cancel():
+            return
+        topics: set[str] = set()
+        try:
+            result = self._run(work, topics)
+        except BaseException as error:  # handed to the one who asked, who decides
+            future.set_exception(error)
+            return
+        future.set_result(result)
+        if topics and self._announce is not None:
+            self._announce(topics)
+
+    def _run(self, work: Work[T], touched: set[str] | None = None) -> T:
+        """Run ``work`` until it is done: committed where what it ``touched`` is to be told, else rolled back."""
         for number in range(1, _ATTEMPTS + 1):
             try:
-                return self._once(work, commit, number)
+                return self._once(work, touched, number)
             except exc.DBAPIError as error:
                 judged = verdict(error)
                 if judged is Verdict.FINAL or (number == _ATTEMPTS and judged is Verdict.AGAIN):
@@ -63,12 +80,12 @@ class ServerRunner:
             time.sleep(random.uniform(0, min(longest, first * 2**number)))  # noqa: S311 - spreads them, no secret
         raise AssertionError("unreachable")
 
-    def _once(self, work: Work[T], commit: bool, number: int) -> T:
+    def _once(self, work: Work[T], touched: set[str] | None, number: int) -> T:
         with self._engine.connect() as conn:
             start(conn, number)
             with conn.begin() as transaction:
                 result = work(conn)
-                if not commit:
+                if touched is None:
                     transaction.rollback()
                     return result
                 topics = finish(conn)
@@ -78,9 +95,8 @@ class ServerRunner:
                     if undone(error):
                         raise
                     raise OutcomeUnknown(_UNKNOWN) from error
-            self._wakeups.tell(topics)
-            if topics and self._announce is not None:
-                self._announce(conn, topics)
+        self._wakeups.tell(topics)
+        touched |= topics
         return result
 
     def close(self) -> None:

@@ -137,22 +137,35 @@ def share_of(host_id: int, needs: list[Need], settings: Settings) -> Share:
     )  # fmt: skip
 
 
-_HOLD = (
+#: The hosts ``ids`` whose rows no other transaction holds now: these are held.
+_HELD = (
     sa.select(host_table.c.id)
     .where(host_table.c.id == one_of("ids", host_table.c.id))
     .with_for_update(key_share=True, skip_locked=True)
+    .cte("held")
 )
 
 
+def claimed(settings: Settings) -> sa.CTE:
+    """Part of a statement, on PostgreSQL: takes what is needed of many hosts; the numbers of those where it is had.
+
+    It waits for nobody: a host whose row another transaction holds now is one that cannot be had. So two that each want
+    what the other one holds never meet. The hosts' revisions are raised, since they are held to the end.
+    """
+    return _claimed(_ratios(settings), settings.tenant_isolation)
+
+
 @lru_cache(maxsize=8)
-def _claims(ratios: Ratios, apart: tuple[str, ...]) -> sa.Update:
-    """Pure: the conditional update of many hosts. It raises their revisions too, since it holds them to the end."""
+def _claimed(ratios: Ratios, apart: tuple[str, ...]) -> sa.CTE:
+    """Pure: the conditional update of many hosts."""
     t = host_table.c
     kinds = {name: t[f"{name}_used"].type for name in ("cpu", "memory", "disk")}
     given = rows({"id": t.id.type, **kinds, "containers": t.containers.type, "project": t.tenant.type,
-                  "isolated": t.disabled.type}).c  # fmt: skip
+                  "isolated": t.disabled.type}, "shares").c  # fmt: skip
     cpu = sa.or_(given.cpu <= 0, _fits_cpu(ratios, given.cpu))
-    conditions = [t.id == given.id, *_alive(), *_fits(ratios, given.memory, given.disk), cpu]
+    conditions = [
+        t.id == given.id, t.id == _HELD.c.id, *_alive(), *_fits(ratios, given.memory, given.disk), cpu
+    ]  # fmt: skip
     mine = t.tenant == given.project
     if set(apart) - {"none"}:
         conditions.append(sa.or_(t.containers == 0, mine, sa.not_(given.isolated) & t.tenant.not_in(apart)))
@@ -161,22 +174,13 @@ def _claims(ratios: Ratios, apart: tuple[str, ...]) -> sa.Update:
     )}  # fmt: skip
     tenant = sa.case((sa.or_(t.containers == 0, mine), given.project), else_=SEVERAL)
     update = sa.update(host_table).where(*conditions).values({**sums, t.tenant: tenant, t.revision: t.revision + 1})
-    return update.returning(t.id)
+    return update.returning(t.id).cte("claimed")
 
 
-def claim_shares(conn: Connection, shares: list[Share], settings: Settings, now: datetime) -> set[int]:
-    """Take what is needed of many hosts at once, on PostgreSQL; the numbers of those where it could be had.
-
-    It waits for nobody: a host whose row another transaction holds now is one that cannot be had. So two that each want
-    what the other one holds never meet. The hosts' revisions are raised.
-    """
-    held = set(conn.execute(_HOLD, {"ids": [share.id for share in shares]}).scalars())
-    free = [share for share in shares if share.id in held]
-    if not free:
-        return set()
+def shares_taken(shares: list[Share], settings: Settings, now: datetime) -> dict[str, Any]:
+    """The arguments of a statement that ``claimed`` is part of."""
     since = now - timedelta(seconds=settings.host_lease)
-    update = _claims(_ratios(settings), settings.tenant_isolation)
-    return set(conn.execute(update, {"since": since, **encoded(free)}).scalars())
+    return {"ids": [share.id for share in shares], "since": since, **encoded(shares, "shares")}
 
 
 def _ratios(settings: Settings) -> Ratios:

@@ -28,11 +28,21 @@ _HAVE_IMAGE = (
 )
 
 
-_HAVE_IMAGES = (
-    sa.select(image.c.reference, host.c.id)
-    .join(image, image.c.host == host.c.name)
-    .where(sa.tuple_(image.c.repo, image.c.tag).in_(sa.bindparam("images", expanding=True)))
-)
+class Having(Struct, frozen=True):
+    """A host has an image: a row of ``HAVING``. ``reference`` is what its engine calls it."""
+
+    reference: str
+    id: int
+
+
+def _having() -> sa.Select[tuple[str, int]]:
+    asked = rows({"repo": image.c.repo.type, "tag": image.c.tag.type}, "images").c
+    these = (image.c.repo == asked.repo) & (image.c.tag == asked.tag)
+    return sa.select(image.c.reference, host.c.id).join(image, image.c.host == host.c.name).where(these)
+
+
+#: Who has the images in the argument ``images``, by repository and tag; on PostgreSQL.
+HAVING = _having()
 
 
 class Company(Struct, frozen=True, kw_only=True):
@@ -154,13 +164,15 @@ def need_of(
     )
 
 
-def plain_needs(conn: Connection, asked: list[tuple[str, ContainerSpec]]) -> list[Need]:
+def plain_needs(conn: Connection, asked: list[tuple[str, ContainerSpec]], found: list[Having]) -> list[Need]:
     """Of containers by their project and spec, what each needs, as ``need_of`` says it: of such as have no volumes and
-    no dedicated cores, and name nobody to be beside or apart from. Raises Invalid.
+    no dedicated cores, and name nobody to be beside or apart from. ``found``: who has their images. Raises Invalid.
     """
     companies = [company_of(spec.hints) for _, spec in asked]
     images = {(project, spec.image): split(spec.image) for project, spec in asked if spec.found is None}
-    having = _hosts_by_image(conn, set(images.values()))
+    having: dict[str, set[int]] = {}
+    for one in found:
+        having.setdefault(one.reference, set()).add(one.id)
     members = _members(
         conn, {(project, one.group) for (project, _), one in zip(asked, companies, strict=True) if one.group}
     )
@@ -176,7 +188,7 @@ def plain_needs(conn: Connection, asked: list[tuple[str, ContainerSpec]]) -> lis
             group=one.group,
             policy=one.policy,
             companions=members[project, one.group] if one.group else {},
-            image_hosts=_having(having, project, *images[project, spec.image]) if having and not spec.found else _NONE,
+            image_hosts=_hosts(having, project, *images[project, spec.image]) if having and not spec.found else _NONE,
         )
         for (project, spec), one in zip(asked, companies, strict=True)
     ]
@@ -206,15 +218,7 @@ def _members_of() -> sa.Select[Any]:
     return sa.select(*columns, sa.func.count()).where(mine).group_by(*columns)
 
 
-def _hosts_by_image(conn: Connection, images: set[tuple[str, str]]) -> dict[str, set[int]]:
-    """The hosts of the images of these repositories and tags, by what engines call them."""
-    having: dict[str, set[int]] = {}
-    for reference, number in conn.execute(_HAVE_IMAGES, {"images": sorted(images)}):
-        having.setdefault(reference, set()).add(number)
-    return having
-
-
-def _having(having: dict[str, set[int]], project_id: str, repo: str, tag: str) -> frozenset[int]:
+def _hosts(having: dict[str, set[int]], project_id: str, repo: str, tag: str) -> frozenset[int]:
     names = (f"{repo}:{tag}", committed_name(project_id, repo, tag))
     return frozenset(number for name in names for number in having.get(name, ()))
 
