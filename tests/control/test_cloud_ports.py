@@ -1,7 +1,6 @@
 """Ports of a network service: what is asked of it, told to hosts, shown to tenants. The service is in memory here."""
 
 import asyncio
-import uuid
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,103 +13,11 @@ from higgins.control.cloud import Actor, Cloud
 from higgins.control.keeper import LEASE, Keeper, Later, Written
 from higgins.control.port_keeping import PortKeeping, name_of
 from higgins.control.requests import NetRequest
-from higgins.model.errors import Conflict, Forbidden, HigginsError, NotFound
-from higgins.model.networking import CloudNetwork, CloudPort, CloudSubnet, Described, Fixed, WantedPort
+from higgins.model.errors import Conflict, Forbidden, NotFound
 from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
 from higgins.store.schema import cloud_port
 from tests.control.conftest import Clock, Host, Stop, draft, report
-
-NET = CloudNetwork(id=str(uuid.uuid4()), name="blue", project_id="red", mtu=1442, subnets=("s",))
-SUBNET = CloudSubnet(id="s", network=NET.id, cidr="10.0.0.0/24", gateway="10.0.0.1", dns=("192.0.2.1",))
-
-
-class Service:
-    """The network service. ``trouble`` is what it answers instead."""
-
-    owner = "compute:higgins"
-
-    def __init__(self) -> None:
-        self.there: dict[str, CloudPort] = {}
-        self.trouble: HigginsError | None = None
-        self.stopped: Stop | None = None  # where the next ports to be made come to
-
-    def _try(self) -> None:
-        if isinstance(self.trouble, ServiceUnavailable):
-            raise self.trouble
-
-    async def find_networks(self, token: str, ident: str | None = None) -> list[CloudNetwork]:
-        return [NET] if ident in (None, NET.id, NET.name) else []
-
-    async def find_subnets(self, token: str) -> list[CloudSubnet]:
-        return [SUBNET]
-
-    async def find_port(self, token: str, ident: str) -> CloudPort | None:
-        return self.there.get(ident)
-
-    async def find_groups(self, token: str, project_id: str, ident: str) -> list[str]:
-        return [f"id-of-{ident}"]
-
-    async def exposing_group(self, token: str, project_id: str, ports: tuple[str, ...]) -> str:
-        return "exposing"
-
-    async def make_ports(self, wanted: list[WantedPort]) -> list[CloudPort | HigginsError]:
-        self._try()
-        stopped, self.stopped = self.stopped, None
-        if stopped is not None:
-            await stopped.here()
-        if self.trouble is not None:
-            return [self.trouble] * len(wanted)
-        return [self.add(one.name, one.device, one.host, groups=one.groups) for one in wanted]
-
-    def add(
-        self, name: str, device: str = "", host: str = "", groups: tuple[str, ...] = (), project_id: str = "red"
-    ) -> CloudPort:
-        made = CloudPort(
-            id=str(uuid.uuid4()),
-            name=name,
-            network=NET.id,
-            project_id=project_id,
-            mac="fa:16:3e:00:00:01",
-            device=device,
-            owner=self.owner if device else "",
-            host=host,
-            kind="ovs",
-            bridge="br-int",
-            fixed=(Fixed(f"10.0.0.{len(self.there) + 10}", "s"),),
-            groups=groups,
-        )
-        self.there[made.id] = made
-        return made
-
-    async def ports_of(self, devices: list[str]) -> list[CloudPort]:
-        self._try()
-        return [one for one in self.there.values() if one.device in devices]
-
-    async def ports(self, ids: list[str]) -> dict[str, CloudPort]:
-        self._try()
-        return {ident: self.there[ident] for ident in ids if ident in self.there}
-
-    async def bind(self, port: str, *, host: str, device: str, groups: tuple[str, ...] | None = None) -> CloudPort:
-        self._try()
-        if port not in self.there:
-            raise NotFound("port", port)
-        before = self.there[port]
-        self.there[port] = CloudPort(
-            **{name: getattr(before, name) for name in CloudPort.__struct_fields__}
-            | {"host": host, "device": device, "owner": self.owner, "groups": groups or before.groups}
-        )
-        return self.there[port]
-
-    async def let_go(self, port: str, device: str) -> None:
-        if port in self.there:
-            await self.bind(port, host="", device="")
-
-    async def delete(self, port: str) -> None:
-        self._try()
-        self.there.pop(port, None)
-
-    async def describe(self, networks: list[str]) -> Described:
-        return Described({NET.id: NET}, {"s": SUBNET}, {})
+from tests.control.networking import NET, Service
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -47,6 +48,11 @@ class HigginsInCloud(HigginsUp):
     @property
     def configuration(self) -> Path:
         return self.data / "higgins.conf"
+
+    def spare_ports(self) -> set[str]:
+        """The ports of Neutron that are made ahead, and can be taken."""
+        with contextlib.closing(sqlite3.connect(f"file:{self.data}/higgins.db?mode=ro", uri=True)) as database:
+            return {port for (port,) in database.execute("SELECT port FROM cloud_port WHERE state = 'spare'")}
 
     def _arguments(self, verb: str, *options: str) -> list[str]:
         return super()._arguments(verb, "--config-file", str(self.configuration), *options)

@@ -280,6 +280,20 @@ NEUTRON: list[cfg.Opt] = [
         min=1,
         help="Seconds between two looks whether a container's port is still there and what it was.",
     ),
+    cfg.IntOpt(
+        "port_pool",
+        default=_SETTINGS.port_pool,
+        min=0,
+        max=32,
+        help="Ports that are made ahead for each project, network, security groups and host of which a container was "
+        "lately. They count to the project's quota of ports. None if 0.",
+    ),
+    cfg.FloatOpt(
+        "port_pool_time",
+        default=_SETTINGS.port_pool_time,
+        min=1,
+        help="Seconds after the last such container when ports that were made ahead are removed.",
+    ),
     cfg.StrOpt("integration_bridge", default="br-int", help="The bridge of this host that ports are plugged into."),
     cfg.StrOpt("ovsdb", default="", help="Where this host's Open vSwitch database listens, if not at its usual place."),
     cfg.FloatOpt("ready_timeout", default=20.0, min=1, help="Seconds that the switch may take to wire a port."),
@@ -328,6 +342,8 @@ def settings_of(conf: cfg.ConfigOpts) -> Settings:
         hypervisor_only_projects=tuple(conf.runtimes.hypervisor_only_projects),
         tenant_isolation=tuple(conf.containers.tenant_isolation),
         placement_steps=_steps(conf),
+        port_pool=conf.neutron.port_pool,
+        port_pool_time=conf.neutron.port_pool_time,
         **{one.name: conf.containers[one.name] for one in CONTAINERS if one.name != "tenant_isolation"},
     )
 

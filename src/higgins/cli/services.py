@@ -3,7 +3,7 @@ shared through Placement.
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from oslo_config import cfg
 
@@ -11,6 +11,7 @@ from higgins.cli.authentication import NoKeystone
 from higgins.control.background import background
 from higgins.control.cloud import Cloud
 from higgins.control.port_keeping import PortKeeping
+from higgins.control.port_pools import PortPools
 
 
 @asynccontextmanager
@@ -25,8 +26,15 @@ async def keep_ports(conf: cfg.ConfigOpts, cloud: Cloud) -> AsyncIterator[None]:
         from higgins.openstack.neutron import Neutron
         from higgins.openstack.sessions import open_sessions
     cloud.networking = Neutron(open_sessions(conf), owner=conf.neutron.device_owner)
-    keeping = PortKeeping(cloud, cloud.networking, check_every=conf.neutron.check_every)
-    async with background(keeping.keeper().run):
+    check_every = conf.neutron.check_every
+    keeping, pools = (
+        PortKeeping(cloud, cloud.networking, check_every=check_every),
+        PortPools(cloud, check_every=check_every),
+    )
+    async with AsyncExitStack() as stack:
+        # Without ports made ahead too: those of a time when there were some go.
+        for keeper in (keeping.keeper(), keeping.keeper(ahead=True), pools.keeper()):
+            await stack.enter_async_context(background(keeper.run))
         yield
 
 

@@ -136,8 +136,9 @@ async def create(
             mounts.place(conn, cloud, used, chosen.id)
         addresses: dict[str, Any] = {}
         if chosen is not None:
-            addresses = insert_ports(conn, nets, workload_id)
-            cloud_ports.insert(conn, cloud, asks, workload_id=workload_id, device=uuid, project_id=actor.project_id)
+            addresses = insert_ports(conn, nets, workload_id) | cloud_ports.insert(
+                conn, cloud, asks, workload_id=workload_id, host_id=chosen.id, device=uuid, project_id=actor.project_id
+            )
         for position, (role, spec) in enumerate(specs):
             member = str(uuids.uuid4())
             row = member_row(

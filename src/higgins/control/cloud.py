@@ -68,6 +68,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     hypervisor_classes: tuple[str, ...] = ()
     hypervisor_only: bool = False
     hypervisor_only_projects: tuple[str, ...] = ()
+    port_pool: int = 0  # ports of the cloud's network service made ahead; see ``port_pools``
+    port_pool_time: float = 600
     placement_steps: tuple[int, int, int] | None = None  # cores, MiB, GiB; None: hosts are Higgins' own
     image_driver: str = "docker"  # of containers that name none
 

@@ -32,7 +32,7 @@ async def look(
         wanted = (*wanted, await service.exposing_group(actor.token, actor.project_id, tuple(exposed)))
     if not nets:
         chosen = available(await service.find_networks(actor.token), actor.project_id)
-        return (PortAsk(network=chosen.id, network_name=chosen.name, groups=wanted),)
+        return (PortAsk(network=chosen.id, network_name=chosen.name, groups=wanted, subnets=chosen.subnets),)
     asks: list[PortAsk] = []
     for index, net in enumerate(nets):
         field = f"nets[{index}]"
@@ -124,7 +124,9 @@ async def _new(service: Networking, actor: Actor, net: NetRequest, field: str, g
         if not own:
             raise Forbidden(f"{field}: on network {chosen.name}, which is another project's, no address can be chosen.")
         await _check_addresses(service, actor, chosen, field, fixed)
-    return PortAsk(network=chosen.id, network_name=chosen.name, addresses=fixed, groups=groups)
+    return PortAsk(
+        network=chosen.id, network_name=chosen.name, addresses=fixed, groups=groups, subnets=chosen.subnets
+    )  # fmt: skip
 
 
 async def _check_addresses(

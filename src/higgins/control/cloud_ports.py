@@ -1,12 +1,14 @@
 """Ports of the cloud's network service in transactions: what is wanted, what is there, and what hosts are told of it.
 
 A row is *wanted* with its workload, *ready* once its keeper (``port_keeping``) had the service make and bind the port,
-or *refused*. It is *detaching* when the port goes and the workload stays, and *removing* once nothing of the workload
-is left on its host; the workload's own rows go with the last one. What a transaction does here calls no service.
+or *refused*. One that was made ahead (``port_pools``) is *taken* instead of wanted: hosts and tenants are told of it at
+once, while its keeper has the service write down whose it is. It is *detaching* when the port goes and the workload
+stays, and *removing* once nothing of the workload is left on its host; the workload's own rows go with the last one.
+What a transaction does here calls no service.
 """
 
 import uuid as uuids
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +17,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
+from higgins.control import port_pools
 from higgins.control.cloud import Cloud
 from higgins.control.keeper import ask, asked
 from higgins.control.link import Waits
@@ -24,7 +27,9 @@ from higgins.model.errors import Conflict
 from higgins.networks.base import Address, PortWire
 from higgins.store.schema import cloud_port, container
 
-HERE = ("wanted", "ready", "refused")
+HERE = ("wanted", "taken", "ready", "refused")
+#: The port is there.
+_MADE = ("taken", "ready")
 
 
 class Told(Struct, frozen=True, kw_only=True):
@@ -46,32 +51,43 @@ told_decoder = msgspec.json.Decoder(Told)
 
 
 def insert(
-    conn: Connection, cloud: Cloud, asks: Iterable[PortAsk], *, workload_id: int, device: str, project_id: str,
-    late: bool = False,
-) -> None:  # fmt: skip
-    """Want ports for a workload, after those that it has. Raises Conflict for a given port that another has."""
+    conn: Connection, cloud: Cloud, asks: Sequence[PortAsk], *, workload_id: int, host_id: int, device: str,
+    project_id: str, late: bool = False,
+) -> dict[str, list[dict[str, Any]]]:  # fmt: skip
+    """Want ports for a workload, after those that it has; the addresses that it has at once, as the API shows them.
+
+    Raises Conflict for a given port that another has.
+    """
+    if not asks:
+        return {}
     last = sa.select(sa.func.max(cloud_port.c.position)).where(cloud_port.c.workload_id == workload_id)
     first = conn.execute(last).scalar()
     for position, one in enumerate(asks, 0 if first is None else first + 1):
         if one.port is not None and _taken(conn, one.port):
             raise Conflict(f"Port {one.port} is in use by another container.")
+        mine = {
+            "workload_id": workload_id,
+            "device": device,
+            "position": position,
+            "late": late,
+            "asked": to_json(one),
+        }
+        if port_pools.take(conn, cloud, one, project_id=project_id, host_id=host_id, **mine):
+            continue
         conn.execute(
             sa.insert(cloud_port).values(
                 uuid=str(uuids.uuid4()),
                 wire=str(uuids.uuid4()),
-                workload_id=workload_id,
-                device=device,
                 project_id=project_id,
-                position=position,
                 state="wanted",
-                late=late,
                 given=one.port is not None,
                 network=one.network,
                 port=one.port,
-                asked=to_json(one),
+                **mine,
                 **asked(conn, cloud, cloud_port),
             )
         )
+    return addresses(of_workload(conn, workload_id))
 
 
 def _taken(conn: Connection, port: str) -> bool:
@@ -111,7 +127,10 @@ def plug_anew(conn: Connection, row: Row[Any]) -> None:
 
 def retire(conn: Connection, cloud: Cloud, workload_id: int) -> bool:
     """Nothing of a workload is left on its host. Whether it has ports yet: then it goes with the last of them."""
-    return bool(ask(conn, cloud, cloud_port, cloud_port.c.workload_id == workload_id, state="removing"))
+    if not ask(conn, cloud, cloud_port, cloud_port.c.workload_id == workload_id, state="removing"):
+        return False
+    port_pools.leave(conn, cloud, workload_id, states=HERE)
+    return True
 
 
 def abandon(conn: Connection, cloud: Cloud, workload_id: int) -> None:
@@ -157,7 +176,7 @@ def waits(rows: Sequence[Row[Any]]) -> list[Waits]:
 
 def wires(rows: Sequence[Row[Any]]) -> tuple[PortWire, ...]:
     """What a host has to wire; the first port that a workload has leads out."""
-    made = [(row, told_decoder.decode(row.told)) for row in rows if row.state == "ready"]
+    made = [(row, told_decoder.decode(row.told)) for row in rows if row.state in _MADE]
     return tuple(_wire(row, told, default_route=row is rows[0]) for row, told in made)
 
 
@@ -188,7 +207,7 @@ def addresses(rows: Sequence[Row[Any]]) -> dict[str, list[dict[str, Any]]]:
     """The ``addresses`` of a container: by network, as the API shows them."""
     result: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
-        if row.state != "ready":
+        if row.state not in _MADE:
             continue
         told = told_decoder.decode(row.told)
         shown = result.setdefault(row.network, [])
@@ -217,7 +236,7 @@ def listed(rows: Sequence[Row[Any]]) -> list[dict[str, Any]]:
             ],
         }
         for row in rows
-        if row.state == "ready"
+        if row.state in _MADE
         for told in [told_decoder.decode(row.told)]
     ]
 

@@ -155,10 +155,10 @@ def _place_again(conn: Connection, cloud: Cloud, row: Row[Any]) -> dict[str, Any
     kept = conn.execute(sa.select(workload.c.spec).where(workload.c.id == row.workload_id)).scalar_one()
     wanted = wiring.wanted_decoder.decode(kept)
     nets = wiring.resolve(conn, cloud, owner, wanted.nets)
-    addresses = insert_ports(conn, nets, row.workload_id)
-    cloud_ports.insert(
-        conn, cloud, wanted.ports, workload_id=row.workload_id, device=row.workload_uuid, project_id=row.project_id
-    )
+    addresses = insert_ports(conn, nets, row.workload_id) | cloud_ports.insert(
+        conn, cloud, wanted.ports, workload_id=row.workload_id, host_id=chosen.id, device=row.workload_uuid,
+        project_id=row.project_id,
+    )  # fmt: skip
     wiring.tell_neighbours(conn, cloud, row.workload_id)
     touch_host(conn, chosen.id)
     return {"host": chosen.name, "addresses": to_json(addresses), "status": Status.CREATING}
@@ -514,11 +514,12 @@ def _attach_cloud_port(conn: Connection, cloud: Cloud, actor: Actor, row: Row[An
         raise Forbidden("Networks are attached to the containers of one's own project.")
     if asked.port is None and any(one.network == asked.network for one in there):
         raise Conflict(f"Container {row.uuid} is on network {asked.network_name} already.")
-    cloud_ports.insert(
-        conn, cloud, (asked,), workload_id=row.workload_id, device=row.workload_uuid, project_id=row.project_id,
-        late=True,
+    shown = cloud_ports.insert(
+        conn, cloud, (asked,), workload_id=row.workload_id, host_id=row.host_id, device=row.workload_uuid,
+        project_id=row.project_id, late=True,
     )  # fmt: skip
-    changed(conn, cloud, actor, row, "network_attach", {"task_state": TaskState.NETWORK_ATTACHING})
+    values = {"addresses": to_json(shown), "task_state": TaskState.NETWORK_ATTACHING}
+    changed(conn, cloud, actor, row, "network_attach", values)
 
 
 async def network_detach(

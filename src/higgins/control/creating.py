@@ -110,8 +110,9 @@ async def create(
             mounts.place(conn, cloud, resolved.used, chosen.id)
         addresses: dict[str, Any] = {}
         if chosen is not None:
-            addresses = insert_ports(conn, nets, workload_id)
-            cloud_ports.insert(conn, cloud, asks, workload_id=workload_id, device=uuid, project_id=actor.project_id)
+            addresses = insert_ports(conn, nets, workload_id) | cloud_ports.insert(
+                conn, cloud, asks, workload_id=workload_id, host_id=chosen.id, device=uuid, project_id=actor.project_id
+            )
         row = member_row(actor, workload_id, uuid=uuid, role="plain", position=0, name=name, spec=spec)
         row |= beginning(cloud, chosen.name if chosen else None, reason, addresses, run=run)
         conn.execute(sa.insert(container), row)

@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import assignments as assigning
-from higgins.control import attachments, delivery, observing, sharing
+from higgins.control import attachments, delivery, observing, port_pools, sharing
 from higgins.control.cloud import Cloud
 from higgins.control.fencing import WORN
 from higgins.control.link import Assignments, HostReport, Observation
@@ -262,6 +262,7 @@ async def delete(cloud: Cloud, name: str, binary: str) -> None:
         if conn.execute(sa.select(volume.c.id).where(volume.c.host_id == row.id).limit(1)).first() is not None:
             raise Conflict(f"Host {name} still holds volumes.")
         sharing.forget(conn, cloud, row.id)
+        port_pools.forget(conn, cloud, row.id)
         conn.execute(sa.delete(certificate).where(certificate.c.host_id == row.id))
         conn.execute(sa.delete(host).where(host.c.id == row.id))
 

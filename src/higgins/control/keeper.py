@@ -100,6 +100,7 @@ def pause(tries: int, after: float = 0.0) -> float:
 class Keeper:
     """Works on the due rows of one table, ``batch`` rows at a time in up to ``at_once`` places.
 
+    ``only``: on those of them for which it is true; another keeper works on the rest, which wait for none of these.
     ``troubled`` is told, in the same transaction, of each row that has to wait and has another reason than before.
     """
 
@@ -112,6 +113,7 @@ class Keeper:
         batch: int = 1,
         at_once: int = 8,
         lease: float = LEASE,
+        only: sa.ColumnElement[bool] | None = None,
         troubled: Callable[[Connection, Row[Any]], None] | None = None,
     ) -> None:
         self._cloud = cloud
@@ -120,6 +122,7 @@ class Keeper:
         self._batch = batch
         self._at_once = at_once
         self._lease = lease
+        self._only = sa.true() if only is None else only
         self._troubled = troubled
         self._working: set[asyncio.Task[None]] = set()
 
@@ -154,7 +157,7 @@ class Keeper:
 
     def _due(self) -> sa.ColumnElement[bool]:
         t, now = self._table.c, self._cloud.now()
-        return sa.and_(t.due_at <= now, sa.or_(t.held_until.is_(None), t.held_until <= now))
+        return sa.and_(self._only, t.due_at <= now, sa.or_(t.held_until.is_(None), t.held_until <= now))
 
     async def _take(self) -> list[Row[Any]]:
         """Due rows that are ours now, as many as there are places for."""
@@ -180,8 +183,9 @@ class Keeper:
         if len(self._working) >= self._at_once:
             return LOOK
         t = self._table.c
-        query = sa.select(sa.func.min(sa.case((t.held_until > t.due_at, t.held_until), else_=t.due_at)))
-        first = await self._cloud.store.read(lambda conn: conn.execute(query.where(t.due_at.is_not(None))).scalar())
+        first_due = sa.func.min(sa.case((t.held_until > t.due_at, t.held_until), else_=t.due_at))
+        query = sa.select(first_due).where(self._only, t.due_at.is_not(None))
+        first = await self._cloud.store.read(lambda conn: conn.execute(query).scalar())
         return LOOK if first is None else min(max((first - self._cloud.now()).total_seconds(), 0.01), LOOK)
 
     # working

@@ -1,7 +1,8 @@
 """What the keeper of ports does: has the cloud's network service make, bind, look after and remove them.
 
 Whatever it did may be lost with the process that did it, so it looks first: a port bears the row's uuid in its name and
-the workload's in its device. New ports of a batch are made with one request.
+the workload's in its device. New ports of a batch are made with one request; those that are made ahead (``port_pools``)
+in batches of their own, for which no workload waits.
 """
 
 import asyncio
@@ -12,21 +13,21 @@ from datetime import timedelta
 from typing import Any
 
 import sqlalchemy as sa
-from msgspec import Struct
+from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import cloud_ports, containers, quotas, recording
+from higgins.control import cloud_ports, containers, port_pools, quotas, recording
 from higgins.control.cloud import Cloud
-from higgins.control.cloud_ports import Told, ask_decoder
-from higgins.control.keeper import Keeper, Later, LeaseLost, Written, still_ours
+from higgins.control.cloud_ports import Told, ask_decoder, told_decoder
+from higgins.control.keeper import Keeper, Later, LeaseLost, Written, ask, still_ours
 from higgins.control.rows import to_json
 from higgins.model.errors import HigginsError, NotFound
 from higgins.model.networking import CloudPort, Described, Networking, WantedPort
 from higgins.networks.base import Address
 from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
 from higgins.store.database import touch_events, touch_host
-from higgins.store.schema import cloud_port, container, host, workload
+from higgins.store.schema import cloud_port, container, host, port_pool, workload
 
 LOG = logging.getLogger(__name__)
 
@@ -81,13 +82,18 @@ class PortKeeping:
         self._service = service
         self._check_every = check_every
 
-    def keeper(self) -> Keeper:
-        return Keeper(self._cloud, cloud_port, self.work, batch=BATCH, troubled=self._troubled)
+    def keeper(self, *, ahead: bool = False) -> Keeper:
+        """``ahead``: of the ports that are in pools. Both are to be run."""
+        only = cloud_port.c.pool_id.is_not(None) if ahead else cloud_port.c.pool_id.is_(None)
+        at_once = 2 if ahead else 8
+        return Keeper(
+            self._cloud, cloud_port, self.work, batch=BATCH, at_once=at_once, only=only, troubled=self._troubled
+        )
 
     async def work(self, rows: Sequence[Row[Any]]) -> Sequence[Written | Later]:
         results: dict[int, Written | Later] = {}
-        wanted = [row for row in rows if row.state == "wanted"]
-        ready = [row for row in rows if row.state == "ready"]
+        wanted = [row for row in rows if row.state in ("wanted", "taken")]
+        ready = [row for row in rows if row.state in ("ready", "spare")]
         going = [row for row in rows if row.state in ("removing", "detaching")]
         results |= {row.id: _nothing for row in rows if row.state == "refused"}
         removed = await asyncio.gather(*map(self._remove, going))
@@ -128,9 +134,15 @@ class PortKeeping:
                         f"Neutron cannot bind port {port.id} to host {hosts[row.id]}: none of its agents answers there."
                     )
                 case CloudPort() as port:
-                    results[row.id] = self._ready(port, told_of(port, described))
+                    write = self._ready if row.pool_id is None else self._spare
+                    results[row.id] = write(port, told_of(port, described))
+                case Refused(reason) if row.pool_id is not None:
+                    LOG.info("No port is made ahead for project %s: %s", row.project_id, reason)
+                    results[row.id] = self._spare_refused
+                case Refused(reason) if not row.given and await self._given_up(row.project_id):
+                    results[row.id] = Later(reason)
                 case Refused(reason):
-                    results[row.id] = self._refused(reason)
+                    results[row.id] = self._refused(reason, runs=row.state == "taken")
                 case HigginsError() as error:
                     results[row.id] = self._later(row, error)
         return results
@@ -189,14 +201,27 @@ class PortKeeping:
     def _ready(self, port: CloudPort, told: Told) -> Written:
         def write(conn: Connection, row: Row[Any]) -> None:
             values: dict[str, Any] = {"port": port.id}
-            settled = row.state in ("wanted", "ready") and row.due_at is None
+            settled = row.state in ("wanted", "taken", "ready") and row.due_at is None
+            same = row.told is not None and row.port == port.id and row.told == to_json(told)
             if settled:
                 values |= {"state": "ready", "told": to_json(told), "reason": None} | self._check_later()
-                if row.told is not None and (row.port != port.id or row.told != to_json(told)):
+                if row.told is not None and not same:
                     values["wire"] = str(uuids.uuid4())  # it is plugged anew
             conn.execute(sa.update(cloud_port).where(cloud_port.c.id == row.id).values(values))
-            if settled:
+            if settled and not (same and row.state == "taken"):
                 _changed(conn, self._cloud, row.workload_id)
+
+        return write
+
+    def _spare(self, port: CloudPort, told: Told) -> Written:
+        """It can be taken. What groups it is in is written down, so that it is seen if somebody changes them."""
+
+        def write(conn: Connection, row: Row[Any]) -> None:
+            values: dict[str, Any] = {"port": port.id}
+            if row.state in ("wanted", "spare") and row.due_at is None:
+                groups = to_json(structs.replace(ask_decoder.decode(row.asked), groups=port.groups))
+                values |= {"state": "spare", "told": to_json(told), "asked": groups} | self._check_later()
+            conn.execute(sa.update(cloud_port).where(cloud_port.c.id == row.id).values(values))
 
         return write
 
@@ -208,7 +233,7 @@ class PortKeeping:
         """``runs``: what had the port goes on without it."""
 
         def write(conn: Connection, row: Row[Any]) -> None:
-            if row.state not in ("wanted", "ready") or row.due_at is not None:
+            if row.state not in ("wanted", "taken", "ready") or row.due_at is not None:
                 return
             LOG.warning("Port %s of workload %s is refused: %s", row.uuid, row.device, reason)
             update = sa.update(cloud_port).where(cloud_port.c.id == row.id)
@@ -219,20 +244,33 @@ class PortKeeping:
 
         return write
 
+    async def _given_up(self, project_id: str) -> bool:
+        """Whether a project gets ports back that were made ahead for it, so that there may be one for a workload."""
+        return await self._cloud.store.write(lambda conn: port_pools.give_up(conn, self._cloud, project_id))
+
+    def _spare_refused(self, conn: Connection, row: Row[Any]) -> None:
+        if row.state == "wanted" and row.pool_id is not None:
+            conn.execute(sa.delete(cloud_port).where(cloud_port.c.id == row.id))
+            port_pools.rest(conn, self._cloud, [row.pool_id])
+
     # looking after
 
     async def _check(self, rows: list[Row[Any]]) -> dict[int, Written | Later]:
         """Whether ports are still there and what they were. One of ours that somebody deleted is made anew."""
         there = await self._service.ports([row.port for row in rows])
-        await asyncio.gather(*(self._regroup(row, there[row.port]) for row in rows if row.port in there))
+        used = [row for row in rows if row.state == "ready"]
+        await asyncio.gather(*(self._regroup(row, there[row.port]) for row in used if row.port in there))
         described = await self._service.describe([one.network for one in there.values()])
         results: dict[int, Written | Later] = {}
         for row in rows:
             port = there.get(row.port)
-            if port is None or port.device != row.device:
+            told = told_of(port, described) if port is not None else None
+            if port is None or told is None or port.device != row.device:
                 results[row.id] = self._lost
-            elif to_json(told_of(port, described)) != row.told:
-                results[row.id] = self._ready(port, told_of(port, described))
+            elif row.state == "spare":
+                results[row.id] = self._spare(port, told) if _unchanged(row, port, told) else self._lost
+            elif to_json(told) != row.told:
+                results[row.id] = self._ready(port, told)
             else:
                 results[row.id] = self._same
         return results
@@ -249,6 +287,9 @@ class PortKeeping:
             conn.execute(sa.update(cloud_port).where(cloud_port.c.id == row.id).values(self._check_later()))
 
     def _lost(self, conn: Connection, row: Row[Any]) -> None:
+        if row.state == "spare" and row.due_at is None:  # its pool is filled again
+            LOG.info("Port %s, which was made ahead, was changed or deleted in Neutron by somebody else.", row.port)
+            ask(conn, self._cloud, cloud_port, cloud_port.c.id == row.id, state="removing", pool_id=None)
         if row.state != "ready":
             return
         LOG.warning("Port %s of workload %s was deleted in Neutron by somebody else.", row.port, row.device)
@@ -279,10 +320,11 @@ class PortKeeping:
         conn.execute(sa.delete(cloud_port).where(cloud_port.c.id == row.id))
         if row.workload_id is None or row.state != "removing":
             return
+        # Held first: of two who remove its last two ports at once, the second one sees that the first one is gone.
+        mine = conn.execute(sa.select(workload).where(workload.c.id == row.workload_id).with_for_update()).one()
         left = sa.select(cloud_port.c.id).where(cloud_port.c.workload_id == row.workload_id).limit(1)
         if conn.execute(left).first() is not None:
             return
-        mine = conn.execute(sa.select(workload).where(workload.c.id == row.workload_id).with_for_update()).one()
         quotas.hold(conn, mine.project_id)
         containers.remove_workload(conn, self._cloud, mine.id)
         if mine.host_id is not None:
@@ -298,6 +340,14 @@ class PortKeeping:
             _say(conn, self._cloud, row.workload_id, row.trouble)
         else:
             _changed(conn, self._cloud, row.workload_id)
+
+
+def _unchanged(row: Row[Any], port: CloudPort, told: Told) -> bool:
+    """Pure: whether a port that was made ahead is still what a workload may be given."""
+    before = told_decoder.decode(row.told)
+    return set(port.groups) == set(ask_decoder.decode(row.asked).groups) and (
+        (told.mac, told.addresses, told.bridge, told.kind) == (before.mac, before.addresses, before.bridge, before.kind)
+    )
 
 
 def _nothing(conn: Connection, row: Row[Any]) -> None:
@@ -329,8 +379,9 @@ def _hosts(conn: Connection, rows: Sequence[Row[Any]]) -> dict[int, str]:
     """The name of each row's host."""
     query = (
         sa.select(cloud_port.c.id, host.c.name)
-        .join(workload, workload.c.id == cloud_port.c.workload_id)
-        .join(host, host.c.id == workload.c.host_id)
+        .outerjoin(workload, workload.c.id == cloud_port.c.workload_id)
+        .outerjoin(port_pool, port_pool.c.id == cloud_port.c.pool_id)
+        .join(host, host.c.id == sa.func.coalesce(workload.c.host_id, port_pool.c.host_id))
         .where(cloud_port.c.id.in_([row.id for row in rows]))
     )
     return dict(conn.execute(query).all())

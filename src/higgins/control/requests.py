@@ -16,6 +16,7 @@ class PortAsk(Struct, frozen=True, kw_only=True):
     """A port that a container is to have: ``port`` where the tenant gave one, else a new one on ``network``.
 
     All are the service's ids. ``addresses`` empty: any; ``groups`` empty: the project's default security group.
+    ``subnets`` are those that the network has now.
     """
 
     network: str
@@ -23,3 +24,4 @@ class PortAsk(Struct, frozen=True, kw_only=True):
     port: str | None = None
     addresses: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
+    subnets: tuple[str, ...] = ()

@@ -256,11 +256,12 @@ cloud_port = Table(
     Column("id", Id, primary_key=True),
     Column("uuid", Words(36), nullable=False, unique=True),  # by which it is found again in Neutron
     Column("wire", Words(36), nullable=False, unique=True),  # as its host knows it; another one is plugged anew
-    Column("workload_id", ForeignKey("workload.id"), index=True),  # null: its workload is gone
-    Column("device", Words(36), nullable=False),  # the workload's uuid
+    Column("workload_id", ForeignKey("workload.id"), index=True),  # null: its workload is gone, or it has none yet
+    Column("pool_id", BigInteger, index=True),  # the pool that it is in, until a workload takes it
+    Column("device", Words(36), nullable=False),  # the workload's uuid; in a pool its own
     Column("project_id", Words(255), nullable=False),
     Column("position", Integer, nullable=False),
-    Column("state", Words(16), nullable=False),  # wanted | ready | refused | detaching | removing
+    Column("state", Words(16), nullable=False),  # wanted | spare | taken | ready | refused | detaching | removing
     Column("late", Boolean, nullable=False),  # attached to what was there already
     Column("given", Boolean, nullable=False),  # the tenant's own, kept when the container goes
     Column("network", Words(36), nullable=False, index=True),
@@ -269,6 +270,22 @@ cloud_port = Table(
     Column("told", LongText),  # what a host has to know of it
     Column("reason", LongText),  # why it was refused
     *kept(),
+)
+
+#: Ports of Neutron made ahead for one project, network, security groups and host; its keeper has it be the right size.
+port_pool = Table(
+    "port_pool",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("host_id", ForeignKey("host.id"), nullable=False),
+    Column("key", Words(64), nullable=False),  # a hash of what its ports have in common
+    Column("project_id", Words(255), nullable=False, index=True),
+    Column("network", Words(36), nullable=False, index=True),
+    Column("asked", LongText, nullable=False),
+    Column("used_at", Moment, nullable=False),  # when one was wanted last
+    Column("rests_until", Moment),  # the project can have no more ports
+    *kept(),
+    UniqueConstraint("host_id", "key"),
 )
 
 security_group = Table(
