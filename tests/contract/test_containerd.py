@@ -20,7 +20,7 @@ from higgins.runtimes.cri.driver import CriRuntime
 from higgins.runtimes.cri.oom import killed_for_memory
 from tests.contract.conftest import leave_out
 from tests.contract.test_archives import fetch
-from tests.contract.workloads import SLEEP, Workloads, ended, output, run, sh, until
+from tests.contract.workloads import SLEEP, Workloads, ended, observe, output, run, sh, until
 from tests.engines.containerd import ContainerdEngine
 from tests.engines.images import archive, busybox_config, busybox_layer
 
@@ -340,3 +340,31 @@ async def test_an_unknown_runtime_class_is_refused(driver: CriRuntime) -> None:
 async def test_many_at_once_start_and_go(driver: CriRuntime, work: Workloads) -> None:
     uuids = await asyncio.gather(*(work.start() for _ in range(6)))
     assert {seen.state for seen in (await driver.list()).containers if seen.uuid in uuids} == {"running"}
+
+
+async def test_what_runs_on_or_has_ended_is_asked_about_once(
+    driver: CriRuntime, work: Workloads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, over = await work.start(), await work.start("sh", "-c", "exit 3")
+    await ended(driver, over)
+    before = await driver.list()
+    asked: list[str] = []
+    status = driver._client.status
+
+    async def counted(engine_id: str, **how: Any) -> cri.ContainerStatusResponse:
+        asked.append(engine_id)
+        return await status(engine_id, **how)
+
+    monkeypatch.setattr(driver._client, "status", counted)
+    assert set((await driver.list()).containers) == set(before.containers)
+    assert asked == []
+    await driver.pause(running)
+    assert (await observe(driver, running)).state == "paused"
+    await driver.unpause(running)
+    assert (await observe(driver, running)).state == "running"
+    assert asked == []
+    await driver.kill(running, "KILL")
+    assert (await ended(driver, running)).exit_code == 137
+    assert len(asked) == 1
+    await driver.start(over)
+    assert (await ended(driver, over)).exit_code == 3

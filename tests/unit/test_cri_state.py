@@ -48,7 +48,7 @@ def status(engine_state: int, **told: object) -> cri.ContainerStatus:
     ],
 )
 def test_each_state_has_a_word(engine_state: int, expected: str) -> None:
-    seen = state.observed(status(engine_state), ())
+    seen = state.observed(status(engine_state))
     assert (seen.state, seen.uuid, seen.incarnation, seen.sandbox, seen.project_id, seen.image) == (
         expected,
         "c",
@@ -60,37 +60,37 @@ def test_each_state_has_a_word(engine_state: int, expected: str) -> None:
     assert state.word(engine_state) == expected
 
 
-def test_a_running_container_is_paused_when_its_task_is() -> None:
-    assert state.observed(status(cri.CONTAINER_RUNNING), {"engine-id"}).state == "paused"
-    assert state.observed(status(cri.CONTAINER_EXITED), {"engine-id"}).state == "exited"
+def test_what_runs_or_has_ended_stays_as_it_is_told() -> None:
+    every = (cri.CONTAINER_CREATED, cri.CONTAINER_RUNNING, cri.CONTAINER_EXITED, cri.CONTAINER_UNKNOWN)
+    assert [one for one in every if state.stays(status(one))] == [cri.CONTAINER_RUNNING, cri.CONTAINER_EXITED]
 
 
 def test_an_exit_code_is_told_of_an_exit_only() -> None:
-    assert state.observed(status(cri.CONTAINER_RUNNING), ()).exit_code is None
-    assert state.observed(status(cri.CONTAINER_EXITED), ()).exit_code == 0
-    seen = state.observed(status(cri.CONTAINER_EXITED, exit_code=1, reason="Error", message="why"), ())
+    assert state.observed(status(cri.CONTAINER_RUNNING)).exit_code is None
+    assert state.observed(status(cri.CONTAINER_EXITED)).exit_code == 0
+    seen = state.observed(status(cri.CONTAINER_EXITED, exit_code=1, reason="Error", message="why"))
     assert (seen.exit_code, seen.reason, seen.oom_killed) == (1, "why", False)
     for told in ("Completed", "Error", "OOMKilled"):
-        assert state.observed(status(cri.CONTAINER_EXITED, reason=told), ()).reason == ""
-    assert state.observed(status(cri.CONTAINER_EXITED, reason="Other", message="why"), ()).reason == "Other: why"
+        assert state.observed(status(cri.CONTAINER_EXITED, reason=told)).reason == ""
+    assert state.observed(status(cri.CONTAINER_EXITED, reason="Other", message="why")).reason == "Other: why"
 
 
 def test_a_container_whose_start_failed_has_never_run() -> None:
     message = 'a failed: b failed: unable to start container process: exec: "x": not found: unknown'
-    seen = state.observed(status(cri.CONTAINER_EXITED, exit_code=128, reason="StartError", message=message), ())
+    seen = state.observed(status(cri.CONTAINER_EXITED, exit_code=128, reason="StartError", message=message))
     assert (seen.state, seen.exit_code, seen.reason) == ("created", None, 'exec: "x": not found.')
 
 
 def test_times_are_nanoseconds_since_1970_and_zero_for_never() -> None:
-    seen = state.observed(status(cri.CONTAINER_EXITED, started_at=1_000_000_000), ())
+    seen = state.observed(status(cri.CONTAINER_EXITED, started_at=1_000_000_000))
     assert (seen.started_at, seen.finished_at) == (datetime(1970, 1, 1, 0, 0, 1, tzinfo=UTC), None)
 
 
 def test_a_kill_that_the_engine_gives_no_reason_for_is_looked_into() -> None:
-    assert state.observed(status(cri.CONTAINER_EXITED, exit_code=137, reason="OOMKilled"), ()).oom_killed
+    assert state.observed(status(cri.CONTAINER_EXITED, exit_code=137, reason="OOMKilled")).oom_killed
     unclear = status(cri.CONTAINER_EXITED, exit_code=137, reason="Error")
     assert state.may_be_out_of_memory(unclear)
-    assert state.observed(unclear, (), out_of_memory=True).oom_killed
+    assert state.observed(unclear, out_of_memory=True).oom_killed
     assert not state.may_be_out_of_memory(status(cri.CONTAINER_EXITED, exit_code=137, reason="OOMKilled"))
     assert not state.may_be_out_of_memory(status(cri.CONTAINER_EXITED, exit_code=1))
     assert not state.may_be_out_of_memory(status(cri.CONTAINER_RUNNING))

@@ -11,6 +11,7 @@ from uuid import uuid4
 from weakref import WeakValueDictionary
 
 from cri_api.v1 import api_pb2 as cri
+from msgspec.structs import replace
 
 from higgins.images.base import ImageFiles
 from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, NotImplementedHere, SandboxGone
@@ -79,7 +80,7 @@ class CriRuntime:
         self._ids = ids
         self._sandboxes = Sandboxes(client, logs=logs, cgroup_parent=cgroup_parent, ids=ids)
         self._fresh = Fresh(client, self._sandboxes)
-        self._oom: dict[str, bool] = {}
+        self._told: dict[str, tuple[int, Observed]] = {}  # by the engine's id, what stays so in a state of CRI's
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def close(self) -> None:
@@ -213,7 +214,7 @@ class CriRuntime:
                 with suppress(ContainerGone):
                     request = cri.RemoveContainerRequest(container_id=container.id)
                     await self._client.remove(self._client.runtime.RemoveContainer, request, container.id)
-                self._oom.pop(container.id, None)
+                self._told.pop(container.id, None)
                 logs.remove(self._log(container))
 
     async def list(self, sandbox: str | None = None) -> Holdings:
@@ -225,16 +226,17 @@ class CriRuntime:
         turn = asyncio.Semaphore(_AT_ONCE)
 
         async def look(container: cri.Container) -> Observed | None:
-            async with turn:
-                with suppress(ContainerGone):
-                    status = (await self._client.status(container.id)).status
-                    return state.observed(status, paused, out_of_memory=await self._out_of_memory(status))
+            try:
+                async with turn:
+                    one = await self._observed(container)
+            except ContainerGone:
                 return None
+            return replace(one, state="paused") if container.id in paused and one.state == "running" else one
 
         seen = await asyncio.gather(*(look(one) for one in containers))
         await self._turn_over_logs(containers)
         if sandbox is None:
-            self._oom = {one.id: self._oom[one.id] for one in containers if one.id in self._oom}
+            self._told = {one.id: self._told[one.id] for one in containers if one.id in self._told}
         return Holdings(
             tuple([await self._sandboxes.observed(one) for one in newest.values()]),
             tuple(one for one in seen if one is not None),
@@ -357,13 +359,19 @@ class CriRuntime:
         if await self._paused([container]):
             await (await self._client.containerd()).resume(container.id)
 
-    async def _out_of_memory(self, status: cri.ContainerStatus) -> bool:
-        """What the engine may have missed. Looked up once for each container that ended: it stays so."""
-        if not state.may_be_out_of_memory(status):
-            return False
-        if status.id not in self._oom:
-            self._oom[status.id] = await asyncio.to_thread(oom.killed_for_memory, status.id)
-        return self._oom[status.id]
+    async def _observed(self, container: cri.Container) -> Observed:
+        """What the engine tells of it, asked once where that stays so. Raises ``ContainerGone``."""
+        known = self._told.get(container.id)
+        if known is not None and known[0] == container.state:
+            return known[1]
+        status = (await self._client.status(container.id)).status
+        # What the engine may have missed.
+        suspect = state.may_be_out_of_memory(status)
+        killed = suspect and await asyncio.to_thread(oom.killed_for_memory, status.id)
+        one = state.observed(status, out_of_memory=killed)
+        if state.stays(status):
+            self._told[container.id] = status.state, one
+        return one
 
     async def _turn_over_logs(self, containers: Iterable[cri.Container]) -> None:
         """Where the regular look comes by, logs that have grown too long are cut: engines leave that to others."""

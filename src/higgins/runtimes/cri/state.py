@@ -1,7 +1,7 @@
 """From what CRI tells to what Higgins observes. Pure."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,16 +25,14 @@ _STATES = {
 }
 
 
-def observed(status: cri.ContainerStatus, paused: Collection[str], *, out_of_memory: bool = False) -> Observed:
-    """A container as the engine holds it. ``paused`` are the engine's ids of those that are: CRI does not say.
+def observed(status: cri.ContainerStatus, *, out_of_memory: bool = False) -> Observed:
+    """A container as the engine holds it, but for whether it is paused: CRI does not say.
 
     ``out_of_memory`` is for what the engine has missed, see ``oom``.
     """
     state = _STATES[status.state]
     if status.reason == _NOT_STARTED and status.started_at == 0:
         state = "created"  # as on other engines: it has never run, and the start has told why
-    if state == "running" and status.id in paused:
-        state = "paused"
     ended = state == "exited"
     return Observed(
         uuid=status.labels[PREFIX + "uuid"],
@@ -49,6 +47,11 @@ def observed(status: cri.ContainerStatus, paused: Collection[str], *, out_of_mem
         finished_at=moment(status.finished_at),
         image=container_spec(status.annotations).image,
     )
+
+
+def stays(status: cri.ContainerStatus) -> bool:
+    """Whether the engine will tell the same of it for as long as it lists it in that state: none runs twice."""
+    return status.state in (cri.CONTAINER_RUNNING, cri.CONTAINER_EXITED)
 
 
 def may_be_out_of_memory(status: cri.ContainerStatus) -> bool:
