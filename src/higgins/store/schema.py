@@ -447,6 +447,19 @@ image_trust = Table(
     Column("created_at", Moment, nullable=False),
 )
 
+#: An image that is being made of a container, in the image service, and what is on the host for its sake.
+snapshot = Table(
+    "snapshot",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("image", Words(36), nullable=False, unique=True),
+    Column("project_id", Words(255), nullable=False),
+    Column("user_id", Words(255), nullable=False),
+    Column("host", Words(255)),
+    Column("made", Boolean, nullable=False),  # the image is whole, and stays
+    *kept(),
+)
+
 console = Table(
     "console",
     metadata,
