@@ -8,10 +8,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 from weakref import WeakValueDictionary
 
+import msgspec
 import sqlalchemy as sa
 from msgspec import structs
+from sqlalchemy.engine import Connection
 
 from higgins.control import images
 from higgins.control.cloud import Actor, Cloud
@@ -24,8 +27,10 @@ from higgins.images.shelf import Shelf
 from higgins.model.container import ContainerSpec
 from higgins.model.errors import ImagePullFailed, ImageRefused, Invalid, NotFound, Unauthorized
 from higgins.model.images import FoundImage
+from higgins.model.resources import Image
 from higgins.openstack.errors import ServiceUnavailable
-from higgins.store.schema import container, workload
+from higgins.store.schema import container, image, workload
+from higgins.store.schema import host as hosts
 
 LOG = logging.getLogger(__name__)
 
@@ -33,6 +38,8 @@ LOG = logging.getLogger(__name__)
 _AT_ONCE, _FOR_ONE = 4, 2
 #: Seconds between two looks for trusts that nobody needs any more.
 _TIDY = 300.0
+
+_found = msgspec.json.Decoder(FoundImage)
 
 
 class Depot:
@@ -131,8 +138,31 @@ async def pinned(cloud: Cloud, actor: Actor, token: str, spec: ContainerSpec) ->
     return structs.replace(spec, found=await depot.find(cloud, actor, token, spec.image))
 
 
+async def pull(cloud: Cloud, actor: Actor, token: str, reference: str, host_name: str) -> Image:
+    """Have a host fetch an image that the caller may use, by the host's name or uuid. It is there when this returns."""
+    name = await images.host_named(cloud, host_name)
+    images.check_image(reference)
+    streams = await cloud.streams(name)
+    found = await of(cloud).find(cloud, actor, token, reference)
+    row: dict[str, Any] = {
+        "repo": reference, "tag": "", "host": name, "reference": found.engine_name, "found": found,
+        "user_id": actor.user_id,
+    }  # fmt: skip
+    begun = await images.record(cloud, actor.project_id, **row)
+    try:
+        fetched = await streams.fetch(begun.uuid, found)
+    except BaseException:
+        if begun.image_id is None:  # else it was there before
+            await asyncio.shield(images.forget(cloud, begun.uuid))
+        raise
+    return await images.record(cloud, actor.project_id, **row, image_id=fetched.id, size=fetched.size)
+
+
 async def contents(cloud: Cloud, host: int, uuid: str, timeout: float) -> Parts | None:
-    """What the image of a container of this host consists of; see ``Depot.parts``. Raises NotFound."""
+    """What the image of a container of this host, or one pulled to it, consists of; see ``Depot.parts``.
+
+    Raises NotFound.
+    """
     found, owner = await _wanted(cloud, host, uuid)
     return await of(cloud).parts(cloud, found, owner, timeout)
 
@@ -156,14 +186,26 @@ async def _layer(cloud: Cloud, host: int, uuid: str, digest: str) -> AsyncIterat
 
 
 async def _wanted(cloud: Cloud, host: int, uuid: str) -> tuple[FoundImage, Owner]:
-    """Which image a container of this host has, and whose it is."""
-    query = (
+    """Which image a container of this host has, or was pulled to it as ``uuid``, and whose it is."""
+    of_container = (
         sa.select(container.c.spec, container.c.project_id, container.c.user_id)
         .join(workload, workload.c.id == container.c.workload_id)
         .where(container.c.uuid == uuid, workload.c.host_id == host)
     )
-    row = await cloud.store.read(lambda conn: conn.execute(query).one_or_none())
-    found = None if row is None else spec_decoder.decode(row.spec).found
-    if row is None or found is None:
+    pulled = (
+        sa.select(image.c.found, image.c.project_id, image.c.user_id)
+        .join(hosts, hosts.c.name == image.c.host)
+        .where(image.c.uuid == uuid, hosts.c.id == host, image.c.found.is_not(None))
+    )
+
+    def look(conn: Connection) -> tuple[FoundImage | None, Any]:
+        row = conn.execute(of_container).one_or_none()
+        if row is not None:
+            return spec_decoder.decode(row.spec).found, row
+        row = conn.execute(pulled).one_or_none()
+        return (None if row is None else _found.decode(row.found)), row
+
+    found, row = await cloud.store.read(look)
+    if found is None:
         raise NotFound("container", uuid)
     return found, Owner(row.project_id, row.user_id)

@@ -16,7 +16,7 @@ from higgins.control.cloud import Actor, Cloud
 from higgins.images.base import ImageService
 from higgins.model.errors import Unauthorized
 from higgins.openstack.errors import ServiceUnavailable
-from higgins.store.schema import container, image_trust, snapshot
+from higgins.store.schema import container, image, image_trust, snapshot
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ class Owners:
             ) from error
 
     async def tidy(self, cloud: Cloud) -> None:
-        """Give back the trusts of those who have no container of such an image, and none in the making, any more."""
+        """Give back the trusts of those who have no container of such an image, and none on its way, any more."""
         before = cloud.now() - _YOUNG  # what a trust is for is written down a little after it
         for trust in await cloud.store.read(lambda conn: _unneeded(conn, before)):
             if trust not in await cloud.store.read(lambda conn: _unneeded(conn, before)):
@@ -142,8 +142,15 @@ def _unneeded(conn: Connection, before: datetime) -> list[str]:
     making = sa.select(snapshot.c.id).where(
         snapshot.c.project_id == image_trust.c.project_id, snapshot.c.user_id == image_trust.c.user_id
     )
+    pulling = sa.select(image.c.id).where(
+        image.c.project_id == image_trust.c.project_id,
+        image.c.user_id == image_trust.c.user_id,
+        image.c.image_id.is_(None),
+    )
     return list(
         conn.execute(
-            sa.select(image_trust.c.trust).where(image_trust.c.created_at < before, ~needed.exists(), ~making.exists())
+            sa.select(image_trust.c.trust).where(
+                image_trust.c.created_at < before, ~needed.exists(), ~making.exists(), ~pulling.exists()
+            )
         ).scalars()
     )

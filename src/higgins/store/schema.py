@@ -432,6 +432,9 @@ image = Table(
     Column("host", Words(255), nullable=False),
     # What its engine calls it: ``repo:tag``, or for one made by commit a name that is its project's alone.
     Column("reference", Words(512), nullable=False),
+    # Of one from the image service: which, and by whom it was pulled.
+    Column("found", LongText),
+    Column("user_id", Words(255)),
     *_times(),
     UniqueConstraint("host", "reference"),
     Index(None, "repo", "tag"),
