@@ -13,6 +13,7 @@ from higgins.control.hosts import LocalLink
 from higgins.control.link import Assignment, HostReport, Known, Member, Observation
 from higgins.model.container import Goal
 from higgins.model.errors import EngineError, PathNotFound
+from higgins.model.images import FoundImage
 from higgins.model.resources import HostInfo
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
 
@@ -66,6 +67,7 @@ class FakeHost:
         self.put: list[tuple[str, bytes]] = []
         self.options: LogOptions | None = None
         self.more_logs: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.removed_images: list[str] = []
         self.follows = True  # whether a followed log goes on after what is there
         self.archive = b"a tar, as it were \xff"
 
@@ -150,8 +152,13 @@ class FakeHost:
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image:
         return Image("sha256:1", (image,), 42)
 
+    async def fetch(self, uuid: str, found: FoundImage) -> Image:
+        parts = await self.link.image(self.number, uuid, 30)
+        assert parts is not None
+        return Image(parts.id, (found.engine_name,), sum(layer.size for layer in parts.layers))
+
     async def remove_image(self, name: str) -> None:
-        return None
+        self.removed_images.append(name)
 
     async def search(self, term: str) -> list[dict[str, Any]]:
         return [{"name": term, "star_count": 5}, {"name": f"{term}-extra", "star_count": 1}]

@@ -1,11 +1,17 @@
 """What there is beside containers: hosts, services, images, networks, quotas, registries."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
+from higgins.control.cloud import Cloud
+from higgins.control.delivery import Depot
+from higgins.images.shelf import Shelf
 from tests.api.conftest import Caller
 from tests.api.host import FakeHost
+from tests.images.service import ScriptedImages, archive
 
 
 @pytest.fixture
@@ -104,6 +110,37 @@ async def test_an_image_is_pulled_listed_shown_and_deleted(admin: Caller, host: 
     assert "'host'" in (await admin.post("/v1/images", {"repo": "busybox"})).error["title"]
     gone = await admin.call("DELETE", f"/v1/images/{view['uuid']}")
     assert (gone.status, gone.text) == (200, "null")
+    assert (await admin.get("/v1/images")).json["images"] == []
+
+
+async def test_an_image_of_the_image_service_is_pulled_listed_shown_and_deleted(
+    cloud: Cloud, admin: Caller, host: FakeHost, tmp_path: Path
+) -> None:
+    service = ScriptedImages()
+    service.good.add("")
+    service.put("web:1", archive(b"web"))
+    service.put("broken", b"no archive")
+    cloud.depot = Depot(service, Shelf(tmp_path))
+    wanted = {"repo": "web:1", "host": "host-1"}
+    made = await admin.post("/v1/images", wanted | {"image_driver": "glance"})
+    assert made.status == 202
+    view = made.json
+    assert (view["repo"], view["tag"], view["project_id"], view["host"]) == ("web:1", "", "ops", "host-1")
+    assert view["image_id"].startswith("sha256:") and int(view["size"]) > 0
+    assert (await admin.get("/v1/images")).json["images"] == [view]
+    assert (await admin.get(f"/v1/images/{view['uuid']}")).json == view
+    # As python-zunclient asks, which names no driver.
+    cloud.settings = structs.replace(cloud.settings, image_driver="glance")
+    assert (await admin.post("/v1/images", wanted)).json == view
+    assert [name for name, _ in service.saved] == ["web:1"]
+    assert "has none" in (await admin.post("/v1/images", wanted | {"tag": "2"})).error["title"]
+    for name, says in (("nowhere", "no image nowhere"), ("broken", "refused")):
+        refused = await admin.post("/v1/images", wanted | {"repo": name})
+        assert refused.status >= 400 and says in refused.error["title"], name
+    assert (await admin.get("/v1/images")).json["images"] == [view]
+    await admin.call("DELETE", f"/v1/images/{view['uuid']}")
+    (removed,) = host.removed_images
+    assert removed.startswith("glance.invalid/id-web:1:")
     assert (await admin.get("/v1/images")).json["images"] == []
 
 

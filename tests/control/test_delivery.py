@@ -169,10 +169,10 @@ async def test_a_trust_is_given_back_with_the_users_last_image(
     hers, his = await create(cloud, alice), await create(cloud, bob)
     await containers.delete(cloud, alice, hers.uuid, force=True)
     await host.removed(hers.uuid)
-    await depot.tidy(cloud)
+    await depot.owners.tidy(cloud)
     assert service.given_back == []  # somebody may be making a container just now
     clock.forward(3600)
-    await depot.tidy(cloud)
+    await depot.owners.tidy(cloud)
     assert service.given_back == [service.trusts[0]]
     assert await delivery.contents(cloud, host.number, his.uuid, 30) is not None
     await create(cloud, structs.replace(alice, request_id="req-9"))
@@ -187,7 +187,7 @@ async def test_a_trust_stays_for_the_container_that_is_just_being_made(
     await host.removed(before.uuid)
     clock.forward(3600)
     await delivery.pinned(cloud, alice, "token", ContainerSpec(image="web", image_driver="glance", cpu=0.1, memory=64))
-    await depot.tidy(cloud)
+    await depot.owners.tidy(cloud)
     assert len(service.trusts) == 1 and service.given_back == []
 
 

@@ -96,23 +96,45 @@ async def over(cloud: Cloud, actor: Actor, container: str) -> Action:
     return await until(look)
 
 
+async def until_sent(cloud: Cloud, actor: Actor, container: str) -> None:
+    """Some of it, as is told."""
+
+    async def sending() -> bool:
+        return "sent to the image service" in ((await record(cloud, actor, container)).message or "")
+
+    await until(sending)
+
+
+async def tidied(cloud: Cloud) -> None:
+    """What is left over is taken away, as far as that can be now."""
+    assert cloud.depot is not None
+    await cloud.depot.snapshots.keeper(cloud).round()
+
+
 async def test_a_commit_becomes_an_image_and_leaves_none_on_the_host(
     cloud: Cloud, engine: Engine, service: ScriptedImages, one: str, alice: Actor
 ) -> None:
-    assert await commit(cloud, alice, one) == "id-mine:v1"
+    made = await commit(cloud, alice, one)
+    assert service.there == {made: "mine:v1"}
     done = await over(cloud, alice, one)
-    assert (done.result, done.message) == ("Success", "Image id-mine:v1: 3.0 MiB.")
-    assert service.uploaded == {"id-mine:v1": bytes(3 * 2**20)}
-    assert engine.there == []
+    assert (done.result, done.message) == ("Success", f"Image {made}: 3.0 MiB.")
+    assert service.uploaded == {"mine:v1": bytes(3 * 2**20)}
+    await tidied(cloud)
+    assert engine.there == [] and service.there == {made: "mine:v1"}
 
 
-async def test_an_image_that_was_sent_stays_though_its_host_cannot_be_tidied(
-    cloud: Cloud, engine: Engine, service: ScriptedImages, one: str, alice: Actor
+async def test_an_image_that_was_sent_stays_though_its_host_cannot_be_tidied_now(
+    cloud: Cloud, engine: Engine, service: ScriptedImages, one: str, alice: Actor, clock: Clock
 ) -> None:
     engine.keeps = True
-    await commit(cloud, alice, one)
+    made = await commit(cloud, alice, one)
     assert (await over(cloud, alice, one)).result == "Success"
-    assert list(service.uploaded) == ["id-mine:v1"] and not service.forgotten
+    await tidied(cloud)
+    assert service.there == {made: "mine:v1"} and engine.there
+    engine.keeps = False
+    clock.forward(60)
+    await tidied(cloud)
+    assert service.there == {made: "mine:v1"} and not engine.there
 
 
 async def test_how_far_it_is_is_told_and_other_changes_do_not_end_it(
@@ -121,10 +143,7 @@ async def test_how_far_it_is_is_told_and_other_changes_do_not_end_it(
     service.gate.clear()
     await commit(cloud, alice, one)
 
-    async def sending() -> bool:
-        return "sent to the image service" in ((await record(cloud, alice, one)).message or "")
-
-    await until(sending)
+    await until_sent(cloud, alice, one)
     await containers.pause(cloud, alice, one)
     await host.says(one, state="paused")
     assert (await record(cloud, alice, one)).finish_time is None
@@ -134,7 +153,7 @@ async def test_how_far_it_is_is_told_and_other_changes_do_not_end_it(
 
 @pytest.mark.parametrize("whose", ["service", "engine"])
 async def test_what_fails_says_why_and_leaves_no_image(
-    cloud: Cloud, engine: Engine, service: ScriptedImages, one: str, alice: Actor, whose: str
+    cloud: Cloud, engine: Engine, service: ScriptedImages, one: str, alice: Actor, clock: Clock, whose: str
 ) -> None:
     if whose == "engine":
         engine.breaks_off = True
@@ -144,12 +163,41 @@ async def test_what_fails_says_why_and_leaves_no_image(
     done = await over(cloud, alice, one)
     assert done.result == "Error"
     assert ("The engine lost the image" if whose == "engine" else "Glance does not answer now") in (done.message or "")
-    assert engine.there == []
+    await tidied(cloud)
+    assert bool(service.there) is (whose == "service"), "it waits until the service answers again"
+    service.fails = None
+    clock.forward(60)
+    await tidied(cloud)
+    assert not service.there and not engine.there
 
-    async def forgotten() -> bool:
-        return service.forgotten == ["id-mine:v1"]
 
-    await until(forgotten)
+async def test_an_answer_that_is_lost_leaves_no_image(
+    cloud: Cloud, service: ScriptedImages, one: str, alice: Actor
+) -> None:
+    service.loses_answers = True
+    with pytest.raises(ServiceUnavailable):
+        await commit(cloud, alice, one)
+    done = await record(cloud, alice, one)
+    assert (done.result, service.there != {}) == ("Error", True)
+    await tidied(cloud)
+    assert not service.there
+
+
+async def test_when_the_token_is_over_what_is_left_is_taken_away_by_a_trust(
+    cloud: Cloud, engine: Engine, depot: Depot, service: ScriptedImages, one: str, alice: Actor, clock: Clock
+) -> None:
+    service.fails = ServiceUnavailable("Glance", "no image can be made")
+    await commit(cloud, alice, one)
+    await over(cloud, alice, one)
+    service.good.remove("token")
+    clock.forward(3600)
+    await depot.owners.tidy(cloud)
+    assert service.given_back == [], "the trust is needed yet"
+    service.fails = None
+    await tidied(cloud)
+    assert not service.there
+    await depot.owners.tidy(cloud)
+    assert service.given_back == ["trust-0-of-alice"]
 
 
 async def test_what_cannot_be_begun_is_refused_at_once(
@@ -157,15 +205,15 @@ async def test_what_cannot_be_begun_is_refused_at_once(
 ) -> None:
     with pytest.raises(Invalid, match="keeps for itself"):
         await commit(cloud, alice, one, "glance.invalid/other")
-    await looking.commit(cloud, alice, one, "fine", "latest", "token")
     with pytest.raises(Conflict, match="taken"):
         await looking.commit(cloud, alice, one, "taken", "latest", "token")
+    await looking.commit(cloud, alice, one, "fine", "latest", "token")
     cloud.disconnect("one")
     with pytest.raises(HostUnavailable):
         await commit(cloud, alice, one)
 
 
-async def test_what_cannot_be_written_down_leaves_no_image(
+async def test_what_cannot_be_written_down_is_not_begun(
     cloud: Cloud, service: ScriptedImages, one: str, alice: Actor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(work: object) -> None:
@@ -174,7 +222,7 @@ async def test_what_cannot_be_written_down_leaves_no_image(
     monkeypatch.setattr(cloud.store, "write", away)
     with pytest.raises(StoreUnavailable):
         await commit(cloud, alice, one)
-    assert service.forgotten == ["id-mine:v1"]
+    assert not service.there
 
 
 async def test_a_process_that_ends_says_so(
@@ -185,6 +233,24 @@ async def test_a_process_that_ends_says_so(
     await depot.close()
     done = await record(cloud, alice, one)
     assert (done.result, "ended" in (done.message or "")) == ("Error", True)
+    await tidied(cloud)
+    assert not service.there
+
+
+async def test_what_a_process_was_at_that_died_is_taken_away_after_a_while(
+    cloud: Cloud, engine: Engine, service: ScriptedImages, one: str, alice: Actor, clock: Clock
+) -> None:
+    service.gate.clear()
+    await commit(cloud, alice, one)
+    await until_sent(cloud, alice, one)
+    clock.forward(50)
+    await tidied(cloud)
+    assert service.there and engine.there, "somebody may be at it"
+    clock.forward(20)
+    await tidied(cloud)
+    assert not service.there and not engine.there
+    service.gate.set()
+    assert (await over(cloud, alice, one)).result == "Error", "who was only slow finds nothing any more"
 
 
 async def test_what_a_dead_process_was_at_is_over_after_a_while(
@@ -221,7 +287,7 @@ async def test_of_a_container_one_image_is_made_at_once_and_of_a_projects_four(
     last = await another(alice)
     with pytest.raises(TooManyCommits):
         await commit(cloud, alice, last, "last")
-    assert service.forgotten == ["id-again:v1", "id-last:v1"]
+    assert sorted(service.there.values()) == ["mine:v1", *(f"more-{number}:v1" for number in range(3))]
     await commit(cloud, bob, await another(bob), "theirs")
     service.gate.set()
     assert (await over(cloud, alice, one)).result == "Success"

@@ -7,6 +7,7 @@ from typing import Any
 
 from higgins.control.terminals import OpenTerminals, held
 from higgins.model.errors import ContainerGone, EngineError, ImageNotFound, PathNotFound
+from higgins.model.images import FoundImage
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
 
 CONTAINER = "11111111-1111-1111-1111-111111111111"
@@ -170,6 +171,10 @@ class ScriptedStreams:
         if image == "missing":
             raise ImageNotFound("The image missing was not found.")
         return Image("sha256:1", (image,), 42)
+
+    async def fetch(self, uuid: str, found: FoundImage) -> Image:
+        self.asked.append((uuid, found))
+        return Image("sha256:2", (found.engine_name,), found.size)
 
     async def remove_image(self, name: str) -> None:
         self.asked.append(name)

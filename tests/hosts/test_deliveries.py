@@ -9,14 +9,23 @@ import pytest
 
 from higgins.agent.deliveries import Deliveries
 from higgins.agent.remote import RemoteLink
-from higgins.control import containers, delivery
+from higgins.agent.streams import LocalStreams
+from higgins.control import containers, delivery, images
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
 from higgins.control.delivery import Depot
+from higgins.control.query import ListQuery
 from higgins.images.base import ImageFiles, Parts
 from higgins.images.shelf import Shelf
 from higgins.model.container import ContainerSpec
-from higgins.model.errors import EngineError, ImageNotFound, ImagePullFailed, ImageRefused, NotFound
+from higgins.model.errors import (
+    EngineError,
+    HostUnavailable,
+    ImageNotFound,
+    ImagePullFailed,
+    ImageRefused,
+    NotFound,
+)
 from higgins.model.images import FoundImage
 from higgins.model.resources import Container
 from higgins.openstack.errors import ServiceUnavailable
@@ -72,8 +81,8 @@ class Counted:
 class Place:
     """A host of another machine, as far as images are concerned."""
 
-    def __init__(self, host: RemoteHost, *, limit: int = 2**30) -> None:
-        self.host, self.link, self.engine = host, Counted(host.link), Loading()
+    def __init__(self, host: RemoteHost, *, limit: int = 2**30, engine: Loading | None = None) -> None:
+        self.host, self.link, self.engine = host, Counted(host.link), engine or Loading()
         self.directory = host.data / "images"
         shelf = Shelf(self.directory, limit=limit)
         ours: Any = (self.link, lambda: host.number, self.engine, shelf)
@@ -129,6 +138,29 @@ async def test_a_host_is_told_of_no_other_hosts_images(
     with pytest.raises(NotFound):
         async with other.link.layer(other.number, made.uuid, f"sha256:{'0' * 64}"):
             pass
+
+
+async def test_an_image_is_pulled_to_a_host_and_told_to_no_other(
+    cloud: Cloud, depot: Depot, joined: Joining, alice: Actor, service: ScriptedImages
+) -> None:
+    engine = Loading()
+    streams = LocalStreams(engine)  # type: ignore[arg-type]
+    host, other = await joined("near", streams), await joined("another")
+    with pytest.raises(HostUnavailable, match="starting"):
+        await delivery.pull(cloud, alice, "token", "one", "near")
+    assert await images.find(cloud, ListQuery(limit=10)) == []
+    streams.deliveries = Place(host, engine=engine).deliveries
+    for _ in range(2):
+        pulled = await delivery.pull(cloud, alice, "token", "one", "near")
+    assert await images.find(cloud, ListQuery(limit=10)) == [pulled]
+    (loaded,) = engine.loaded.values()
+    assert (pulled.repo, pulled.image_id, pulled.size) == ("one", loaded.id, str(loaded.size))
+    assert len(service.saved) == 1
+    assert await host.link.image(host.number, pulled.uuid, 1) is not None
+    with pytest.raises(NotFound):
+        await other.link.image(other.number, pulled.uuid, 1)
+    await images.delete(cloud, pulled.uuid)
+    assert not engine.loaded
 
 
 async def test_an_image_that_is_refused_is_not_worth_another_try(

@@ -17,6 +17,7 @@ from higgins.control.cloud import Cloud
 from higgins.control.identities import CONTROL_PLANE, Identity
 from higgins.control.link import HostStreams
 from higgins.model.errors import ContainerGone, EngineError, HostUnavailable, ImageNotFound, PathNotFound
+from higgins.model.images import FoundImage
 from higgins.runtimes.base import LogChunk, LogOptions, RegistryAuth, Terminal
 from higgins.store.schema import certificate
 from tests.hosts.conftest import SECRET, Joining
@@ -97,8 +98,11 @@ async def test_questions_and_answers_travel_whole(far: HostStreams, streams: Scr
     assert (await far.top(CONTAINER, None)).rows == (("1", "None"),)
     assert await far.commit(CONTAINER, "web:1") == "sha256:web:1"
     assert (await far.pull("busybox", RegistryAuth("me", "secret", "registry.example"))).names == ("busybox",)
+    found = FoundImage(id="id", name="web", size=7, algorithm="sha256", digest="0" * 64)
+    assert (await far.fetch("uuid", found)).names == (found.engine_name,)
     await far.remove_image("busybox")
-    assert streams.asked == [("busybox", RegistryAuth("me", "secret", "registry.example")), "busybox"]
+    auth = RegistryAuth("me", "secret", "registry.example")
+    assert streams.asked == [("busybox", auth), ("uuid", found), "busybox"]
     assert await far.search("busy") == [{"name": "busy", "stars": 5}]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from higgins.model.errors import Conflict, ImageNotFound, Unauthorized
 from higgins.model.images import FoundImage
+from higgins.openstack.errors import ServiceUnavailable
 from tests.images.test_archive import parts, tar_of
 
 BASE = tar_of([("base", b"b" * 300_000)])
@@ -31,8 +32,9 @@ class ScriptedImages:
         self.fails: Exception | None = None
         self.gate = asyncio.Event()
         self.gate.set()
-        self.uploaded: dict[str, bytes] = {}
-        self.forgotten: list[str] = []
+        self.loses_answers = False
+        self.there: dict[str, str] = {}  # the names of images that were registered, by id
+        self.uploaded: dict[str, bytes] = {}  # by name
 
     def put(self, name: str, data: bytes) -> None:
         self.images[name] = data
@@ -62,11 +64,13 @@ class ScriptedImages:
     async def search(self, name: str, token: str, *, exact: bool) -> list[dict[str, Any]]:
         return [{"name": one} for one in self.images if name in one]
 
-    async def register(self, name: str, token: str) -> str:
+    async def register(self, image: str, name: str, token: str) -> None:
         self._check(token)
         if name == "taken":
             raise Conflict("That name is taken.")
-        return f"id-{name}"
+        self.there[image] = name
+        if self.loses_answers:
+            raise ServiceUnavailable("Glance", "no image can be made")
 
     async def upload(self, image: str, token: str, archive: AsyncIterator[bytes]) -> int:
         data = b""
@@ -75,11 +79,16 @@ class ScriptedImages:
             await self.gate.wait()
         if self.fails is not None:
             raise self.fails
-        self.uploaded[image] = data
+        if image not in self.there:
+            raise ServiceUnavailable("Glance", "no image can be made")
+        self.uploaded[self.there[image]] = data
         return len(data)
 
     async def forget(self, image: str, token: str) -> None:
-        self.forgotten.append(image)
+        self._check(token)
+        if self.fails is not None:
+            raise self.fails
+        self.there.pop(image, None)
 
     async def entrust(self, token: str, *, user_id: str, project_id: str, roles: frozenset[str]) -> str | None:
         if not self.gives_trusts:

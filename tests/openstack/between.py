@@ -174,7 +174,9 @@ _OWN = frozenset({"host", "connection", "content-length", "accept-encoding"})
 def internal_endpoint(kind: str, port: int, path: str) -> Iterator[Between]:
     """The catalogue leads services to the ``kind`` service at ``port`` by a proxy; others ask it themselves."""
     (service,) = keystone("GET", f"/services?type={kind}")["services"]
-    (endpoint,) = keystone("GET", f"/endpoints?service_id={service['id']}&interface=internal")["endpoints"]
+    (endpoint,) = keystone("GET", f"/endpoints?service_id={service['id']}&interface=internal&region_id=RegionOne")[
+        "endpoints"
+    ]
     between = Between(port)
     _point(endpoint["id"], f"{between.url}{path}")
     try:

@@ -38,7 +38,7 @@ def keystone(method: str, path: str, json: Any = None) -> Any:
     return answer.json() if answer.content else None
 
 
-def region(name: str, **urls: str) -> None:
+def region(name: str, urls: Mapping[str, str]) -> None:
     """A region with endpoints of services, given as their type and URL."""
     if all(one["id"] != name for one in keystone("GET", "/regions")["regions"]):
         keystone("POST", "/regions", {"region": {"id": name}})

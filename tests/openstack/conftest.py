@@ -81,6 +81,20 @@ def cinder_proxy() -> Iterator[Between]:
 
 
 @pytest.fixture(scope="session")
+def volume_types() -> None:
+    """Volume types: one for each backend, and one whose volumes may be attached several times."""
+    cinder = openstack_cloud.cinder
+    there = {one["name"] for one in cinder("GET", "types", "admin")["volume_types"]}
+    for name, more in (
+        ("loop", {"volume_backend_name": "loop"}),
+        ("nfs", {"volume_backend_name": "nfs"}),
+        ("shared", {"volume_backend_name": "loop", "multiattach": "<is> True"}),
+    ):
+        if name not in there:
+            cinder("POST", "types", "admin", {"volume_type": {"name": name, "extra_specs": more}})
+
+
+@pytest.fixture(scope="session")
 def higgins(docker_engine: DockerEngine, way: Way, request: pytest.FixtureRequest) -> Iterator[HigginsInCloud]:
     """Higgins as the operator's guide sets it up. A token is believed for two seconds, so that tests need not wait."""
     if "cinder" in SERVICES:
@@ -88,15 +102,19 @@ def higgins(docker_engine: DockerEngine, way: Way, request: pytest.FixtureReques
     with tempfile.TemporaryDirectory(prefix="higgins-openstack") as directory:
         up = HigginsInCloud(Path(directory), ["--runtime", "docker", "--docker-url", docker_engine.url])
         settings = register(up.url).stdout
-        more = f"\n[glance]\nenabled = true\nendpoint = {way.url}\n"
-        more += "[DEFAULT]\nvolume = cinder\n" if "cinder" in SERVICES else ""
-        more += "[placement]\nenabled = true\nstep_cpu = 2\nstep_memory = 256\n" if "placement" in SERVICES else ""
-        up.configuration.write_text(f"{settings}token_cache_time = 2\n{more}")
+        more = "[placement]\nenabled = true\nstep_cpu = 2\nstep_memory = 256\n" if "placement" in SERVICES else ""
+        up.configuration.write_text(f"{settings}token_cache_time = 2\n{_more(way)}{more}")
         up.start()
         yield up
         if up.process is not None:
             up.stop()
         up.clean()
+
+
+def _more(way: Way) -> str:
+    """The settings for images and volumes, as far as there are services for them."""
+    more = f"[glance]\nenabled = true\nendpoint = {way.url}\n" if "glance" in SERVICES else ""
+    return more + ("[DEFAULT]\nvolume = cinder\n" if "cinder" in SERVICES else "")
 
 
 @contextlib.contextmanager
@@ -130,20 +148,32 @@ def between() -> Iterator[Between]:
 
 
 @pytest.fixture(scope="session")
-def networked(between: Between, own_namespaces: None, busybox_archive: Path) -> Iterator[HigginsInCloud]:
+def networked_engine(own_namespaces: None, busybox_archive: Path) -> Iterator[DockerEngine]:
+    """The engine of the Higgins that is ``networked``."""
+    with running_docker(busybox_archive) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def networked(
+    between: Between, networked_engine: DockerEngine, way: Way, request: pytest.FixtureRequest
+) -> Iterator[HigginsInCloud]:
     """Higgins with networks of Neutron, in a region and on an engine of its own. Whoever stops it starts it again.
 
     It looks every two seconds whether a port is still there.
     """
-    openstack_cloud.region(_REGION, identity=openstack_cloud.AUTH_URL.removesuffix("/v3"), network=between.url)
-    with tempfile.TemporaryDirectory(prefix="higgins-neutron") as directory, running_docker(busybox_archive) as engine:
-        up = HigginsInCloud(Path(directory), engine.options)
+    places = {"identity": openstack_cloud.AUTH_URL.removesuffix("/v3"), "network": between.url}
+    if "cinder" in SERVICES:
+        places["block-storage"] = f"{request.getfixturevalue('cinder_proxy').url}/v3"
+    openstack_cloud.region(_REGION, places)
+    with tempfile.TemporaryDirectory(prefix="higgins-neutron") as directory:
+        up = HigginsInCloud(Path(directory), networked_engine.options)
         password = Path(directory) / "password"
         password.write_text(openstack_cloud.PASSWORD)
         user = ("--user", "higgins-neutron", "--password-file", str(password))
         settings = register(up.url, "--region", _REGION, *user).stdout
         up.configuration.write_text(
-            f"{settings}token_cache_time = 2\n[network]\ndriver = neutron\n[neutron]\ncheck_every = 2\n"
+            f"{settings}token_cache_time = 2\n[network]\ndriver = neutron\n[neutron]\ncheck_every = 2\n{_more(way)}"
         )
         up.start()
         yield up

@@ -17,7 +17,7 @@ from tests.openstack.conftest import HigginsInCloud, Login
 from tests.system.client import OpenStack
 
 #: Some start Higgins several times, which takes its time beside a whole cloud on two cores.
-pytestmark = [needs("keystone", "cinder"), pytest.mark.timeout(600)]
+pytestmark = [needs("keystone", "cinder"), pytest.mark.timeout(600), pytest.mark.usefixtures("volume_types")]
 
 #: Ends at once when it is told to, and never by itself.
 IDLE = "trap exit TERM; while sleep 0.1; do :; done"
@@ -70,19 +70,6 @@ def run(client: OpenStack, mount: str, script: str = IDLE) -> str:
 def runs(client: OpenStack, called: str) -> None:
     """Wait until it does. It may be in error until Cinder is asked again."""
     wait_until(lambda: client.status(called) == "Running", f"{called} does not run")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def types() -> None:
-    """Volume types: one for each backend, and one whose volumes may be attached several times."""
-    there = {one["name"] for one in cinder("GET", "types", "admin")["volume_types"]}
-    for called, more in (
-        ("loop", {"volume_backend_name": "loop"}),
-        ("nfs", {"volume_backend_name": "nfs"}),
-        ("shared", {"volume_backend_name": "loop", "multiattach": "<is> True"}),
-    ):
-        if called not in there:
-            cinder("POST", "types", "admin", {"volume_type": {"name": called, "extra_specs": more}})
 
 
 @pytest.fixture

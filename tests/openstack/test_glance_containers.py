@@ -187,6 +187,28 @@ def test_what_is_loaded_for_one_project_is_no_name_for_another(
             assert alt.wait(reply.body["uuid"], "Error")["status_reason"]
 
 
+def test_an_administrator_has_a_host_fetch_an_image_ahead(
+    higgins: HigginsInCloud, login: Login, admin: Tenant, busybox_archive: Path, way: Way, docker_engine: DockerEngine
+) -> None:
+    client, name = login("admin"), called()
+    image = upload(admin.token, name, image_of(busybox_archive, b"ahead"))
+    (host,) = client.json("host", "list")
+    wanted = {"repo": name, "host": host["hostname"], "image_driver": "glance"}
+    pulled = ask(f"{higgins.url}/images", "POST", token=admin.token, json=wanted)
+    assert (pulled.status, pulled.body["repo"], way.count(f"{image}/file")) == (202, name, 1)
+    assert name in [one["repo"] for one in client.json("image", "list")]
+    assert client.json("image", "show", pulled.body["uuid"])["image_id"] == pulled.body["image_id"]
+    made = admin.runs(name)
+    assert admin.word(made) == "ahead" and way.count(f"{image}/file") == 1
+    admin.clean()
+    client("image", "delete", pulled.body["uuid"])
+    assert f"glance.invalid/{image}" not in docker_engine.command("images", "--format", "{{.Repository}}")
+    assert name not in [one["repo"] for one in client.json("image", "list")]
+    glance("DELETE", f"images/{image}", admin.token)
+    gone_there = ask(f"{higgins.url}/images", "POST", token=admin.token, json=wanted)
+    assert (gone_there.status, "There is no image" in gone_there.title) == (404, True)
+
+
 def test_a_shared_image_runs_for_whom_it_is_shared_with(demo: Tenant, alt: Tenant, busybox_archive: Path) -> None:
     image = upload(demo.token, called(), busybox_archive.read_bytes(), visibility="shared")
     assert alt.create(image).status == 404

@@ -12,13 +12,13 @@ from tests.system.behind import BehindTheBack
 from tests.system.cloud import HigginsUp
 
 #: Tables whose rows come and go with containers; the others are records that are kept.
-_TABLES = ("workload", "container", "port", "volume")
+_TABLES = ("workload", "container", "port", "cloud_port", "volume")
 #: Sums that are kept in step with them.
 _CLAIMS = {
     "host": "name, cpu_used, memory_used, disk_used, containers",
     "project": "id, containers, cpu, memory, disk",
 }
-_DIRECTORIES = ("sandboxes", "volumes", "mounts", "files", "logs")
+_DIRECTORIES = ("sandboxes", "volumes", "mounts", "files", "logs", "cinder")
 
 #: Where Docker prepares the files of a new container. One that is killed meanwhile leaves this mounted for ever; no
 #: request to it takes it away, so that Higgins has no part in it.
@@ -28,11 +28,15 @@ _LEFT_BY_DOCKER = re.compile(r"/overlay2/[0-9a-f]{64}-init/merged ")
 def traces(up: HigginsUp, engine: BehindTheBack) -> dict[str, set[str]]:
     """By kind, what is there now. Higgins runs, so that its own rules are to be there: they are waited for."""
     wait_until(lambda: "inet higgins" in _said("nft", "list", "tables"), "Higgins has no rules")
+    return unfiltered(up, engine) | {"rules": set(_said("nft", "list", "ruleset").splitlines())}
+
+
+def unfiltered(up: HigginsUp, engine: BehindTheBack) -> dict[str, set[str]]:
+    """The same of Higgins that makes no rules: somebody else filters."""
     mounted = Path("/proc/self/mountinfo").read_text().splitlines()
     return {
         "containers of the engine": engine.containers(),
         "interfaces": {name for _, name in socket.if_nameindex()},
-        "rules": set(_said("nft", "list", "ruleset").splitlines()),
         "mounts": {line.split()[4] for line in mounted if not _LEFT_BY_DOCKER.search(line)},
         # The machine's loop devices are seen in every namespace.
         "loop devices": {line for line in _said("losetup", "--noheadings", "--output", "BACK-FILE").splitlines()

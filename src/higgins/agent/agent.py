@@ -122,6 +122,13 @@ class Agent:
         self.figures.spares.set_function(lambda: self._spares.ready)
         self._observer = Observer(runtime, self._table, self._files, self._spares)
         self._outbox = Outbox(self._send)
+        self.deliveries = Deliveries(
+            link,
+            lambda: self._hosted,
+            runtime,
+            shelf or Shelf(data / "images", limit=image_cache),
+            limit=image_cache,
+        )
         self._effects = Effects(
             runtime,
             network,
@@ -131,13 +138,7 @@ class Agent:
             table=self._table,
             spares=self._spares,
             classes=classes,
-            deliveries=Deliveries(
-                link,
-                lambda: self._hosted,
-                runtime,
-                shelf or Shelf(data / "images", limit=image_cache),
-                limit=image_cache,
-            ),
+            deliveries=self.deliveries,
         )
         self._bench = Bench(
             runtime=runtime,

@@ -38,8 +38,9 @@ class Deliveries:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loading: set[str] = set()
 
-    async def bring(self, container: str, found: FoundImage, policy: str) -> None:
-        """Make the image of a container be on the engine as ``found.engine_name``; policy as for a pull.
+    async def bring(self, uuid: str, found: FoundImage, policy: str) -> None:
+        """Make an image be on the engine as ``found.engine_name``; policy as for a pull. ``uuid`` is of the container,
+        or of the pull, that it is for.
 
         Raises ImageNotFound, ImageRefused, ImagePullFailed where trying again may help, and what the engine raises.
         """
@@ -52,10 +53,10 @@ class Deliveries:
                 raise ImageNotFound(f"The image {found.name} is not on this host, and the policy is never to fetch it.")
             self._loading.add(name)
             try:
-                parts = await self._parts(container)
+                parts = await self._parts(uuid)
                 with self._shelf.hold(parts):
                     for layer in dict.fromkeys(parts.layers):
-                        await self._shelf.bring(layer, lambda target, one=layer: self._save(container, one, target))  # type: ignore[misc]
+                        await self._shelf.bring(layer, lambda target, one=layer: self._save(uuid, one, target))  # type: ignore[misc]
                     await self._runtime.load(self._shelf.files(parts), name)
                 self._shelf.record(found, parts)
             except ControlUnavailable as error:
@@ -74,16 +75,16 @@ class Deliveries:
             return False
         return True
 
-    async def _parts(self, container: str) -> Parts:
+    async def _parts(self, uuid: str) -> Parts:
         """As the control plane has them, however long it takes to fetch them."""
         while True:
-            parts = await self._link.image(self._host(), container, _POLL)
+            parts = await self._link.image(self._host(), uuid, _POLL)
             if parts is not None:
                 return parts
 
-    async def _save(self, container: str, layer: Layer, target: Path) -> None:
+    async def _save(self, uuid: str, layer: Layer, target: Path) -> None:
         size = 0
-        async with self._link.layer(self._host(), container, layer.digest) as pieces:
+        async with self._link.layer(self._host(), uuid, layer.digest) as pieces:
             with target.open("wb") as file:
                 async for piece in pieces:
                     size += len(piece)

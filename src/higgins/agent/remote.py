@@ -72,16 +72,16 @@ class RemoteLink:
         async with self._answer("POST", "volumes_deleted", data=encode(Uuids(uuids))):
             pass
 
-    async def image(self, host: int, container: str, timeout: float) -> Parts | None:
-        call, query = f"containers/{container}/image", {"timeout": str(timeout)}
+    async def image(self, host: int, uuid: str, timeout: float) -> Parts | None:
+        call, query = f"containers/{uuid}/image", {"timeout": str(timeout)}
         async with self._answer("GET", call, params=query, seconds=timeout + _PATIENCE) as response:
             if response.status == 204:
                 return None
             return msgspec.json.decode(await response.read(), type=Parts)
 
     @asynccontextmanager
-    async def layer(self, host: int, container: str, digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
-        async with self._answer("GET", f"containers/{container}/layers/{digest}", seconds=None) as response:
+    async def layer(self, host: int, uuid: str, digest: str) -> AsyncIterator[AsyncIterator[bytes]]:
+        async with self._answer("GET", f"containers/{uuid}/layers/{digest}", seconds=None) as response:
             yield response.content.iter_any()
 
     async def renew(self, request: str) -> str:

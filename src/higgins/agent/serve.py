@@ -21,7 +21,7 @@ from higgins.control import wire
 from higgins.control.identities import CONTROL_PLANE
 from higgins.control.link import HostStreams
 from higgins.control.tls import Ends, peer_of
-from higgins.control.wire import LARGEST_BODY, STAT_HEADER, STREAMS, ExecStart, Named, PullImage, Resize
+from higgins.control.wire import LARGEST_BODY, STAT_HEADER, STREAMS, ExecStart, FetchImage, Named, PullImage, Resize
 from higgins.model.addresses import split_address
 from higgins.model.errors import EngineError, Forbidden, HigginsError, Invalid
 from higgins.runtimes.base import LogOptions, Terminal
@@ -61,6 +61,7 @@ def make_streams_app(streams: HostStreams) -> web.Application:
             web.put(f"{one}/archive", calls.put_archive),
             web.post(f"{one}/commit", calls.commit),
             web.post(f"{STREAMS}/images/pull", calls.pull),
+            web.post(f"{STREAMS}/images/fetch", calls.fetch),
             web.post(f"{STREAMS}/images/save", calls.save),
             web.post(f"{STREAMS}/images/remove", calls.remove_image),
             web.post(f"{STREAMS}/images/search", calls.search),
@@ -135,6 +136,10 @@ class Calls:
     async def pull(self, request: web.Request) -> web.StreamResponse:
         asked = await _body(request, PullImage)
         return _json(await self._streams.pull(asked.image, asked.auth))
+
+    async def fetch(self, request: web.Request) -> web.StreamResponse:
+        asked = await _body(request, FetchImage)
+        return _json(await self._streams.fetch(asked.uuid, asked.found))
 
     async def remove_image(self, request: web.Request) -> web.StreamResponse:
         await self._streams.remove_image((await _body(request, Named)).name)

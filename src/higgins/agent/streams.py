@@ -4,7 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from higgins.agent.deliveries import Deliveries
 from higgins.control.terminals import OpenTerminals, held
+from higgins.model.errors import HostUnavailable
+from higgins.model.images import FoundImage
 from higgins.runtimes.base import (
     Image,
     LogChunk,
@@ -19,10 +22,14 @@ from higgins.runtimes.base import (
 
 
 class LocalStreams:
-    """``HostStreams`` over the engine of this host. Raises what the engine's driver raises."""
+    """``HostStreams`` over the engine of this host. Raises what the engine's driver raises.
+
+    ``deliveries`` bring images of the image service, as soon as the host has joined.
+    """
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self.deliveries: Deliveries | None = None
         self._open = OpenTerminals()
 
     async def logs(self, uuid: str, options: LogOptions) -> AsyncIterator[LogChunk]:
@@ -63,6 +70,12 @@ class LocalStreams:
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image:
         """The image as its registry has it now."""
         return await self._runtime.pull(image, policy="always", auth=auth)
+
+    async def fetch(self, uuid: str, found: FoundImage) -> Image:
+        if self.deliveries is None:
+            raise HostUnavailable("The host is starting; try again later.")
+        await self.deliveries.bring(uuid, found, "ifnotpresent")
+        return await self._runtime.pull(found.engine_name, policy="never")
 
     async def remove_image(self, name: str) -> None:
         await self._runtime.remove_image(name)

@@ -6,6 +6,7 @@ from higgins.api import paging
 from higgins.api.call import Call, Located
 from higgins.api.views import others as views
 from higgins.control import delivery, images
+from higgins.model.errors import Invalid
 
 
 async def find(call: Call) -> Any:
@@ -25,6 +26,11 @@ def split_tag(repo: str) -> tuple[str, str | None]:
 
 
 async def pull(call: Call) -> Any:
+    if (call.body.get("image_driver") or call.cloud.settings.image_driver) == "glance":
+        if call.body.get("tag"):
+            raise Invalid("tag: an image of the image service has none; its name, or its id, is all.")
+        image = await delivery.pull(call.cloud, call.actor, call.token, call.body["repo"], call.body["host"])
+        return Located(views.image(image, call.base_url), f"images/{image.uuid}")
     repo, tag = split_tag(call.body["repo"])
     image = await images.pull(call.cloud, call.actor, repo, tag or call.body.get("tag") or "latest", call.body["host"])
     return Located(views.image(image, call.base_url), f"images/{image.uuid}")

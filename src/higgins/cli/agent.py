@@ -94,7 +94,8 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
         engine = await introduce(runtime, place)
         LOG.info(sentence)
         offered = await classes.working(runtime, conf.runtimes.classes)
-        served = await open_server(stack, LocalStreams(runtime), mine.ends, conf.stream_listen)
+        streams = LocalStreams(runtime)
+        served = await open_server(stack, streams, mine.ends, conf.stream_listen)
         address = stream_address(conf, URL(membership.url), served)
         link = RemoteLink(mine, address)
         stack.push_async_callback(link.close)
@@ -112,6 +113,7 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
             image_cache=conf.image_cache * 2**30,
             fences=True,
         )
+        streams.deliveries = agent.deliveries
         await stack.enter_async_context(background(lambda: mine.run(link.renew)))
         ended = asyncio.create_task(told_to_end().wait())
         work = asyncio.create_task(agent.run())

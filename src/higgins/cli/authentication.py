@@ -67,7 +67,7 @@ async def keep_images(conf: cfg.ConfigOpts, cloud: Cloud, data: Path) -> AsyncIt
         depot = Depot(service, Shelf(data / "glance", limit=conf.image_cache * _GIB, bounds=bounds))
         cloud.depot = depot
         try:
-            async with background(lambda: depot.run(cloud)):
+            async with background(lambda: depot.run(cloud)), background(depot.snapshots.keeper(cloud).run):
                 yield
         finally:
             await depot.close()

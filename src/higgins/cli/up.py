@@ -67,7 +67,9 @@ async def _up(conf: cfg.ConfigOpts) -> None:
             shelf=cloud.depot.shelf if cloud.depot is not None else None,
             image_cache=conf.image_cache * 2**30,
         )
-        cloud.connect(machine.host_name(conf), LocalStreams(runtime))
+        streams = LocalStreams(runtime)
+        streams.deliveries = agent.deliveries
+        cloud.connect(machine.host_name(conf), streams)
         if conf.agent_listen:
             await serve_agents(stack, conf, cloud)
         await stack.enter_async_context(keep_volumes(conf, cloud))

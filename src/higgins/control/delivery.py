@@ -6,18 +6,19 @@ for them, which may be long after that: with that token as long as it is good, a
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from datetime import datetime, timedelta
+from typing import Any
 from weakref import WeakValueDictionary
 
+import msgspec
 import sqlalchemy as sa
-from msgspec import Struct, structs
+from msgspec import structs
 from sqlalchemy.engine import Connection
 
 from higgins.control import images
 from higgins.control.cloud import Actor, Cloud
+from higgins.control.image_owners import Owner, Owners
 from higgins.control.rows import spec_decoder
 from higgins.control.snapshots import Snapshots
 from higgins.images.base import ImageService, Parts
@@ -26,26 +27,19 @@ from higgins.images.shelf import Shelf
 from higgins.model.container import ContainerSpec
 from higgins.model.errors import ImagePullFailed, ImageRefused, Invalid, NotFound, Unauthorized
 from higgins.model.images import FoundImage
+from higgins.model.resources import Image
 from higgins.openstack.errors import ServiceUnavailable
-from higgins.store.schema import container, image_trust, workload
+from higgins.store.schema import container, image, workload
+from higgins.store.schema import host as hosts
 
 LOG = logging.getLogger(__name__)
 
 #: Images that one process fetches at once, and of these for one project.
 _AT_ONCE, _FOR_ONE = 4, 2
-#: Owners whose newest token is remembered.
-_MOST_TOKENS = 1000
-#: Seconds between two looks for trusts that nobody needs any more, and how old one is at least by then.
-_TIDY, _YOUNG = 300.0, timedelta(minutes=10)
-#: What a spec holds that needs a trust, as it is stored.
-_NEEDS_TRUST = '%"found":{%'
+#: Seconds between two looks for trusts that nobody needs any more.
+_TIDY = 300.0
 
-
-class Owner(Struct, frozen=True):
-    """In whose name an image is read."""
-
-    project_id: str
-    user_id: str
+_found = msgspec.json.Decoder(FoundImage)
 
 
 class Depot:
@@ -54,8 +48,8 @@ class Depot:
     def __init__(self, service: ImageService, shelf: Shelf) -> None:
         self.service = service
         self.shelf = shelf
-        self.snapshots = Snapshots(service)
-        self._tokens: OrderedDict[Owner, str] = OrderedDict()
+        self.owners = Owners(service)
+        self.snapshots = Snapshots(service, self.owners)
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._turns_of: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()  # by project
         self._fetching: dict[tuple[FoundImage, Owner], asyncio.Task[Parts]] = {}
@@ -70,38 +64,8 @@ class Depot:
     async def find(self, cloud: Cloud, actor: Actor, token: str, reference: str) -> FoundImage:
         """The image that the caller means, who from now on is acted for to read it."""
         found = await self.service.resolve(reference, token, actor.project_id)
-        owner = Owner(actor.project_id, actor.user_id)
-        self._tokens[owner] = token
-        self._tokens.move_to_end(owner)
-        if len(self._tokens) > _MOST_TOKENS:
-            self._tokens.popitem(last=False)
-        await self._entrusted(cloud, actor, token)
+        await self.owners.accept(cloud, actor, token)
         return found
-
-    async def _entrusted(self, cloud: Cloud, actor: Actor, token: str) -> None:
-        """Have a trust of the caller's; one for all the images of a user in a project."""
-        now, owner = cloud.now(), Owner(actor.project_id, actor.user_id)
-        given_at = await cloud.store.read(lambda conn: _given_at(conn, owner))
-        if given_at is not None and given_at > now - _YOUNG / 2:
-            return
-        if given_at is not None and await cloud.store.write(lambda conn: _needed_again(conn, owner, now)):
-            return
-        trust = await self.service.entrust(token, user_id=actor.user_id, project_id=actor.project_id, roles=actor.roles)
-        if trust is None:
-            return
-
-        def work(conn: Connection) -> bool:
-            if _trust(conn, owner) is not None:
-                return False
-            conn.execute(
-                sa.insert(image_trust).values(
-                    project_id=actor.project_id, user_id=actor.user_id, trust=trust, created_at=now
-                )
-            )
-            return True
-
-        if not await cloud.store.write(work):
-            await self.service.give_back(trust)  # another request of the user's was quicker
 
     async def parts(self, cloud: Cloud, found: FoundImage, owner: Owner, timeout: float) -> Parts | None:
         """What the image consists of, once all of it is here; None where that takes more than ``timeout`` seconds.
@@ -126,21 +90,10 @@ class Depot:
 
     async def _fetch(self, cloud: Cloud, found: FoundImage, owner: Owner) -> Parts:
         """With the owner's token if that is remembered and good, else by the owner's trust."""
-        token = self._tokens.get(owner)
         try:
-            if token is not None:
-                try:
-                    return await self._with(token, found, owner)
-                except Unauthorized:
-                    self._tokens.pop(owner, None)
-            trust = await cloud.store.read(lambda conn: _trust(conn, owner))
-            if trust is None:
-                raise ImageRefused(_NOBODY)
-            try:
-                return await self._with(await self.service.token_by(trust), found, owner)
-            except Unauthorized as over:
-                await cloud.store.write(lambda conn: _forget(conn, trust))
-                raise ImageRefused(_NOBODY) from over
+            return await self.owners.act(cloud, owner, lambda token: self._with(token, found, owner))
+        except Unauthorized as over:
+            raise ImageRefused(_NOBODY) from over
         except ServiceUnavailable as error:
             raise ImagePullFailed(str(error)) from error
         except OSError as error:
@@ -157,16 +110,7 @@ class Depot:
         """Until cancelled: tidy once in a while."""
         while True:
             await asyncio.sleep(_TIDY)
-            await self.tidy(cloud)
-
-    async def tidy(self, cloud: Cloud) -> None:
-        """Give back the trusts of those who have no container of such an image any more."""
-        before = cloud.now() - _YOUNG  # the container that a trust is for is made a little after it
-        for trust in await cloud.store.read(lambda conn: _unneeded(conn, before)):
-            if trust not in await cloud.store.read(lambda conn: _unneeded(conn, before)):
-                continue  # somebody came while the others were given back
-            await self.service.give_back(trust)
-            await cloud.store.write(lambda conn, trust=trust: _forget(conn, trust))  # type: ignore[misc]
+            await self.owners.tidy(cloud)
 
 
 _NOBODY = "it cannot be read in its owner's name any more; rebuild the container"
@@ -194,8 +138,31 @@ async def pinned(cloud: Cloud, actor: Actor, token: str, spec: ContainerSpec) ->
     return structs.replace(spec, found=await depot.find(cloud, actor, token, spec.image))
 
 
+async def pull(cloud: Cloud, actor: Actor, token: str, reference: str, host_name: str) -> Image:
+    """Have a host fetch an image that the caller may use, by the host's name or uuid. It is there when this returns."""
+    name = await images.host_named(cloud, host_name)
+    images.check_image(reference)
+    streams = await cloud.streams(name)
+    found = await of(cloud).find(cloud, actor, token, reference)
+    row: dict[str, Any] = {
+        "repo": reference, "tag": "", "host": name, "reference": found.engine_name, "found": found,
+        "user_id": actor.user_id,
+    }  # fmt: skip
+    begun = await images.record(cloud, actor.project_id, **row)
+    try:
+        fetched = await streams.fetch(begun.uuid, found)
+    except BaseException:
+        if begun.image_id is None:  # else it was there before
+            await asyncio.shield(images.forget(cloud, begun.uuid))
+        raise
+    return await images.record(cloud, actor.project_id, **row, image_id=fetched.id, size=fetched.size)
+
+
 async def contents(cloud: Cloud, host: int, uuid: str, timeout: float) -> Parts | None:
-    """What the image of a container of this host consists of; see ``Depot.parts``. Raises NotFound."""
+    """What the image of a container of this host, or one pulled to it, consists of; see ``Depot.parts``.
+
+    Raises NotFound.
+    """
     found, owner = await _wanted(cloud, host, uuid)
     return await of(cloud).parts(cloud, found, owner, timeout)
 
@@ -219,53 +186,26 @@ async def _layer(cloud: Cloud, host: int, uuid: str, digest: str) -> AsyncIterat
 
 
 async def _wanted(cloud: Cloud, host: int, uuid: str) -> tuple[FoundImage, Owner]:
-    """Which image a container of this host has, and whose it is."""
-    query = (
+    """Which image a container of this host has, or was pulled to it as ``uuid``, and whose it is."""
+    of_container = (
         sa.select(container.c.spec, container.c.project_id, container.c.user_id)
         .join(workload, workload.c.id == container.c.workload_id)
         .where(container.c.uuid == uuid, workload.c.host_id == host)
     )
-    row = await cloud.store.read(lambda conn: conn.execute(query).one_or_none())
-    found = None if row is None else spec_decoder.decode(row.spec).found
-    if row is None or found is None:
+    pulled = (
+        sa.select(image.c.found, image.c.project_id, image.c.user_id)
+        .join(hosts, hosts.c.name == image.c.host)
+        .where(image.c.uuid == uuid, hosts.c.id == host, image.c.found.is_not(None))
+    )
+
+    def look(conn: Connection) -> tuple[FoundImage | None, Any]:
+        row = conn.execute(of_container).one_or_none()
+        if row is not None:
+            return spec_decoder.decode(row.spec).found, row
+        row = conn.execute(pulled).one_or_none()
+        return (None if row is None else _found.decode(row.found)), row
+
+    found, row = await cloud.store.read(look)
+    if found is None:
         raise NotFound("container", uuid)
     return found, Owner(row.project_id, row.user_id)
-
-
-def _trust(conn: Connection, owner: Owner) -> str | None:
-    query = sa.select(image_trust.c.trust).where(
-        image_trust.c.project_id == owner.project_id, image_trust.c.user_id == owner.user_id
-    )
-    found: str | None = conn.execute(query).scalar_one_or_none()
-    return found
-
-
-def _given_at(conn: Connection, owner: Owner) -> datetime | None:
-    query = sa.select(image_trust.c.created_at).where(
-        image_trust.c.project_id == owner.project_id, image_trust.c.user_id == owner.user_id
-    )
-    found: datetime | None = conn.execute(query).scalar_one_or_none()
-    return found
-
-
-def _needed_again(conn: Connection, owner: Owner, now: datetime) -> bool:
-    """A trust that is there counts as given now: a container that needs it is made in a moment. Whether it is there."""
-    mine = (image_trust.c.project_id == owner.project_id, image_trust.c.user_id == owner.user_id)
-    return conn.execute(sa.update(image_trust).where(*mine).values(created_at=now)).rowcount > 0
-
-
-def _forget(conn: Connection, trust: str) -> None:
-    conn.execute(sa.delete(image_trust).where(image_trust.c.trust == trust))
-
-
-def _unneeded(conn: Connection, before: datetime) -> list[str]:
-    needed = sa.select(container.c.id).where(
-        container.c.project_id == image_trust.c.project_id,
-        container.c.user_id == image_trust.c.user_id,
-        container.c.spec.like(_NEEDS_TRUST),
-    )
-    return list(
-        conn.execute(
-            sa.select(image_trust.c.trust).where(image_trust.c.created_at < before, ~needed.exists())
-        ).scalars()
-    )

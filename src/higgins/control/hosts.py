@@ -50,11 +50,11 @@ class LocalLink:
     async def volumes_deleted(self, host: int, uuids: list[str]) -> None:
         await volumes_deleted(self._cloud, host, uuids)
 
-    async def image(self, host: int, container: str, timeout: float) -> Parts | None:
-        return await delivery.contents(self._cloud, host, container, timeout)
+    async def image(self, host: int, uuid: str, timeout: float) -> Parts | None:
+        return await delivery.contents(self._cloud, host, uuid, timeout)
 
-    def layer(self, host: int, container: str, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        return delivery.layer(self._cloud, host, container, digest)
+    def layer(self, host: int, uuid: str, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        return delivery.layer(self._cloud, host, uuid, digest)
 
 
 def reported(cloud: Cloud, report: HostReport) -> dict[str, Any]:

@@ -15,8 +15,10 @@ from sqlalchemy.engine import Connection
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
+from higgins.control.rows import to_json
 from higgins.model.errors import HostUnavailable, Invalid, NotFound
 from higgins.model.images import DOMAIN as GLANCE
+from higgins.model.images import FoundImage
 from higgins.model.resources import Image
 from higgins.store.schema import host, image
 
@@ -69,14 +71,26 @@ async def record(
     tag: str,
     host: str,
     reference: str,
-    image_id: str,
+    image_id: str | None = None,
     size: int | None = None,
+    found: FoundImage | None = None,
+    user_id: str | None = None,
 ) -> Image:
-    """Write down that an image is on a host, where its engine calls it ``reference``; the same again is one row."""
+    """Write down that an image is on a host, where its engine calls it ``reference``; the same again is one row.
+
+    One without ``image_id`` is on its way there, unless it is there already. ``found`` and ``user_id`` are of one of
+    the image service.
+    """
 
     def work(conn: Connection) -> Image:
         key = (image.c.host == host) & (image.c.reference == reference)
-        values = {"image_id": image_id, "size": None if size is None else str(size), "project_id": project_id}
+        values = {
+            "project_id": project_id,
+            "found": None if found is None else to_json(found),
+            "user_id": user_id,
+        }
+        if image_id is not None:
+            values |= {"image_id": image_id, "size": None if size is None else str(size)}
         if conn.execute(sa.update(image).where(key).values(**values, updated_at=cloud.now())).rowcount == 0:
             conn.execute(
                 sa.insert(image).values(
@@ -89,12 +103,18 @@ async def record(
     return await cloud.store.write(work)
 
 
-async def pull(cloud: Cloud, actor: Actor, repo: str, tag: str, host_name: str) -> Image:
-    """Have a host pull an image, by the host's name or uuid."""
-    query = sa.select(host.c.name).where(sa.or_(host.c.name == host_name, host.c.uuid == host_name))
-    name = await cloud.store.read(lambda conn: conn.execute(query).scalar())
+async def host_named(cloud: Cloud, ident: str) -> str:
+    """The name of a host, by its name or uuid. Raises NotFound."""
+    query = sa.select(host.c.name).where(sa.or_(host.c.name == ident, host.c.uuid == ident))
+    name: str | None = await cloud.store.read(lambda conn: conn.execute(query).scalar())
     if name is None:
-        raise NotFound("compute_node", host_name)
+        raise NotFound("compute_node", ident)
+    return name
+
+
+async def pull(cloud: Cloud, actor: Actor, repo: str, tag: str, host_name: str) -> Image:
+    """Have a host pull an image from its registry, by the host's name or uuid."""
+    name = await host_named(cloud, host_name)
     reference = f"{repo}:{tag}"
     check_image(reference)
     pulled = await (await cloud.streams(name)).pull(reference, None)
@@ -125,11 +145,16 @@ async def _row(cloud: Cloud, uuid: str) -> Row[Any]:
     return row
 
 
+async def forget(cloud: Cloud, uuid: str) -> None:
+    """An image is not on its host, or not any more."""
+    await cloud.store.write(lambda conn: conn.execute(sa.delete(image).where(image.c.uuid == uuid)).rowcount)
+
+
 async def delete(cloud: Cloud, uuid: str) -> None:
     """Take an image off its host."""
     found = await _row(cloud, uuid)
     await (await cloud.streams(found.host)).remove_image(found.reference)
-    await cloud.store.write(lambda conn: conn.execute(sa.delete(image).where(image.c.uuid == uuid)).rowcount)
+    await forget(cloud, uuid)
 
 
 async def search(cloud: Cloud, name: str, *, exact_match: bool = False) -> list[dict[str, Any]]:

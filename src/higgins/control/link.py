@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from higgins.images.base import Parts
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
+from higgins.model.images import FoundImage
 from higgins.model.resources import HostInfo
 from higgins.networks.base import Neighbour, PortFilter, PortWire
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
@@ -151,14 +152,14 @@ class ControlLink(Protocol):
     async def volumes_deleted(self, host: int, uuids: list[str]) -> None:
         """The data of these volumes is gone."""
 
-    async def image(self, host: int, container: str, timeout: float) -> Parts | None:
-        """What the image of a container of the host consists of (of the driver glance).
+    async def image(self, host: int, uuid: str, timeout: float) -> Parts | None:
+        """What an image of the image service consists of: that of a container of the host, or one pulled to it.
 
         None where the control plane does not have it after ``timeout`` seconds; it goes on fetching it. Raises
         ImageNotFound, ImageRefused, and ImagePullFailed where trying again may help.
         """
 
-    def layer(self, host: int, container: str, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def layer(self, host: int, uuid: str, digest: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """A layer of that image, a plain tar, as it comes."""
 
 
@@ -184,5 +185,8 @@ class HostStreams(Protocol):
     async def commit(self, uuid: str, name: str) -> str: ...
     def save(self, image: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]: ...
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image: ...
+    async def fetch(self, uuid: str, found: FoundImage) -> Image:
+        """Have an image of the image service; ``uuid`` is of what the host is given it for (``ControlLink.image``)."""
+
     async def remove_image(self, name: str) -> None: ...
     async def search(self, term: str) -> list[dict[str, Any]]: ...

@@ -22,9 +22,10 @@ from higgins.control.authority import LIFETIME, Authority, control_plane_identit
 from higgins.control.cloud import Cloud
 from higgins.control.terminal_sockets import RemoteTerminal
 from higgins.control.tls import CONNECT_TIMEOUT, Directory, Ends, new_session
-from higgins.control.wire import STAT_HEADER, STREAMS, CutOff, ExecStart, Named, PullImage, Resize, error_in
+from higgins.control.wire import STAT_HEADER, STREAMS, CutOff, ExecStart, FetchImage, Named, PullImage, Resize, error_in
 from higgins.model.addresses import split_address
 from higgins.model.errors import HostUnavailable
+from higgins.model.images import FoundImage
 from higgins.runtimes.base import Image, LogChunk, LogOptions, PathStat, Processes, RegistryAuth, Stats, Terminal
 from higgins.runtimes.uploads import Upload
 from higgins.store.schema import host as host_table
@@ -196,6 +197,9 @@ class RemoteStreams:
 
     async def pull(self, image: str, auth: RegistryAuth | None) -> Image:
         return await self._ask("/images/pull", PullImage(image, auth), Image)
+
+    async def fetch(self, uuid: str, found: FoundImage) -> Image:
+        return await self._ask("/images/fetch", FetchImage(uuid, found), Image)
 
     async def remove_image(self, name: str) -> None:
         await self._ask("/images/remove", Named(name), type(None))

@@ -15,6 +15,7 @@ from msgspec import Struct
 from higgins.control.link import Observation
 from higgins.model import errors
 from higgins.model.errors import HigginsError
+from higgins.model.images import FoundImage
 from higgins.runtimes.base import LogChunk, RegistryAuth
 
 #: What hosts ask of the control plane, and what the control plane asks of a host.
@@ -107,6 +108,11 @@ class Word(Struct, frozen=True, omit_defaults=True):
 class PullImage(Struct, frozen=True):
     image: str
     auth: RegistryAuth | None = None
+
+
+class FetchImage(Struct, frozen=True):
+    uuid: str
+    found: FoundImage
 
 
 class Named(Struct, frozen=True):

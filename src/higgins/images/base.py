@@ -60,8 +60,11 @@ class ImageService(Protocol):
     async def search(self, name: str, token: str, *, exact: bool) -> list[dict[str, Any]]:
         """The images that the token may see whose name has ``name`` in it, or is it."""
 
-    async def register(self, name: str, token: str) -> str:
-        """A new private image without data, as an archive of docker save will be; its id. Raises Forbidden."""
+    async def register(self, image: str, name: str, token: str) -> None:
+        """A new private image without data, as an archive of docker save will be; ``image`` is to be its id.
+
+        Raises Forbidden. Whatever it raises, the image may be there.
+        """
 
     async def upload(self, image: str, token: str, archive: AsyncIterator[bytes]) -> int:
         """Give an image its data; how many bytes that were. What ``archive`` raises comes through as it is."""

@@ -139,12 +139,11 @@ class Glance:
         if count != image.size or digest.hexdigest() != image.digest:
             raise ImageRefused(f"its bytes are not those of the image {image.id}")
 
-    async def register(self, name: str, token: str) -> str:
+    async def register(self, image: str, name: str, token: str) -> None:
         fields = {"name": name, "container_format": "docker", "disk_format": "raw", "visibility": "private"}
-        async with self._change("POST", "images", token, json=fields) as answer:
+        async with self._change("POST", "images", token, json={"id": image} | fields) as answer:
             if answer.status != 201:
                 raise await _refusal(answer)
-            return str((await answer.json())["id"])
 
     async def upload(self, image: str, token: str, archive: AsyncIterator[bytes]) -> int:
         count = 0

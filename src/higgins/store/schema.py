@@ -432,6 +432,9 @@ image = Table(
     Column("host", Words(255), nullable=False),
     # What its engine calls it: ``repo:tag``, or for one made by commit a name that is its project's alone.
     Column("reference", Words(512), nullable=False),
+    # Of one from the image service: which, and by whom it was pulled.
+    Column("found", LongText),
+    Column("user_id", Words(255)),
     *_times(),
     UniqueConstraint("host", "reference"),
     Index(None, "repo", "tag"),
@@ -445,6 +448,19 @@ image_trust = Table(
     Column("user_id", Words(255), primary_key=True),
     Column("trust", Words(64), nullable=False),
     Column("created_at", Moment, nullable=False),
+)
+
+#: An image that is being made of a container, in the image service, and what is on the host for its sake.
+snapshot = Table(
+    "snapshot",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("image", Words(36), nullable=False, unique=True),
+    Column("project_id", Words(255), nullable=False),
+    Column("user_id", Words(255), nullable=False),
+    Column("host", Words(255)),
+    Column("made", Boolean, nullable=False),  # the image is whole, and stays
+    *kept(),
 )
 
 console = Table(

@@ -8,6 +8,7 @@ from higgins.api.schemas.kinds import Anything, Optional, Text, Whole, Word
 IMAGE_PULL: Fields = (
     Field("repo", common.IMAGE, required=True),
     Field("host", IDENT, required=True),
+    Field("image_driver", common.IMAGE_DRIVER),
     Field("image_id", Optional(Text(0, 255))),
     Field("tag", Optional(common.TAG)),
     Field("size", Optional(Text(0, 32, "[0-9]*[bBkKmMgG]?"))),
