@@ -100,6 +100,15 @@ async def test_a_start_after_the_end_is_an_order_that_the_host_does_once(
     assert member.order is None
 
 
+async def test_after_a_start_it_is_stopped_as_gently_as_before(cloud: Cloud, host: Host, alice: Actor) -> None:
+    found = await running(cloud, alice, host)
+    await host.says(found.uuid, state="exited", ended=True, exit_code=1)
+    await containers.start(cloud, alice, found.uuid)  # an order that stops nothing, and has no time for it
+    await containers.delete(cloud, alice, found.uuid, stop=True)
+    (member,) = (await host.holds())[found.uuid].members
+    assert (member.goal, member.stop_timeout) == (Goal.STOPPED, 10)
+
+
 async def test_deleting_gives_back_everything(cloud: Cloud, host: Host, alice: Actor) -> None:
     found = await running(cloud, alice, host, mounts=(Mount(destination="/data", size=1),), disk=5)
     with pytest.raises(InvalidState):

@@ -344,7 +344,7 @@ def _member(row: Row[Any], auths: dict[str, RegistryAuth], committed: dict[tuple
         spec=spec,
         known=known,
         order=order if order is not None and order.verb != "stop" and order.seq > known.order_done else None,
-        stop_timeout=order.timeout if order is not None else 10,
+        stop_timeout=order.timeout if order is not None and order.verb == "stop" else 10,
         auth=auth if auth is not None and auth.username else None,
     )
 
