@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 import ssl
+from asyncio.sslproto import SSLProtocol
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,9 @@ from higgins.control.identities import Identity
 CONNECT_TIMEOUT = 10.0
 _IDLE = 60.0
 _KEEPALIVE = ((socket.TCP_KEEPIDLE, 20), (socket.TCP_KEEPINTVL, 10), (socket.TCP_KEEPCNT, 3))
+#: Bytes that asyncio reads at a time from a TLS connection, and keeps for it from its start to its end. Its own 256 KiB
+#: are nearly all that an agent costs which waits for news; a record of TLS has 16 KiB at most.
+SSLProtocol.max_size = 2**15
 
 
 class Peer(Struct, frozen=True):

@@ -16,18 +16,17 @@ SLACK = 1e-6
 
 
 class Question(Struct, frozen=True, kw_only=True):
-    """What all filters are given. ``members`` is what ``need.companions`` says, as an array, where that is known."""
+    """What all filters are given."""
 
     fleet: Fleet
     need: Need
     settings: Settings
     now: datetime
-    members: Floats | None = None
 
 
 def members_of(ask: Question) -> Floats:
     """How many members of its group each host has."""
-    return ask.fleet.facts.counts(ask.need.companions) if ask.members is None else ask.members
+    return ask.fleet.facts.counts(ask.need.companions)
 
 
 class Filter(NamedTuple):
@@ -166,12 +165,6 @@ def _group(ask: Question) -> Bools | None:
         return None
     there: Bools = members_of(ask) > 0
     return there if need.policy == "affinity" else ~there
-
-
-def company(ask: Question) -> Bools | None:
-    """The hosts where whoever is there may be beside it; None for all of them."""
-    group, tenants = _group(ask), _tenants(ask)
-    return tenants if group is None else group if tenants is None else group & tenants
 
 
 def _wrong_group(ask: Question, place: int) -> str:

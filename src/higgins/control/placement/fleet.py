@@ -66,14 +66,19 @@ class Facts:
         """A mask of the hosts with these numbers."""
         return self.counts(dict.fromkeys(numbers, 1)) > 0
 
+    def by_place(self, by_number: dict[int, int]) -> dict[int, int]:
+        """By the place of each host what is counted by its number."""
+        if not by_number:
+            return {}
+        places = np.searchsorted(self.ids, list(by_number)).tolist()
+        found = zip(places, by_number.items(), strict=True)
+        return {place: count for place, (number, count) in found if place < len(self.ids) and self.ids[place] == number}
+
     def counts(self, by_number: dict[int, int]) -> Floats:
         """For each host what is counted by its number."""
         counts = np.zeros(len(self.ids))
-        numbers = np.fromiter(by_number.keys(), np.int64, len(by_number))
-        places = np.searchsorted(self.ids, numbers)
-        there = places < len(self.ids)
-        there[there] = self.ids[places[there]] == numbers[there]
-        counts[places[there]] = np.fromiter(by_number.values(), np.float64, len(by_number))[there]
+        found = self.by_place(by_number)
+        counts[list(found)] = list(found.values())
         return counts
 
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from higgins.control.cloud import Settings
 from higgins.control.placement.cores import near
 from higgins.control.placement.filters import Question, cpu_room, isolated, members_of
-from higgins.control.placement.fleet import Bools, Floats, Ints, tenant_code
+from higgins.control.placement.fleet import Bools, Fleet, Floats, Ints
 
 #: An image that is there already is worth as much as that part of a host's load.
 _IMAGE = 0.1
@@ -23,11 +24,15 @@ def load(ask: Question) -> Floats:
     return fuller
 
 
-def _by_zone(ask: Question, values: Floats) -> Floats:
-    """Of each host the sum of its zone."""
-    zones = ask.fleet.facts.zone_of
-    sums = np.bincount(zones, weights=values).astype(np.float64, copy=False)
-    return sums[zones]
+def _sums(fleet: Fleet, values: Floats) -> Floats:
+    """Of each zone the sum."""
+    return np.bincount(fleet.facts.zone_of, weights=values).astype(np.float64, copy=False)
+
+
+def zone_loads(fleet: Fleet, settings: Settings) -> Floats:
+    """How full each zone is, of CPU."""
+    loads: Floats = _sums(fleet, fleet.cpu_used) / np.maximum(_sums(fleet, cpu_room(fleet, settings)), 1e-6)
+    return loads
 
 
 def order(ask: Question, places: Ints) -> Ints:
@@ -50,12 +55,12 @@ def before_load(ask: Question, places: Ints) -> list[Key]:
         elif need.policy == "soft-anti-affinity":
             keys.append(counts)
         if need.policy.endswith("anti-affinity"):  # with the firm one no host that is left has a member
-            keys.append(_by_zone(ask, counts))
+            keys.append(_sums(fleet, counts)[fleet.facts.zone_of])
     if settings.spread_zones:
-        keys.append(_by_zone(ask, fleet.cpu_used) / np.maximum(_by_zone(ask, cpu_room(fleet, settings)), 1e-6))
+        keys.append(zone_loads(fleet, settings)[fleet.facts.zone_of])
     if isolated(settings, need.project):
         # Hosts that are empty stay so for other projects.
-        keys.append(fleet.tenant != tenant_code(need.project))
+        keys.append(fleet.containers == 0)
     if need.cores:
         keys.append(_far(ask, places))
     return keys
