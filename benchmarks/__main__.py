@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from benchmarks import agents, api, create, density, placement, scale, startup
 from benchmarks.table import Table
 
-WHAT = ("startup", "create", "api", "density-docker", "density-containerd", "scale", "placement", "agents")
+WHAT = ("startup", "create", "api", "density-docker", "density-containerd", "scale", "placement", "agents", "neutron")
 
 
 def main() -> int:
@@ -16,7 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure Higgins; a table in Markdown.")
     parser.add_argument("what", choices=WHAT)
     parser.add_argument(
-        "--count", type=int, default=30, help="how often, for startup (5 at most) and create (default: 30)"
+        "--count", type=int, default=30, help="how often, for startup (5 at most), create and neutron (default: 30)"
     )
     parser.add_argument(
         "--seconds", type=float, help="how long each rate is measured for (default: 0.7; for placement 10)"
@@ -47,6 +47,10 @@ def main() -> int:
         tables = [scale.measure(seconds)]
     elif options.what == "placement":
         tables = placement.measure(options.seconds or 10, options.hosts)
+    elif options.what == "neutron":
+        from benchmarks import neutron  # what it needs of OpenStack's libraries is not needed by the others
+
+        tables = neutron.measure(options.count)
     elif options.what == "agents":
         tables = [agents.measure(options.agents, options.idle or 30)]
     else:

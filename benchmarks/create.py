@@ -23,6 +23,8 @@ PROGRAM = ["sleep", "1000"]
 CPUS, MEMORY = 0.5, 64
 #: Containers asked for at once.
 BURST = 50
+#: Steps that take a container away.
+REMOVING = ("RemoveContainer", "RemoveSandbox", "StopContainer", "Unplug")
 #: Seconds within which anything here has to happen.
 PATIENCE = 120
 _STEP = re.compile(r'^higgins_step_seconds_(sum|count)\{[^}]*step="([^"]+)"[^}]*\} (\S+)$', re.MULTILINE)
@@ -122,7 +124,7 @@ def _steps(taken: Mapping[Way, Taken]) -> Table:
         (way.name, step, milliseconds(mean))
         for way, one in taken.items()
         for step, mean in sorted(one.steps.items(), key=lambda item: -item[1])
-        if step not in ("RemoveContainer", "RemoveSandbox", "StopContainer", "Unplug")
+        if step not in REMOVING
     ]
     return Table("Where the time goes", ("way", "step of the agent", "mean"), rows)
 
@@ -145,38 +147,49 @@ async def _one_way(way: Way, cloud: HigginsUp, docker: BridgedEngine, count: int
     taken = Taken()
     target = Target(cloud, "1.41")
     connection = await target.connect()
-    await _remove(target, connection, [await _create(target, connection, "warm")])
-    before = await _figures(target, connection)
+    await remove(target, connection, [await _create(target, connection, "warm")])
+    before = await figures(target, connection)
     for number in range(count):
         taken.ours.append(await _sample(target, connection, f"bench-{number}", spares=way.spares))
-        taken.base.append(await asyncio.to_thread(_docker_run, docker))
-    taken.steps = _means((await _figures(target, connection)).steps, before.steps)
+        taken.base.append(await asyncio.to_thread(docker_run, docker))
+    taken.steps = means((await figures(target, connection)).steps, before.steps)
     connection.close()
     return taken
 
 
 async def _sample(target: Target, connection: Connection, name: str, *, spares: int) -> Sample:
     """Make a container once the pool is full, see it Running, remove it."""
+    await full(target, connection, spares)
+    sample, uuid = await sampled(target, connection, body(name))
+    await remove(target, connection, [uuid])
+    return sample
+
+
+async def full(target: Target, connection: Connection, spares: int) -> None:
+    """Until so many sandboxes are made ahead."""
     async with asyncio.timeout(PATIENCE):
-        while (before := await _figures(target, connection)).spares < spares:  # noqa: ASYNC110 - over HTTP
+        while (await figures(target, connection)).spares < spares:  # noqa: ASYNC110 - over HTTP
             await asyncio.sleep(0.1)
-    create = target.request("POST", "/v1/containers?run=true", _body(name))
+
+
+async def sampled(target: Target, connection: Connection, asked: Mapping[str, object]) -> tuple[Sample, str]:
+    """Make a container and see it Running; its uuid."""
+    before = await figures(target, connection)
+    request = target.request("POST", "/v1/containers?run=true", asked)
     start = time.perf_counter()
-    uuid = str((await _answer(connection, create))["uuid"])
+    uuid = str((await _answer(connection, request))["uuid"])
     answered = time.perf_counter() - start
     await _running(target, connection, uuid)
     running = time.perf_counter() - start
-    stages = (await _figures(target, connection)).stages - before.stages
-    await _remove(target, connection, [uuid])
-    return Sample(answered, running, stages)
+    return Sample(answered, running, (await figures(target, connection)).stages - before.stages), uuid
 
 
-def _body(name: str) -> dict[str, object]:
+def body(name: str) -> dict[str, object]:
     return {"name": name, "image": "busybox", "command": PROGRAM, "cpu": CPUS, "memory": str(MEMORY)}
 
 
 async def _create(target: Target, connection: Connection, name: str) -> str:
-    create = target.request("POST", "/v1/containers?run=true", _body(name))
+    create = target.request("POST", "/v1/containers?run=true", body(name))
     uuid = str((await _answer(connection, create))["uuid"])
     await _running(target, connection, uuid)
     return uuid
@@ -198,9 +211,10 @@ async def _running(target: Target, connection: Connection, uuid: str) -> None:
         raise RuntimeError(f"{shown['status']}: {shown['status_reason']}")
 
 
-async def _remove(target: Target, connection: Connection, uuids: Sequence[str]) -> None:
+async def remove(target: Target, connection: Connection, uuids: Sequence[str], how: str = "force") -> None:
+    """``how``: force, or stop, which every user may."""
     for uuid in uuids:
-        await connection.send(target.request("DELETE", f"/v1/containers/{uuid}?force=true"))
+        await connection.send(target.request("DELETE", f"/v1/containers/{uuid}?{how}=true"))
     async with asyncio.timeout(PATIENCE):
         for uuid in uuids:
             while (await connection.send(target.request("GET", f"/v1/containers/{uuid}"))).status != 404:  # noqa: ASYNC110
@@ -213,12 +227,12 @@ async def _burst(cloud: HigginsUp, docker: BridgedEngine) -> tuple[str, ...]:
     connection = await target.connect()
     await connection.send(target.request("PUT", "/v1/quotas/demo", {"containers": 4 * BURST, "cpu": -1, "memory": -1}))
     start, before = time.perf_counter(), (_busy(), _used(cloud))
-    creates = [target.request("POST", "/v1/containers?run=true", _body(f"burst-{n}")) for n in range(BURST)]
+    creates = [target.request("POST", "/v1/containers?run=true", body(f"burst-{n}")) for n in range(BURST)]
     uuids = [str((await _answer(connection, create))["uuid"]) for create in creates]
     for uuid in uuids:
         await _running(target, connection, uuid)
     ours, busy, used = time.perf_counter() - start, _busy() - before[0], _used(cloud) - before[1]
-    await _remove(target, connection, uuids)
+    await remove(target, connection, uuids)
     connection.close()
     start, idle = time.perf_counter(), _busy()
     with ThreadPoolExecutor(BURST) as threads:
@@ -247,7 +261,7 @@ def _start(engine: BridgedEngine) -> str:
     return engine.command("run", "--detach", "--network", "bridge", *limits, "busybox", *PROGRAM).strip()
 
 
-def _docker_run(engine: BridgedEngine) -> float:
+def docker_run(engine: BridgedEngine) -> float:
     start = time.perf_counter()
     container = _start(engine)
     took = time.perf_counter() - start
@@ -255,7 +269,7 @@ def _docker_run(engine: BridgedEngine) -> float:
     return took
 
 
-async def _figures(target: Target, connection: Connection) -> Figures:
+async def figures(target: Target, connection: Connection) -> Figures:
     text = (await connection.send(target.request("GET", "/metrics"))).body.decode()
     found: dict[str, dict[str, float]] = {}
     for kind, step, value in _STEP.findall(text):
@@ -267,11 +281,11 @@ async def _figures(target: Target, connection: Connection) -> Figures:
     )
 
 
-def _means(after: Mapping[str, tuple[float, float]], before: Mapping[str, tuple[float, float]]) -> dict[str, float]:
+def means(after: Mapping[str, tuple[float, float]], before: Mapping[str, tuple[float, float]]) -> dict[str, float]:
     """Mean seconds of each kind of step between the two."""
-    means = {}
+    found = {}
     for step, (seconds, count) in after.items():
         had_seconds, had_count = before.get(step, (0.0, 0.0))
         if count > had_count:
-            means[step] = (seconds - had_seconds) / (count - had_count)
-    return means
+            found[step] = (seconds - had_seconds) / (count - had_count)
+    return found

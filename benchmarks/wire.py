@@ -39,17 +39,19 @@ class Served(Protocol):
         """The environment of its user."""
 
 
-class Target:
-    """An API as its user sees it, in one microversion; paths are below /v1."""
+def _secret(openrc: Mapping[str, str]) -> str:
+    return b64encode(f"{openrc['OS_USERNAME']}:{openrc['OS_PASSWORD']}".encode()).decode()
 
-    def __init__(self, served: Served, version: str = "1.40") -> None:
+
+class Target:
+    """An API as its user sees it, in one microversion; paths are below /v1. ``token``: one of Keystone's, if it goes by
+    those."""
+
+    def __init__(self, served: Served, version: str = "1.40", token: str = "") -> None:
         host, port = served.listen.rsplit(":", 1)
         self.address = (host, int(port))
-        openrc = served.openrc()
-        secret = b64encode(f"{openrc['OS_USERNAME']}:{openrc['OS_PASSWORD']}".encode()).decode()
-        self._head = (
-            f"Host: {served.listen}\r\nAuthorization: Basic {secret}\r\nOpenStack-API-Version: container {version}\r\n"
-        )
+        who = f"X-Auth-Token: {token}" if token else f"Authorization: Basic {_secret(served.openrc())}"
+        self._head = f"Host: {served.listen}\r\n{who}\r\nOpenStack-API-Version: container {version}\r\n"
 
     def request(self, method: str, path: str, body: object = None) -> bytes:
         """The bytes of a request."""

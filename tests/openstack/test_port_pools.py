@@ -27,7 +27,7 @@ def options(networked: HigginsInCloud) -> Iterator[Callable[[str], None]]:
 
     def start(more: str) -> None:
         networked.stop()
-        networked.configuration.write_text(f"{before}{more}\n")
+        networked.configuration.write_text(f"{before}\n[neutron]\n{more}\n")
         networked.start()
 
     yield start
@@ -147,7 +147,9 @@ def test_one_that_is_gone_when_it_is_taken_is_made_anew(
             admin.ask("DELETE", f"ports/{one}")
         name = begin()
         eventually(lambda: not {one.id for one in ports(name)} & ahead and bool(ports(name)), "it has another one")
-    client.wait(name, "Running")
+    eventually(
+        lambda: client.status(name) == "Running", "with that it runs, also if its host had given up the first one"
+    )
     (port,), (there,) = ports(name), ports(first)
     eventually(lambda: f"tap{port.id[:11]}" in wired(), "its host plugs that")
     eventually(lambda: Inside(port.id).pings(there.addresses[0]), "and it reaches its neighbour")
