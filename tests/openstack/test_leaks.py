@@ -222,8 +222,11 @@ def test_two_hundred_operations_with_faults_leave_nothing(
 ) -> None:  # fmt: skip
     own = token(password("demo", "demo"))
     user, census = User(networked.url, own, things, admin), Census(networked, networked_engine, admin)
+    bare = census.take()
     warm_up(networked.url, own, things)
     user.delete_all()
+    stays = {"images of the engine", "trusts"}
+    until("the first container goes", lambda: set(differences(bare, census.take())) <= stays)
     before = census.take()
     disturbance = Disturbance(SEED)
     with disturbance.disturbed({"Neutron": between, "Cinder": cinder_proxy}, way):
