@@ -114,7 +114,7 @@ class User:
             "nets": nets,
             "mounts": mounts,
             "memory": 64,
-            "cpu": 0.1,
+            "cpu": 0.25,
         }
         body |= {"auto_remove": True, "command": ["true"]} if chance.random() < 0.1 else {}
         self._ask("POST", f"containers?run={chance.choice(['true', 'true', 'true', 'false'])}", body | image)
@@ -222,8 +222,11 @@ def test_two_hundred_operations_with_faults_leave_nothing(
 ) -> None:  # fmt: skip
     own = token(password("demo", "demo"))
     user, census = User(networked.url, own, things, admin), Census(networked, networked_engine, admin)
+    bare = census.take()
     warm_up(networked.url, own, things)
     user.delete_all()
+    stays = {"images of the engine", "trusts"}
+    until("the first container goes", lambda: set(differences(bare, census.take())) <= stays)
     before = census.take()
     disturbance = Disturbance(SEED)
     with disturbance.disturbed({"Neutron": between, "Cinder": cinder_proxy}, way):
@@ -252,7 +255,7 @@ def test_two_hundred_operations_with_faults_leave_nothing(
 
 def warm_up(url: str, own: str, things: Things) -> None:
     """What the first container of all leaves for the others: an image on the host, a trust to read images by."""
-    body = {"image": things.image, "image_driver": "glance", "command": IDLE, "memory": 64, "cpu": 0.1}
+    body = {"image": things.image, "image_driver": "glance", "command": IDLE, "memory": 64, "cpu": 0.25}
     body |= {"nets": [{"network": things.networks[0].id}], "mounts": [{"size": 1, "destination": "/new"}]}
     made = ask(f"{url}/containers?run=true", "POST", token=own, json=body).body["uuid"]
     until("a first container runs", lambda: ask(f"{url}/containers/{made}", token=own).body["status"] == "Running")
