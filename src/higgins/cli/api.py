@@ -22,7 +22,7 @@ from higgins.control.background import background
 from higgins.control.cloud import Cloud, WrongSecret
 from higgins.model.addresses import BadAddress
 from higgins.store.database import open_store
-from higgins.store.migrate import migrate
+from higgins.store.migrate import TooOld, migrate
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     log_to_stderr()
     try:
         asyncio.run(_api(conf))
-    except (NoKeystone, WrongSecret, BadAddress, OSError) as error:
+    except (NoKeystone, WrongSecret, TooOld, BadAddress, OSError) as error:
         print(f"higgins: {error}", file=sys.stderr)
         return 1
     return 0

@@ -80,12 +80,16 @@ def _clean(arguments: list[str]) -> int:
 
 def _db(arguments: list[str]) -> int:
     from higgins.store.database import make_engine
-    from higgins.store.migrate import current, migrate
+    from higgins.store.migrate import TooOld, current, migrate
 
     if arguments[:1] != ["upgrade"]:
         return _usage()
     engine = make_engine(database_url(read(arguments[1:], command="db upgrade")))
-    migrate(engine)
+    try:
+        migrate(engine)
+    except TooOld as error:
+        print(f"higgins: {error}", file=sys.stderr)
+        return 1
     print(f"The database is at revision {current(engine)}.")
     return 0
 

@@ -484,6 +484,9 @@ idempotency = Table(
     Column("created_at", Moment, nullable=False),
 )
 
+#: One row: the oldest revision whose version gets by with the tables as they are; see ``migrate``.
+schema_floor = Table("schema_floor", metadata, Column("revision", Words(32), primary_key=True))
+
 for _table in metadata.tables.values():
     # By code point, and without MariaDB's padding, which takes "web" and "web " for the same.
     _table.dialect_kwargs.update(
