@@ -99,10 +99,10 @@ async def serve_agents(stack: AsyncExitStack, conf: cfg.ConfigOpts, cloud: Cloud
     """The listener for hosts that join, and the way to them, until the stack is closed. Raises WrongSecret."""
     # Who has one machine needs none of this.
     from higgins.api.agents.listener import open_listener
-    from higgins.control.authority import open_authority
+    from higgins.control.authority import open_authorities
     from higgins.control.remote import RemoteHosts
 
-    remote = RemoteHosts(cloud, await open_authority(cloud))
+    remote = RemoteHosts(cloud, await open_authorities(cloud))
     stack.push_async_callback(remote.close)
     cloud.dial = remote.dial
     await stack.enter_async_context(background(remote.run))

@@ -46,6 +46,8 @@ HOST: list[cfg.Opt] = [
     cfg.IntOpt("ttl", default=3600, min=1, help="Seconds within which the join token must be used."),
     cfg.StrOpt("certificate", default="", help="File with the certificate of an authority of your own (PEM)."),
     cfg.StrOpt("key", default="", help="File with the key of that authority (PEM, not encrypted)."),
+    cfg.BoolOpt("finish", default=False, help="End the change of the authority: the old one is trusted no more."),
+    cfg.BoolOpt("force", default=False, help="End it though some hosts have no certificate of the new one yet."),
 ]
 
 DEFAULT: list[cfg.Opt] = [

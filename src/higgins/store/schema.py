@@ -103,7 +103,8 @@ host = Table(
     *_times(),
 )
 
-#: Higgins' own certificate authority: one row, made by whoever needs it first and shared by all replicas.
+#: Higgins' own certificate authority: one row, made by whoever needs it first and shared by all replicas; two while
+#: another takes its place.
 authority = Table(
     "authority",
     metadata,
@@ -121,6 +122,8 @@ certificate = Table(
     Column("host_id", ForeignKey("host.id"), nullable=False, index=True),
     Column("expires_at", Moment, nullable=False, index=True),
     Column("revoked_at", Moment),
+    Column("authority_id", Integer),  # which one signed it; null for one from before there could be several
+    Column("shown_at", Moment),  # when the host showed it first
 )
 
 join_token = Table(
