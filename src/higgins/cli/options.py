@@ -39,6 +39,11 @@ AGENT: list[cfg.Opt] = [
         default="",
         help="How the control plane reaches stream-listen, if that is not the address this machine reaches it from.",
     ),
+    cfg.StrOpt(
+        "metrics-listen",
+        default="",
+        help="Address and port for Prometheus, such as 127.0.0.1:9520; nobody is asked who he is. None if empty.",
+    ),
 ]
 
 #: Of ``higgins host``.
