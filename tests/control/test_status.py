@@ -115,7 +115,7 @@ def test_a_database_of_another_version_is_told_and_left_alone(
     assert f"this version needs {head()}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("before", "again"), [("0010", "cannot be started again"), ("0011", "can be started again")])
+@pytest.mark.parametrize(("before", "again"), [("0013", "cannot be started again"), ("0014", "can be started again")])
 def test_the_upgrade_check_tells_whether_processes_can_be_started_again_on_the_new_tables(
     higgins: Command, data: Path, capsys: pytest.CaptureFixture[str], before: str, again: str
 ) -> None:

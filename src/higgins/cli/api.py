@@ -66,6 +66,7 @@ async def open_cloud(stack: AsyncExitStack, conf: cfg.ConfigOpts) -> Cloud:
     stack.push_async_callback(store.close)
     await asyncio.to_thread(migrate, store.engine)
     cloud = Cloud(store, credentials.secret_key(Path(conf.data).resolve()), settings_of(conf))
+    await cloud.keep_time()
     stack.enter_context(keep_limits(conf, cloud))
     await stack.enter_async_context(keep_images(conf, cloud, Path(conf.data).resolve()))
     return cloud

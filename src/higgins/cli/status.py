@@ -32,7 +32,9 @@ async def opened(conf: cfg.ConfigOpts, *, migrated: bool = True) -> AsyncIterato
     try:
         if migrated and not await asyncio.to_thread(serves, store.engine):
             raise Conflict("The database has not this version's tables: run higgins db upgrade.")
-        yield Cloud(store, Fernet.generate_key(), settings_of(conf))
+        cloud = Cloud(store, Fernet.generate_key(), settings_of(conf))
+        await cloud.keep_time()
+        yield cloud
     finally:
         await store.close()
 

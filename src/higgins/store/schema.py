@@ -97,6 +97,9 @@ host = Table(
     Column("forced_down", Boolean, nullable=False, default=False),
     Column("report_count", BigInteger, nullable=False, default=0),
     Column("seen_at", Moment, nullable=False),
+    # By which rules its agent was told last that it takes itself for lost; see ``fencing``. Null: by an older version.
+    Column("told_lease", Double),
+    Column("told_evacuate", Words(32)),
     Column("address", Words(255)),  # where it serves streams; null for one in the process of the control plane
     Column("tls_name", Words(36)),  # what it is called by there; another one with each join
     Column("revoked_at", Moment),

@@ -3,13 +3,13 @@
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0011"
-down_revision = "0010"
+revision = "0014"
+down_revision = "0013"
 branch_labels = None
 depends_on = None
 
 #: The first version that looks. A later revision that takes away what older versions use says so by one of its own.
-floor = "0011"
+floor = "0014"
 
 
 def upgrade() -> None:
