@@ -69,6 +69,7 @@ def reported(cloud: Cloud, report: HostReport) -> dict[str, Any]:
         "address": report.address or None,
         "seen_at": cloud.now(),
         "updated_at": cloud.now(),
+        **_rules(cloud),  # an agent that has just begun asks for all there is
     }
 
 
@@ -182,6 +183,11 @@ def _lease(conn: Connection, cloud: Cloud, host_id: int) -> tuple[bool, bool]:
     return worn, not told_all(cloud.settings, row)
 
 
+def _rules(cloud: Cloud) -> dict[str, Any]:
+    """The columns that say by which rules a host takes itself for lost; see ``fencing``."""
+    return {"told_lease": cloud.settings.host_lease, "told_evacuate": cloud.settings.evacuate}
+
+
 def _new_rules(conn: Connection, cloud: Cloud, host_id: int) -> None:
     """A host is to be told all anew, because an operator has changed when it is lost or what leaves it then.
 
@@ -193,8 +199,7 @@ def _new_rules(conn: Connection, cloud: Cloud, host_id: int) -> None:
     known = sa.select(host.c.told_evacuate).where(host.c.id == host_id).with_for_update()
     if conn.execute(known).scalar_one_or_none() is not None:
         conn.execute(sa.update(workload).where(workload.c.id.in_(numbers)).values(unheard=True))
-    rules = {"told_lease": cloud.settings.host_lease, "told_evacuate": cloud.settings.evacuate}
-    conn.execute(sa.update(host).where(host.c.id == host_id).values(rules))
+    conn.execute(sa.update(host).where(host.c.id == host_id).values(_rules(cloud)))
     touch_host(conn, host_id)
 
 
