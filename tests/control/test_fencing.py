@@ -31,6 +31,7 @@ async def test_a_host_knows_what_leaves_it_when_it_is_lost_and_that_is_what_does
     assert told is not None
     assert {names[one.uuid] for one in told.workloads if one.leaves} == leave
     assert told.lease == (None if policy == "never" else cloud.settings.host_lease)
+    await host.knows()
     two = await hosts.register(cloud, report("two"))
     clock.forward(lost_after(cloud.settings) + 1)
     await hosts.seen(cloud, two)
