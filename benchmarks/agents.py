@@ -70,7 +70,8 @@ def measure(count: int, seconds: float) -> Table:
 
 
 def _host(number: int) -> dict[str, Any]:
-    return {**host_row(number), "seen_at": datetime.now(UTC).replace(tzinfo=None)}
+    told = {"told_lease": Settings().host_lease, "told_evacuate": Settings().evacuate}
+    return {**host_row(number), **told, "seen_at": datetime.now(UTC).replace(tzinfo=None)}
 
 
 def _idle(plane: ControlPlane, seconds: float) -> tuple[str, str, str]:

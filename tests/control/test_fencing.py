@@ -31,6 +31,7 @@ async def test_a_host_knows_what_leaves_it_when_it_is_lost_and_that_is_what_does
     assert told is not None
     assert {names[one.uuid] for one in told.workloads if one.leaves} == leave
     assert told.lease == (None if policy == "never" else cloud.settings.host_lease)
+    await host.knows()
     two = await hosts.register(cloud, report("two"))
     clock.forward(lost_after(cloud.settings) + 1)
     await hosts.seen(cloud, two)
@@ -101,3 +102,48 @@ async def test_a_drain_that_a_host_never_heard_of_moves_nothing_once_it_is_silen
     await silent_with(cloud, clock)
     done = await evacuation.everywhere(cloud, lost=True)
     assert (done.moving, [one.uuid for one in done.staying]) == ([heals.uuid], [plain.uuid])
+
+
+async def test_a_changed_lease_reaches_a_host_by_its_next_question_and_counts_once_it_has_heard_it(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor
+) -> None:
+    made = await containers.create(cloud, alice, draft(memory=64, auto_heal=True), run=True)
+    await host.knows()
+    told = await hosts.assignments(cloud, host.number, -1, 0)
+    assert told is not None and told.lease == 60
+    assert await hosts.assignments(cloud, host.number, told.revision, 0) is None
+    cloud.settings = structs.replace(cloud.settings, host_lease=6)
+    await silent_with(cloud, clock)
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == []  # it may run there for a minute yet
+    again = await hosts.assignments(cloud, host.number, told.revision, 0)
+    assert again is not None and again.lease == 6
+    await silent_with(cloud, clock)
+    done = await evacuation.everywhere(cloud, lost=True)
+    assert "never heard" in done.staying[0].reason  # was it answered?
+    assert await hosts.assignments(cloud, host.number, again.revision, 0) is None
+    await silent_with(cloud, clock)
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == [made.uuid]
+
+
+async def test_what_comes_to_leave_by_another_rule_leaves_a_host_that_has_heard_it(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor
+) -> None:
+    made = await containers.create(cloud, alice, draft(memory=64, restart_policy=ALWAYS), run=True)
+    await host.knows()
+    cloud.settings = structs.replace(cloud.settings, evacuate="restart_policy")
+    await silent_with(cloud, clock)
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == []
+    assert (await host.holds())[made.uuid].leaves
+    await host.knows()
+    await silent_with(cloud, clock)
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == [made.uuid]
+
+
+async def test_a_longer_lease_does_not_keep_what_a_silent_host_has_ended(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor
+) -> None:
+    made = await containers.create(cloud, alice, draft(memory=64, auto_heal=True), run=True)
+    await host.knows()
+    cloud.settings = structs.replace(cloud.settings, host_lease=90)
+    await silent_with(cloud, clock)
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == [made.uuid]

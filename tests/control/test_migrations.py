@@ -2,20 +2,26 @@
 
 import datetime
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Connection, Engine
 
+from higgins.store import migrate as migrating
 from higgins.store.database import make_engine
-from higgins.store.migrate import current, head, migrate, revisions
+from higgins.store.migrate import TooOld, current, head, migrate, revisions, serves
 from higgins.store.schema import metadata
+from tests.releases import MIGRATIONS, NEXT, next_release
 
 #: Of each table that many rows: the second has no value wherever none is needed.
 _ROWS = 2
+#: What the migrations note for themselves.
+_OWN = {"alembic_version", "schema_floor"}
 #: Columns that a revision changes: since 0004 volumes count.
 _COUNTED_ANEW = {"host": {"disk_used"}, "project": {"disk"}}
 
@@ -48,7 +54,7 @@ def fill(conn: Connection) -> dict[str, list[dict[str, Any]]]:
     there = sa.MetaData()
     there.reflect(conn)
     for table in there.sorted_tables:
-        if table.name == "alembic_version":
+        if table.name in _OWN:
             continue
         for row in range(_ROWS):
             conn.execute(sa.insert(table).values({column.name: value(column, table, row) for column in table.columns}))
@@ -59,7 +65,7 @@ def contents(conn: Connection, there: sa.MetaData) -> dict[str, list[dict[str, A
     return {
         table.name: [dict(row) for row in conn.execute(sa.select(table).order_by(*table.primary_key)).mappings()]
         for table in there.sorted_tables
-        if table.name != "alembic_version"
+        if table.name not in _OWN
     }
 
 
@@ -143,3 +149,33 @@ def test_two_processes_that_migrate_at_once_are_one_after_the_other(bare_databas
     assert current(engines[0]) == head()
     for engine in engines:
         engine.dispose()
+
+
+def migrated_by(release: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a start of that release does it."""
+    config = Config()
+    config.set_main_option("script_location", str(release / MIGRATIONS))
+    with monkeypatch.context() as patch:
+        patch.setattr(migrating, "_config", lambda: config)
+        migrate(engine)
+    assert current(engine) == NEXT
+
+
+def test_tables_of_the_next_release_are_left_as_they_are_where_this_one_gets_by_with_them(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrate(engine)
+    migrated_by(next_release(tmp_path), engine, monkeypatch)
+    assert serves(engine)
+    migrate(engine)
+    assert current(engine) == NEXT
+
+
+def test_tables_of_the_next_release_are_refused_where_it_says_that_this_one_does_not(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    migrated_by(next_release(tmp_path, floor=NEXT), engine, monkeypatch)
+    for start in (serves, migrate):
+        with pytest.raises(TooOld, match=f"revision {NEXT}; this one knows none after {head()}"):
+            start(engine)
+    assert current(engine) == NEXT

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from higgins import __version__
 from higgins.cli import drain as drain_command
@@ -18,6 +19,7 @@ from higgins.model.container import RestartPolicy
 from higgins.model.resources import HostInfo
 from higgins.store.database import make_engine
 from higgins.store.migrate import head, migrate
+from higgins.store.schema import schema_floor
 from tests.control.conftest import Host, draft, report
 
 
@@ -111,6 +113,38 @@ def test_a_database_of_another_version_is_told_and_left_alone(
     assert "run higgins db upgrade" in capsys.readouterr().err
     assert higgins("status", "upgrade", "check") == 2
     assert f"this version needs {head()}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("before", "again"), [("0013", "cannot be started again"), ("0014", "can be started again")])
+def test_the_upgrade_check_tells_whether_processes_can_be_started_again_on_the_new_tables(
+    higgins: Command, data: Path, capsys: pytest.CaptureFixture[str], before: str, again: str
+) -> None:
+    engine = make_engine(f"sqlite:///{data / 'higgins.db'}")
+    migrate(engine, before)
+    engine.dispose()
+    assert higgins("status", "upgrade", "check") == 2
+    assert again in capsys.readouterr().out
+
+
+def test_on_tables_of_a_newer_release_the_upgrade_check_tells_whether_this_one_gets_by(
+    higgins: Command, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = make_engine(f"sqlite:///{data / 'higgins.db'}")
+    migrate(engine)
+    with engine.begin() as conn:
+        conn.execute(sa.text("UPDATE alembic_version SET version_num = '9000'"))
+    assert higgins("status", "upgrade", "check") == 1
+    assert "9000, made by a newer version" in capsys.readouterr().out
+    assert higgins("status") == 0
+    with engine.begin() as conn:
+        conn.execute(sa.update(schema_floor).values(revision="9000"))
+    engine.dispose()
+    assert higgins("status", "upgrade", "check") == 2
+    assert "takes one that knows revision 9000" in capsys.readouterr().out
+    for command in (("status",), ("db", "upgrade"), ("host", "drain", "one")):
+        capsys.readouterr()
+        assert higgins(*command) == 1
+        assert "takes one that knows revision 9000" in capsys.readouterr().err
 
 
 def test_an_empty_cloud_has_nothing_to_tell(higgins: Command, data: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ from higgins.agent.remote import RemoteLink
 from higgins.agent.serve import open_server
 from higgins.api.agents.listener import open_listener
 from higgins.control import joining, wire
-from higgins.control.authority import Authority, open_authority
+from higgins.control.authority import Authority, open_authorities
 from higgins.control.background import background
 from higgins.control.cloud import Cloud
 from higgins.control.identities import CONTROL_PLANE, Identity, fingerprint, key_pem, new_key
@@ -56,7 +56,7 @@ class Replica:
 
     @classmethod
     async def open(cls, stack: AsyncExitStack, cloud: Cloud, port: int = 0) -> "Replica":
-        remote = RemoteHosts(cloud, await open_authority(cloud))
+        remote = RemoteHosts(cloud, await open_authorities(cloud))
         stack.push_async_callback(remote.close)
         cloud.dial = remote.dial
         await stack.enter_async_context(background(remote.run))
@@ -65,7 +65,7 @@ class Replica:
 
     @property
     def authority(self) -> Authority:
-        return self.remote.authority
+        return self.remote.authorities.shown
 
     async def token(self, seconds: float = 600) -> str:
         secret = await joining.new_token(self.cloud, timedelta(seconds=seconds))

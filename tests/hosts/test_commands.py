@@ -12,6 +12,8 @@ from higgins.control.identities import fingerprint, key_pem
 from higgins.control.wire import split_token
 from tests.hosts.test_authority import operators_authority
 
+_FINGERPRINT = re.compile("Authority: +SHA-256 ([0-9a-f]{64})")
+
 
 class Shell:
     """Runs commands in this process; what they printed."""
@@ -75,6 +77,19 @@ def test_the_authority_is_shown_and_one_of_the_operators_is_taken_only_at_first(
     assert f"SHA-256 {fingerprint(brought.pem)}" in told and "CN=Hosts of Example" in told
     assert shell("host", "authority", "--data", str(shell.data)) == told
     assert "has an authority already" in shell.refused("host", "authority", *files)
+
+
+def test_the_authority_is_replaced_in_two_steps(shell: Shell) -> None:
+    data = ("--data", str(shell.data))
+    (first,) = _FINGERPRINT.findall(shell("host", "authority", *data))
+    assert "is not being replaced" in shell.refused("host", "authority", "rotate", "--finish")
+    told = shell("host", "authority", "rotate", *data)
+    old, new = _FINGERPRINT.findall(told)
+    assert old == first != new and "None waits" in told
+    assert "replaced already" in shell.refused("host", "authority", "rotate")
+    assert f".{old}" in shell("host", "token", *data)
+    assert _FINGERPRINT.findall(shell("host", "authority", "rotate", "--finish", *data)) == [new]
+    assert f".{new}" in shell("host", "token", *data)
 
 
 @pytest.mark.parametrize("words", [["host"], ["host", "revoke"], ["host", "invite"], ["agent", "join"]])

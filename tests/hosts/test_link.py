@@ -21,6 +21,7 @@ from higgins.control import containers, hosts
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
 from higgins.control.identities import Identity, key_pem, new_key
+from higgins.control.wire import Joined
 from higgins.model.container import ContainerSpec, Status
 from higgins.model.errors import NotFound
 from higgins.store.schema import certificate
@@ -162,7 +163,7 @@ async def test_a_certificate_is_renewed_at_half_its_time_and_the_old_one_goes_on
 async def test_a_renewal_that_fails_is_tried_again_and_loses_nothing(
     host: RemoteHost,
 ) -> None:
-    async def unheard(request: str) -> str:
+    async def unheard(request: str) -> Joined:
         raise ControlUnavailable("The control plane does not answer.")
 
     before = host.certificates.membership

@@ -168,7 +168,7 @@ async def test_a_host_registers_under_its_own_name_only(replica: Replica, joined
 
 async def test_a_renewed_certificate_is_for_the_same_host_whatever_was_asked(replica: Replica, joined: Joining) -> None:
     one = await joined("one")
-    certificate = x509.load_pem_x509_certificate((await one.link.renew(request_for(new_key()))).encode())
+    certificate = x509.load_pem_x509_certificate((await one.link.renew(request_for(new_key()))).certificate.encode())
     assert certificate.subject.rfc4514_string() == f"CN={one.uuid}"
 
 

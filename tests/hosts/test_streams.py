@@ -431,5 +431,5 @@ async def test_streams_of_a_revoked_host_end_and_no_new_ones_begin(
 
 
 async def test_a_control_plane_that_has_a_new_certificate_goes_on(replica: Replica, far: HostStreams) -> None:
-    replica.remote.ends.use(control_plane_identity(replica.authority, replica.cloud.now()))
+    replica.remote.ends.use(replica.authority.pem, control_plane_identity(replica.authority, replica.cloud.now()))
     assert (await far.stats(CONTAINER)).cpu_percent == 1.5

@@ -9,16 +9,21 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
+from higgins.store.database import make_engine
 from higgins.store.migrate import revisions
+from higgins.store.schema import schema_floor
 from tests.engines import need
 from tests.engines.images import busybox_archive
 from tests.hosts.chaos.cloud import SPARE, ChaosCloud, chaos_cloud, held
 from tests.hosts.chaos.history import Answer, Operation
 from tests.hosts.chaos.load import Client, Load
 from tests.hosts.chaos.run import remains, rest
+from tests.hosts.processes import command
+from tests.releases import NEXT, next_release
 
 __all__ = ["busybox_archive"]
 
@@ -134,3 +139,30 @@ async def test_an_upgrade_loses_no_request_and_no_container(cloud: ChaosCloud) -
         assert await remains(cloud, client) == []
     finally:
         await client.close()
+
+
+async def test_an_api_process_is_started_again_beside_the_next_release_unless_that_forbids_it(
+    own_namespaces: None, busybox_archive: Path, tmp_path: Path
+) -> None:
+    with chaos_cloud(busybox_archive, ()) as cloud:
+        old, new = cloud.replicas
+        new.stop()
+        new.source = next_release(tmp_path)
+        new.start()
+        old.stop()
+        old.start()
+        for one in (old, new):
+            client = Client([one.url], old.credentials())
+            await client.insist("POST", "networks", json={"name": f"of {one.name}"})
+            await client.close()
+        old.stop()
+        engine = make_engine(cloud.database.url)
+        with engine.begin() as conn:
+            conn.execute(sa.update(schema_floor).values(revision=NEXT))
+        engine.dispose()
+        refused = await asyncio.to_thread(command, "api", *old.options())
+        assert refused.returncode == 1
+        assert refused.stderr.splitlines()[-1].startswith(
+            f"higgins: The database is at revision {NEXT}, made by a newer"
+        )
+        assert "Traceback" not in refused.stderr

@@ -8,6 +8,7 @@ removed, though only once the control plane has said what is. Stopping the agent
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
@@ -129,6 +130,7 @@ class Agent:
             shelf or Shelf(data / "images", limit=image_cache),
             limit=image_cache,
         )
+        self.figures.follow(self._containers, self._silence, lambda: self._outbox.waiting)
         self._effects = Effects(
             runtime,
             network,
@@ -274,6 +276,12 @@ class Agent:
         if closed:
             LOG.warning("Nobody hears this host: what is placed elsewhere then ends here")
         self._take(self._answer)
+
+    def _containers(self, state: str) -> int:
+        return sum(worker.count(state) for worker in self._workers.values())
+
+    def _silence(self) -> float:
+        return self._clock() - self._fence.asked if self._fence.asked else math.nan  # it was never answered yet
 
     @property
     def _hosted(self) -> int:

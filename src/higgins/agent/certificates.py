@@ -4,6 +4,7 @@ All of it is one file in the data directory, replaced as a whole, so that key an
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
@@ -16,8 +17,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 from msgspec import Struct, structs
 
-from higgins.control.identities import Identity, key_pem, new_key
+from higgins.control.identities import Identity, fingerprints, key_pem, new_key
 from higgins.control.tls import Ends
+from higgins.control.wire import Joined
 from higgins.model.errors import HigginsError
 from higgins.private_files import write_private
 
@@ -27,10 +29,13 @@ LOG = logging.getLogger(__name__)
 _RETRY = 600.0
 #: Seconds between two looks at the clock: it may be set, and a machine may sleep.
 _LOOK = 60.0
+#: Seconds within which all hosts ask for another certificate once there is another authority.
+_SPREAD = 60.0
 
 
 class Membership(Struct, frozen=True, kw_only=True):
-    """A host's part in a cloud. ``url`` is the control plane's; ``authority`` the only one that is trusted (PEM)."""
+    """A host's part in a cloud. ``url`` is the control plane's; ``authority`` what alone is trusted (PEM): one
+    certificate, or two while one authority takes the other's place."""
 
     url: str
     uuid: str
@@ -89,12 +94,22 @@ class Certificates:
         self._data = data
         self.membership = membership
         self.ends = Ends(membership.authority, membership.identity)
+        self._trusted = fingerprints(membership.authority)
+        self._others = asyncio.Event()
 
-    async def run(self, ask: Callable[[str], Awaitable[str]]) -> None:
-        """Until cancelled: have a new certificate when half of the time of this one is over."""
+    def hear(self, authorities: str) -> None:
+        """The control plane trusts these (``fingerprints``): if this host trusts others, it asks anew soon."""
+        if authorities != self._trusted:
+            self._others.set()
+
+    async def run(self, ask: Callable[[str], Awaitable[Joined]]) -> None:
+        """Until cancelled: have a new certificate at half the time of this one, or when the authority changes."""
         while True:
-            if datetime.now(UTC) < half_time(self.membership.identity):
-                await asyncio.sleep(_LOOK)
+            if self._others.is_set():
+                await asyncio.sleep(_SPREAD * random.random())  # noqa: S311 - spreads hosts, keeps no secret
+            elif datetime.now(UTC) < half_time(self.membership.identity):
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._others.wait(), _LOOK)
                 continue
             try:
                 await self.renew(ask)
@@ -102,12 +117,17 @@ class Certificates:
                 LOG.warning("The certificate of this host was not renewed: %s", error)
                 await asyncio.sleep(_RETRY * random.uniform(0.5, 1))  # noqa: S311 - spreads hosts, keeps no secret
 
-    async def renew(self, ask: Callable[[str], Awaitable[str]]) -> None:
-        """A new key and a new certificate. Stored before it is used: what is shown is never lost."""
+    async def renew(self, ask: Callable[[str], Awaitable[Joined]]) -> None:
+        """A new key, a new certificate, and whom to trust. Stored before it is used: what is shown is never lost."""
         key, request = new_request(self.membership.name)
-        identity = Identity(certificate=await ask(request), key=key)
-        renewed = structs.replace(self.membership, identity=identity)
+        answer = await ask(request)
+        authority = answer.authorities or self.membership.authority
+        trusted = fingerprints(authority)
+        identity = Identity(certificate=answer.certificate, key=key)
+        renewed = structs.replace(self.membership, authority=authority, identity=identity)
         await asyncio.to_thread(write, self._data, renewed)
         self.membership = renewed
-        self.ends.use(identity)
+        self._trusted = trusted
+        self._others.clear()
+        self.ends.use(authority, identity)
         LOG.info("The certificate of this host was renewed.")

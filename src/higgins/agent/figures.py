@@ -1,6 +1,17 @@
-"""Figures of the agent, for Prometheus: its comparisons, passes of its workers, and how its steps go."""
+"""Figures of the agent, for Prometheus: what it holds, whom it hears, its comparisons, and how its steps go."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from functools import partial
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from higgins.model.addresses import split_address
+
+#: What a container is, as the agent last told it; see ``Known``.
+STATES = ("created", "running", "paused", "exited", "error", "gone")
 
 
 class Figures:
@@ -27,3 +38,42 @@ class Figures:
         self.step_failures = Counter(
             "higgins_step_failures", "Steps that failed, by what failed", ["step", "error"], registry=self.registry
         )
+        self._containers = Gauge(
+            "higgins_host_containers", "Containers on the host by state", ["state"], registry=self.registry
+        )
+        self._silence = Gauge(
+            "higgins_control_plane_silence_seconds",
+            "Seconds since the last question was sent that the control plane answered",
+            registry=self.registry,
+        )
+        self._waiting = Gauge(
+            "higgins_reports_waiting",
+            "Workloads of which the control plane has not taken the newest report",
+            registry=self.registry,
+        )
+
+    def follow(
+        self, containers: Callable[[str], float], silence: Callable[[], float], waiting: Callable[[], float]
+    ) -> None:
+        """From now on each scrape asks these: how many containers are in a state, and the other two as they are."""
+        for state in STATES:
+            self._containers.labels(state).set_function(partial(containers, state))
+        self._silence.set_function(silence)
+        self._waiting.set_function(waiting)
+
+
+async def serve_figures(stack: AsyncExitStack, figures: Figures, address: str) -> tuple[str, int]:
+    """Tell them to whoever asks at ``address`` (host:port), until the stack is closed; where. Raises BadAddress."""
+    host, port = split_address(address)
+
+    async def tell(_request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(figures.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    app = web.Application()
+    app.router.add_get("/metrics", tell)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.TCPSite(runner, host, port).start()
+    found = runner.addresses[0]
+    return str(found[0]), int(found[1])

@@ -59,13 +59,13 @@ async def join(text: str, token: str, *, name: str, zone: str, data: Path) -> Me
             f"{shown}, the token says {wanted}. The token was not sent."
         )
     key, request = certificates.new_request(name)
-    asked = JoinRequest(token=secret, name=name, zone=zone, request=request)
+    asked = JoinRequest(token=secret, name=name, zone=zone, request=request, bundle=True)
     joined = await _send(base, directory, authority, asked, url)
     membership = Membership(
         url=str(url),
         uuid=joined.uuid,
         name=joined.name,
-        authority=authority,
+        authority=joined.authorities or authority,
         identity=Identity(certificate=joined.certificate, key=key),
     )
     certificates.write(data, membership)

@@ -23,6 +23,11 @@ class Outbox:
         self._some = asyncio.Event()
         self._retry = FIRST_RETRY
 
+    @property
+    def waiting(self) -> int:
+        """Of how many workloads."""
+        return len(self._waiting)
+
     def put(self, observation: Observation) -> None:
         """Send it soon; an older one of the same workload that still waits is not sent any more."""
         self._waiting[observation.workload] = observation

@@ -16,7 +16,17 @@ from higgins.agent.certificates import Certificates
 from higgins.control.identities import CONTROL_PLANE
 from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.tls import CONNECT_TIMEOUT, Directory, new_session
-from higgins.control.wire import AGENTS, Joined, Observations, Registered, Renewal, Uuids, encode, error_in
+from higgins.control.wire import (
+    AGENTS,
+    AUTHORITIES_HEADER,
+    Joined,
+    Observations,
+    Registered,
+    Renewal,
+    Uuids,
+    encode,
+    error_in,
+)
 from higgins.images.base import Parts
 from higgins.model.errors import HigginsError, Unauthorized
 
@@ -44,10 +54,11 @@ class RemoteLink:
         self._url = URL(certificates.membership.url)
         self._name = certificates.membership.name
         self._address = address
+        self._certificates = certificates
         directory = Directory()
         directory.places[CONTROL_PLANE] = self._url.host or ""
         self._base = URL.build(scheme="https", host=CONTROL_PLANE, port=self._url.port, path=AGENTS)
-        self._session = new_session(certificates.ends.client, directory)
+        self._session = new_session(None, directory)
 
     async def close(self) -> None:
         await self._session.close()
@@ -84,10 +95,10 @@ class RemoteLink:
         async with self._answer("GET", f"containers/{uuid}/layers/{digest}", seconds=None) as response:
             yield response.content.iter_any()
 
-    async def renew(self, request: str) -> str:
-        """A certificate (PEM) for the key of a certificate request."""
-        async with self._answer("POST", "renew", data=encode(Renewal(request))) as response:
-            return msgspec.json.decode(await response.read(), type=Joined).certificate
+    async def renew(self, request: str) -> Joined:
+        """A certificate for the key of a certificate request (PEM), and whom to trust from now on."""
+        async with self._answer("POST", "renew", data=encode(Renewal(request, bundle=True))) as response:
+            return msgspec.json.decode(await response.read(), type=Joined)
 
     @asynccontextmanager
     async def _answer(
@@ -98,16 +109,20 @@ class RemoteLink:
         Raises ControlUnavailable, CertificateRefused, or what was told.
         """
         timeout = aiohttp.ClientTimeout(total=seconds, sock_connect=CONNECT_TIMEOUT, sock_read=seconds or _PATIENCE)
+        context = self._certificates.ends.client
         try:
             async with self._session.request(
-                method, self._base / call, timeout=timeout, allow_redirects=False, **more
+                method, self._base / call, ssl=context, timeout=timeout, allow_redirects=False, **more
             ) as response:
+                if (told := response.headers.get(AUTHORITIES_HEADER)) is not None:
+                    self._certificates.hear(told)
                 if response.status >= 400:
                     raise await self._refusal(response)
                 yield response
         except aiohttp.ClientConnectorCertificateError as error:
             raise ControlUnavailable(
-                f"The server at {self._url} is not the control plane that this host joined."
+                f"The server at {self._url} is not the control plane that this host joined, or that has another "
+                "authority since this host was away: then it joins again."
             ) from error
         except _NETWORK as error:
             raise ControlUnavailable(

@@ -117,6 +117,10 @@ class Worker:
         """
         return self._volumes if self._assigned else inherited
 
+    def count(self, state: str) -> int:
+        """How many of its containers were told to be in this state."""
+        return 0 if self._told is None else sum(one.state == state for one in self._told.members.values())
+
     def wake(self) -> None:
         """Something may have happened to it."""
         self._stale = True

@@ -12,6 +12,7 @@ from yarl import URL
 from higgins.agent import certificates, classes, joining
 from higgins.agent.agent import Agent
 from higgins.agent.certificates import Certificates, Membership, NoMembership
+from higgins.agent.figures import serve_figures
 from higgins.agent.remote import RemoteLink
 from higgins.agent.serve import open_server
 from higgins.agent.streams import LocalStreams
@@ -114,6 +115,9 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
             fences=True,
         )
         streams.deliveries = agent.deliveries
+        if conf.metrics_listen:
+            host, port = await serve_figures(stack, agent.figures, conf.metrics_listen)
+            LOG.info("Figures are told at http://%s:%d/metrics.", f"[{host}]" if ":" in host else host, port)
         await stack.enter_async_context(background(lambda: mine.run(link.renew)))
         ended = asyncio.create_task(told_to_end().wait())
         work = asyncio.create_task(agent.run())

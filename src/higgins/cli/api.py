@@ -22,7 +22,7 @@ from higgins.control.background import background
 from higgins.control.cloud import Cloud, WrongSecret
 from higgins.model.addresses import BadAddress
 from higgins.store.database import open_store
-from higgins.store.migrate import migrate
+from higgins.store.migrate import TooOld, migrate
 
 LOG = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     log_to_stderr()
     try:
         asyncio.run(_api(conf))
-    except (NoKeystone, WrongSecret, BadAddress, OSError) as error:
+    except (NoKeystone, WrongSecret, TooOld, BadAddress, OSError) as error:
         print(f"higgins: {error}", file=sys.stderr)
         return 1
     return 0
@@ -66,6 +66,7 @@ async def open_cloud(stack: AsyncExitStack, conf: cfg.ConfigOpts) -> Cloud:
     stack.push_async_callback(store.close)
     await asyncio.to_thread(migrate, store.engine)
     cloud = Cloud(store, credentials.secret_key(Path(conf.data).resolve()), settings_of(conf))
+    await cloud.keep_time()
     stack.enter_context(keep_limits(conf, cloud))
     await stack.enter_async_context(keep_images(conf, cloud, Path(conf.data).resolve()))
     return cloud
@@ -99,10 +100,10 @@ async def serve_agents(stack: AsyncExitStack, conf: cfg.ConfigOpts, cloud: Cloud
     """The listener for hosts that join, and the way to them, until the stack is closed. Raises WrongSecret."""
     # Who has one machine needs none of this.
     from higgins.api.agents.listener import open_listener
-    from higgins.control.authority import open_authority
+    from higgins.control.authority import open_authorities
     from higgins.control.remote import RemoteHosts
 
-    remote = RemoteHosts(cloud, await open_authority(cloud))
+    remote = RemoteHosts(cloud, await open_authorities(cloud))
     stack.push_async_callback(remote.close)
     cloud.dial = remote.dial
     await stack.enter_async_context(background(remote.run))

@@ -12,7 +12,17 @@ from oslo_config import cfg
 
 from higgins.cli.api import open_cloud
 from higgins.control import joining, wire
-from higgins.control.authority import adopt, open_authority, read_authority
+from higgins.control.authority import (
+    Authorities,
+    Authority,
+    adopt,
+    behind,
+    finish,
+    open_authorities,
+    open_authority,
+    read_authority,
+)
+from higgins.control.authority import rotate as begin
 from higgins.control.identities import fingerprint
 from higgins.model.errors import HigginsError
 
@@ -50,15 +60,43 @@ def authority(conf: cfg.ConfigOpts) -> int:
     async def work() -> None:
         async with AsyncExitStack() as stack:
             cloud = await open_cloud(stack, conf)
-            if conf.certificate or conf.key:
-                brought = read_authority(Path(conf.certificate).read_bytes(), Path(conf.key).read_bytes())
+            if (brought := _brought(conf)) is not None:
                 await adopt(cloud, brought)
-            found = await open_authority(cloud)
-        print(f"Authority:   SHA-256 {fingerprint(found.pem)}")
-        print(f"Subject:     {found.certificate.subject.rfc4514_string()}")
-        print(f"Valid until: {found.certificate.not_valid_after_utc:%Y-%m-%d}")
+            _tell(await open_authorities(cloud), await behind(cloud))
 
     return _run(work())
+
+
+def rotate(conf: cfg.ConfigOpts) -> int:
+    """Begin to have another authority take the place of the one that is there, or end it. The exit code."""
+
+    async def work() -> None:
+        async with AsyncExitStack() as stack:
+            cloud = await open_cloud(stack, conf)
+            if conf.finish:
+                for name in await finish(cloud, force=conf.force):
+                    print(f"Host {name} is refused from now on; it can join again: higgins host revoke {name}")
+            else:
+                await begin(cloud, _brought(conf))
+            _tell(await open_authorities(cloud), await behind(cloud))
+
+    return _run(work())
+
+
+def _brought(conf: cfg.ConfigOpts) -> Authority | None:
+    if not conf.certificate and not conf.key:
+        return None
+    return read_authority(Path(conf.certificate).read_bytes(), Path(conf.key).read_bytes())
+
+
+def _tell(found: Authorities, late: list[str]) -> None:
+    for one in found.each:
+        print(f"Authority:   SHA-256 {fingerprint(one.pem)}")
+        print(f"Subject:     {one.certificate.subject.rfc4514_string()}")
+        print(f"Valid until: {one.certificate.not_valid_after_utc:%Y-%m-%d}")
+    if len(found.each) > 1:
+        print("The second one takes the place of the first. Hosts get certificates of it by themselves.")
+        print(f"Still wait:  {', '.join(late)}" if late else "None waits:  higgins host authority rotate --finish")
 
 
 def _run(work: Coroutine[Any, Any, None]) -> int:

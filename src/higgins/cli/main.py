@@ -15,6 +15,7 @@ higgins agent          run containers on this machine for a control plane that i
 higgins host token     print a token with which one machine may join (--ttl SECONDS)
 higgins host revoke N  refuse the host of that name from now on
 higgins host authority show the certificate authority, or bring one (--certificate FILE --key FILE)
+higgins host authority rotate  have another authority take its place (--finish ends that; --certificate, --key)
 higgins host drain N   place nothing on that host any more, and have move what may (undrain N: take it back)
 higgins status         tell how hosts and workloads are, and what is stuck (--json)
 higgins status upgrade check  tell what speaks against an upgrade
@@ -52,6 +53,8 @@ def _host(arguments: list[str]) -> int:
 
     if arguments[:1] == ["token"]:
         return host.token(read(arguments[1:], HOST, "host token"))
+    if arguments[:2] == ["authority", "rotate"]:
+        return host.rotate(read(arguments[2:], HOST, "host authority rotate"))
     if arguments[:1] == ["authority"]:
         return host.authority(read(arguments[1:], HOST, "host authority"))
     if arguments[:1] == ["revoke"] and len(arguments) > 1 and not arguments[1].startswith("-"):
@@ -80,12 +83,16 @@ def _clean(arguments: list[str]) -> int:
 
 def _db(arguments: list[str]) -> int:
     from higgins.store.database import make_engine
-    from higgins.store.migrate import current, migrate
+    from higgins.store.migrate import TooOld, current, migrate
 
     if arguments[:1] != ["upgrade"]:
         return _usage()
     engine = make_engine(database_url(read(arguments[1:], command="db upgrade")))
-    migrate(engine)
+    try:
+        migrate(engine)
+    except TooOld as error:
+        print(f"higgins: {error}", file=sys.stderr)
+        return 1
     print(f"The database is at revision {current(engine)}.")
     return 0
 

@@ -39,6 +39,11 @@ AGENT: list[cfg.Opt] = [
         default="",
         help="How the control plane reaches stream-listen, if that is not the address this machine reaches it from.",
     ),
+    cfg.StrOpt(
+        "metrics-listen",
+        default="",
+        help="Address and port for Prometheus, such as 127.0.0.1:9520; nobody is asked who he is. None if empty.",
+    ),
 ]
 
 #: Of ``higgins host``.
@@ -46,6 +51,8 @@ HOST: list[cfg.Opt] = [
     cfg.IntOpt("ttl", default=3600, min=1, help="Seconds within which the join token must be used."),
     cfg.StrOpt("certificate", default="", help="File with the certificate of an authority of your own (PEM)."),
     cfg.StrOpt("key", default="", help="File with the key of that authority (PEM, not encrypted)."),
+    cfg.BoolOpt("finish", default=False, help="End the change of the authority: the old one is trusted no more."),
+    cfg.BoolOpt("force", default=False, help="End it though some hosts have no certificate of the new one yet."),
 ]
 
 DEFAULT: list[cfg.Opt] = [

@@ -16,7 +16,7 @@ from higgins.control.cloud import Cloud
 from higgins.control.status import Check, HostStatus, Report, Stuck
 from higgins.model.errors import Conflict, HigginsError
 from higgins.store.database import open_store
-from higgins.store.migrate import current, head
+from higgins.store.migrate import serves
 
 #: Of ``higgins status``.
 STATUS: list[cfg.Opt] = [cfg.BoolOpt("json", default=False, help="Print JSON, for programs.")]
@@ -27,12 +27,14 @@ _CODES = {"Success": 0, "Warning": 1, "Failure": 2}
 
 @asynccontextmanager
 async def opened(conf: cfg.ConfigOpts, *, migrated: bool = True) -> AsyncIterator[Cloud]:
-    """The control plane's database as it is, for what needs no secret of it. Raises Conflict for other tables."""
+    """The control plane's database as it is, for what needs no secret of it. Raises Conflict or TooOld."""
     store = open_store(database_url(conf), threads=2)
     try:
-        if migrated and await asyncio.to_thread(current, store.engine) != head():
+        if migrated and not await asyncio.to_thread(serves, store.engine):
             raise Conflict("The database has not this version's tables: run higgins db upgrade.")
-        yield Cloud(store, Fernet.generate_key(), settings_of(conf))
+        cloud = Cloud(store, Fernet.generate_key(), settings_of(conf))
+        await cloud.keep_time()
+        yield cloud
     finally:
         await store.close()
 

@@ -24,6 +24,7 @@ from higgins.control.cloud import WrongSecret
 from higgins.control.hosts import LocalLink
 from higgins.model.addresses import BadAddress
 from higgins.model.errors import EngineError
+from higgins.store.migrate import TooOld
 
 LOG = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def run(conf: cfg.ConfigOpts) -> int:
     log_to_stderr()
     try:
         asyncio.run(_up(conf))
-    except (NoEngine, NoKeystone, EngineError, WrongSecret, BadAddress, OSError) as error:
+    except (NoEngine, NoKeystone, EngineError, WrongSecret, TooOld, BadAddress, OSError) as error:
         print(f"higgins: {error}", file=sys.stderr)
         return 1
     return 0

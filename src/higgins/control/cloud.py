@@ -1,7 +1,7 @@
 """What every use case is given: the store, the settings, the secrets, the way to the hosts, and who asks."""
 
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet
@@ -16,6 +16,7 @@ from higgins.model.block_storage import BlockStorage
 from higgins.model.errors import HigginsError, HostUnavailable
 from higgins.model.limits import Limits
 from higgins.model.networking import Networking
+from higgins.store.clock import DatabaseClock
 from higgins.store.database import Store
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ class Cloud:
         self.secrets = Fernet(secret)
         self.consoles = OpenTerminals()
         self.fleet = FleetCache()
-        self.now = clock or (lambda: datetime.now(UTC).replace(tzinfo=None))
+        self._clock = DatabaseClock()
+        self.now: Callable[[], datetime] = clock or self._clock
         self.feed = Feed(store, self.now)
         #: Creates that wait to be made together; see ``together``.
         self.creates: Gathering[Any, Any] = Gathering(_TOGETHER)
@@ -117,6 +119,13 @@ class Cloud:
         self.networking: Networking | None = None
         #: Where images of the cloud's image service are, if it has one.
         self.depot: Depot | None = None
+
+    async def keep_time(self) -> bool:
+        """Have ``now`` be the database's time, which all replicas share; whether that has made a step.
+
+        To be called at the start and again and again, since clocks drift.
+        """
+        return await self._clock.set(self.store)
 
     def connect(self, host: str, streams: HostStreams) -> None:
         """From now on ``host`` is reached through ``streams``."""

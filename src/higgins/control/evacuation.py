@@ -21,7 +21,7 @@ from sqlalchemy.engine import Connection
 
 from higgins.control import attachments, cloud_ports, containers, mounts, quotas, recording, sharing, wiring
 from higgins.control.cloud import Actor, Cloud
-from higgins.control.fencing import lost_after, unfit
+from higgins.control.fencing import lost_after, told_enough, unfit
 from higgins.control.link import Known
 from higgins.control.placement.choosing import Chosen, place
 from higgins.control.placement.claims import take_cores
@@ -99,11 +99,12 @@ def silent(cloud: Cloud) -> sa.ColumnElement[bool]:
 def gone(cloud: Cloud) -> sa.ColumnElement[bool]:
     """A host that is lost: silent for so long that it has ended by itself what may be placed elsewhere.
 
-    One that was revoked was answered until then, though it counts as down at once.
+    One that was revoked was answered until then, though it counts as down at once. One that has not heard of a shorter
+    lease, or that more is to leave it, does not know.
     """
     since = cloud.now() - timedelta(seconds=lost_after(cloud.settings))
     revoked = sa.exists().where(certificate.c.host_id == host.c.id, certificate.c.revoked_at >= since)
-    return sa.or_(host.c.forced_down, sa.and_(host.c.seen_at < since, sa.not_(revoked)))
+    return sa.or_(host.c.forced_down, sa.and_(host.c.seen_at < since, sa.not_(revoked), told_enough(cloud.settings)))
 
 
 async def forget(cloud: Cloud, *, lost: bool) -> int:

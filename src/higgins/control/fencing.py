@@ -6,17 +6,20 @@ it sent it, the control plane from when it wrote that down, which is at most a p
 
 A workload that comes to leave its host after it was placed there is marked ``unheard`` until the host has confirmed, by
 asking for what comes after it, that it knows. Until then it may run there for ever, and goes nowhere by itself. So is
-one that is to be deleted: its address is no other's before its host knows.
+one that is to be deleted: its address is no other's before its host knows. So is all that a host holds when an operator
+changes the lease or what leaves; what a host was told last is in its row.
 """
 
 from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 from sqlalchemy import Row
 
 from higgins.control.cloud import Settings
 from higgins.control.rows import CapsuleSpec
 from higgins.model.container import ContainerSpec
+from higgins.store.schema import host
 
 #: The part of its lease after which it is written anew that a host is alive.
 WORN = 1 / 12
@@ -27,6 +30,17 @@ _capsule = msgspec.json.Decoder(CapsuleSpec)
 def lease(settings: Settings) -> float | None:
     """Seconds without an answer after which a host takes itself for lost; None where nothing is placed elsewhere."""
     return None if settings.evacuate == "never" else settings.host_lease
+
+
+def told_all(settings: Settings, row: Any) -> bool:
+    """Whether a host, of whose row these columns are, was told the rules that are in force."""
+    return bool(row.told_lease == settings.host_lease and row.told_evacuate == settings.evacuate)
+
+
+def told_enough(settings: Settings) -> sa.ColumnElement[bool]:
+    """A host that ends by itself, in time, what leaves it by the rules in force: an earlier end does no harm."""
+    same = sa.and_(host.c.told_evacuate == settings.evacuate, host.c.told_lease <= settings.host_lease)
+    return sa.or_(host.c.told_evacuate.is_(None), same)
 
 
 def lost_after(settings: Settings) -> float:

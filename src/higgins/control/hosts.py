@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from higgins.control import assignments as assigning
 from higgins.control import attachments, delivery, observing, port_pools, sharing
 from higgins.control.cloud import Cloud
-from higgins.control.fencing import WORN
+from higgins.control.fencing import WORN, told_all
 from higgins.control.link import Assignments, HostReport, Observation
 from higgins.control.lookup import page
 from higgins.control.query import ListQuery
@@ -69,6 +69,7 @@ def reported(cloud: Cloud, report: HostReport) -> dict[str, Any]:
         "address": report.address or None,
         "seen_at": cloud.now(),
         "updated_at": cloud.now(),
+        **_rules(cloud),  # an agent that has just begun asks for all there is
     }
 
 
@@ -126,9 +127,10 @@ async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) ->
     if since < 0:
         await seen(cloud, host_id)
 
-    def work(conn: Connection) -> tuple[Assignments | None, bool, bool]:
+    def work(conn: Connection) -> tuple[Assignments | None, bool, bool, bool]:
         told = assigning.assignments(conn, cloud, host_id, since)
-        return told, _lease_is_worn(conn, cloud, host_id), told is None and _unheard(conn, host_id)
+        worn, changed = _lease(conn, cloud, host_id)
+        return told, worn, changed, told is None and _unheard(conn, host_id)
 
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
@@ -136,7 +138,10 @@ async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) ->
     with cloud.store.wakeups.listen(f"host:{host_id}") as listener:
         try:
             while True:
-                told, worn, unheard = await cloud.store.read(work)
+                told, worn, changed, unheard = await cloud.store.read(work)
+                if changed:
+                    await cloud.store.write(lambda conn: _new_rules(conn, cloud, host_id))
+                    continue
                 if unheard:
                     await cloud.store.write(lambda conn: _heard(conn, host_id, since))
                 if told is not None:
@@ -166,10 +171,36 @@ async def _beat(cloud: Cloud, host_id: int) -> None:
     await cloud.beats.ask(host_id, serve)
 
 
-def _lease_is_worn(conn: Connection, cloud: Cloud, host_id: int) -> bool:
-    """Whether it is time to write that a host is alive: it asks anew after each change, which may be often."""
-    seen_at = conn.execute(sa.select(host.c.seen_at).where(host.c.id == host_id)).scalar_one_or_none()
-    return seen_at is None or cloud.now() - seen_at > timedelta(seconds=cloud.settings.host_lease * WORN)
+def _lease(conn: Connection, cloud: Cloud, host_id: int) -> tuple[bool, bool]:
+    """Of a host that is there: whether it is time to write that it is alive, and whether to tell it other rules.
+
+    The first not with each question: it asks anew after each change, which may be often.
+    """
+    row = conn.execute(
+        sa.select(host.c.seen_at, host.c.told_lease, host.c.told_evacuate).where(host.c.id == host_id)
+    ).one()
+    worn = cloud.now() - row.seen_at > timedelta(seconds=cloud.settings.host_lease * WORN)
+    return worn, not told_all(cloud.settings, row)
+
+
+def _rules(cloud: Cloud) -> dict[str, Any]:
+    """The columns that say by which rules a host takes itself for lost; see ``fencing``."""
+    return {"told_lease": cloud.settings.host_lease, "told_evacuate": cloud.settings.evacuate}
+
+
+def _new_rules(conn: Connection, cloud: Cloud, host_id: int) -> None:
+    """A host is to be told all anew, because an operator has changed when it is lost or what leaves it then.
+
+    Until it has heard that nothing leaves it by itself, unless it was told nothing yet. Its workloads are held before
+    it is, as others hold them.
+    """
+    mine = sa.select(workload.c.id).where(workload.c.host_id == host_id).order_by(workload.c.id)
+    numbers = conn.execute(mine.with_for_update()).scalars().all()
+    known = sa.select(host.c.told_evacuate).where(host.c.id == host_id).with_for_update()
+    if conn.execute(known).scalar_one_or_none() is not None:
+        conn.execute(sa.update(workload).where(workload.c.id.in_(numbers)).values(unheard=True))
+    conn.execute(sa.update(host).where(host.c.id == host_id).values(_rules(cloud)))
+    touch_host(conn, host_id)
 
 
 def _unheard(conn: Connection, host_id: int) -> bool:

@@ -49,6 +49,9 @@ async def run(cloud: Cloud) -> None:
     watch = Watch(clock())
     while True:
         await asyncio.sleep(_EVERY)
+        if await cloud.keep_time():
+            LOG.warning("The clock of the database was set. No host counts as lost before it had the time to be heard.")
+            watch = Watch(clock())
         lost = await cloud.store.write(lambda conn: sweep(conn, cloud))
         if lost:
             LOG.warning("%d containers are Unknown: their hosts are silent.", lost)

@@ -4,7 +4,7 @@ from hashlib import sha256
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from msgspec import Struct
 
@@ -24,6 +24,12 @@ class Identity(Struct, frozen=True):
 def fingerprint(pem: str) -> str:
     """SHA-256 of a certificate, in hexadecimal. Raises ValueError for what is no certificate."""
     return sha256(x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)).hexdigest()
+
+
+def fingerprints(pem: str) -> str:
+    """Those of all certificates in a text, in an order that does not depend on theirs."""
+    each = x509.load_pem_x509_certificates(pem.encode())
+    return ",".join(sorted(one.fingerprint(hashes.SHA256()).hex() for one in each))
 
 
 def serial_of(certificate: x509.Certificate) -> str:

@@ -10,6 +10,7 @@ import uuid as uuids
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from msgspec import Struct
 from sqlalchemy import exc
@@ -90,7 +91,7 @@ async def join(cloud: Cloud, authority: Authority, asked: JoinRequest) -> Joined
         tls_name = str(uuids.uuid4())
         host_id, uuid = _host_for(conn, cloud, asked, tls_name)
         signed = authority.issue(uuid, key, cloud.now(), also=tls_name)
-        _record(conn, cloud, host_id, serial_of(signed), signed.not_valid_after_utc)
+        _record(conn, cloud, host_id, authority, signed)
         return Joined(uuid=uuid, name=asked.name, certificate=signed.public_bytes(Encoding.PEM).decode())
 
     try:
@@ -144,25 +145,36 @@ async def renew(cloud: Cloud, authority: Authority, known: JoinedHost, request: 
     def work(conn: Connection) -> None:
         if _counts(conn, cloud, known.serial, known.uuid) is None:
             raise _refused()
-        _record(conn, cloud, known.id, serial_of(signed), signed.not_valid_after_utc)
+        _record(conn, cloud, known.id, authority, signed)
 
     await cloud.store.write(work)
     return Joined(uuid=known.uuid, name=known.name, certificate=signed.public_bytes(Encoding.PEM).decode())
 
 
-def _record(conn: Connection, cloud: Cloud, host_id: int, serial: str, until: datetime) -> None:
+def _record(conn: Connection, cloud: Cloud, host_id: int, authority: Authority, signed: x509.Certificate) -> None:
     conn.execute(sa.delete(certificate).where(certificate.c.expires_at < cloud.now() - _REMEMBERED))
-    expires_at = until.astimezone(UTC).replace(tzinfo=None)
-    conn.execute(sa.insert(certificate).values(serial=serial, host_id=host_id, expires_at=expires_at))
+    expires_at = signed.not_valid_after_utc.astimezone(UTC).replace(tzinfo=None)
+    values = {"serial": serial_of(signed), "host_id": host_id, "expires_at": expires_at}
+    conn.execute(sa.insert(certificate).values(values | {"authority_id": authority.number}))
 
 
 async def recognise(cloud: Cloud, peer: Peer | None) -> JoinedHost:
     """The host that a verified certificate is of. Raises NotAHost."""
     if peer is None:
         raise NotAHost("A host shows its certificate to be answered; this caller showed none.")
-    found = await cloud.store.read(lambda conn: _counts(conn, cloud, peer.serial, peer.name))
+
+    def work(conn: Connection) -> tuple[JoinedHost | None, bool]:
+        first = sa.select(certificate.c.serial).where(
+            certificate.c.serial == peer.serial, certificate.c.shown_at.is_(None)
+        )
+        return _counts(conn, cloud, peer.serial, peer.name), conn.execute(first).first() is not None
+
+    found, first = await cloud.store.read(work)
     if found is None:
         raise _refused()
+    if first:
+        shown = sa.update(certificate).where(certificate.c.serial == peer.serial).values(shown_at=cloud.now())
+        await cloud.store.write(lambda conn: conn.execute(shown).rowcount)
     return found
 
 

@@ -18,7 +18,13 @@ import msgspec
 import sqlalchemy as sa
 
 from higgins.control import wire
-from higgins.control.authority import LIFETIME, Authority, control_plane_identity
+from higgins.control.authority import (
+    LIFETIME,
+    Authorities,
+    control_plane_identity,
+    known_numbers,
+    open_authorities,
+)
 from higgins.control.cloud import Cloud
 from higgins.control.terminal_sockets import RemoteTerminal
 from higgins.control.tls import CONNECT_TIMEOUT, Directory, Ends, new_session
@@ -36,20 +42,26 @@ T = TypeVar("T")
 
 #: Seconds between two looks for hosts that were revoked while streams of theirs are open.
 _RECHECK = 1.0
+#: Seconds after which each replica trusts a new authority that one of them has heard of.
+_SPREAD = 5.0
 #: Seconds within which a host answers a question that needs no waiting.
 _SOON = aiohttp.ClientTimeout(total=60, sock_connect=CONNECT_TIMEOUT)
 _NETWORK = (aiohttp.ClientError, OSError, TimeoutError, CutOff)
 
 
 class RemoteHosts:
-    """All hosts that joined over the network. ``ends`` is how this process shows itself to them."""
+    """All hosts that joined over the network. ``ends`` is how this process shows itself to them.
 
-    def __init__(self, cloud: Cloud, authority: Authority) -> None:
-        self.authority = authority
-        self.ends = Ends(authority.pem, control_plane_identity(authority, cloud.now()), optional=True)
+    ``authorities`` are those that hosts are told of; a new one is trusted here before that, as by other replicas.
+    """
+
+    def __init__(self, cloud: Cloud, authorities: Authorities) -> None:
+        self.authorities = self._trusted = authorities
+        self.ends = Ends(authorities.bundle, control_plane_identity(authorities.shown, cloud.now()), optional=True)
+        self._tell_at = time.monotonic()
         self._cloud = cloud
         self._directory = Directory()
-        self._session = new_session(self.ends.client, self._directory)
+        self._session = new_session(None, self._directory)
         self._renew_at = time.monotonic() + LIFETIME.total_seconds() / 2
         self._open: dict[str, set[aiohttp.ClientResponse]] = {}
 
@@ -68,11 +80,27 @@ class RemoteHosts:
         """Until cancelled: end what is open to hosts that were revoked, and have a new certificate in time."""
         while True:
             await asyncio.sleep(_RECHECK)
-            if time.monotonic() > self._renew_at:
-                self.ends.use(control_plane_identity(self.authority, self._cloud.now()))
-                self._renew_at = time.monotonic() + LIFETIME.total_seconds() / 2
+            if await known_numbers(self._cloud) != self._trusted.numbers:
+                self._trust(await open_authorities(self._cloud))
+            elif time.monotonic() > self._renew_at:
+                self._show()
+            if time.monotonic() >= self._tell_at:
+                self.authorities = self._trusted
             if self._open:
                 await self._leave_revoked()
+
+    def _trust(self, found: Authorities) -> None:
+        """Trust these alone, at once; hosts hear of a new one when other replicas have had the time for the same."""
+        more = found.shown.number == self._trusted.shown.number
+        self._tell_at = time.monotonic() + (_SPREAD if more else 0)
+        self._trusted = found
+        LOG.info("The certificate authorities that are trusted are %s now.", found.fingerprints)
+        self._show()
+
+    def _show(self) -> None:
+        """A new certificate of one's own."""
+        self.ends.use(self._trusted.bundle, control_plane_identity(self._trusted.shown, self._cloud.now()))
+        self._renew_at = time.monotonic() + LIFETIME.total_seconds() / 2
 
     async def _leave_revoked(self) -> None:
         asked = sorted(self._open)
@@ -133,6 +161,7 @@ class RemoteStreams:
         try:
             socket = await self._session.ws_connect(
                 f"{self._base}{path}",
+                ssl=self._hosts.ends.client,
                 timeout=aiohttp.ClientWSTimeout(ws_close=2.0),
                 max_msg_size=2 * wire.PIECE,
             )
@@ -219,7 +248,9 @@ class RemoteStreams:
     async def _response(self, method: str, path: str, **more: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """An answer that was not a refusal. Only what fails here is the host's: errors of the body pass through."""
         try:
-            response = await self._session.request(method, f"{self._base}{path}", allow_redirects=False, **more)
+            response = await self._session.request(
+                method, f"{self._base}{path}", ssl=self._hosts.ends.client, allow_redirects=False, **more
+            )
         except _NETWORK as error:
             raise self._unavailable() from error
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from msgspec import Struct
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Engine
 
 from higgins import __version__
 from higgins.control.audit import Difference, audit
@@ -19,7 +19,7 @@ from higgins.control.placement.claims import SEVERAL
 from higgins.control.rows import host_of
 from higgins.model.container import Status
 from higgins.model.resources import Host
-from higgins.store.migrate import current, head
+from higgins.store.migrate import TooOld, current, floor, head, revisions, serves
 from higgins.store.schema import container, host, workload
 
 #: So many of what is stuck are told of one by one.
@@ -238,12 +238,27 @@ class Check(Struct, frozen=True):
 
 async def upgrade_checks(cloud: Cloud) -> list[Check]:
     """Whether this version may serve on the database, and what to see to before and after. Changes nothing."""
-    revision, newest = await asyncio.to_thread(current, cloud.store.engine), head()
-    if revision != newest:
-        details = f"The database is at revision {revision}, this version needs {newest}: run higgins db upgrade."
-        return [Check("Database revision", "Failure", details)]
-    found = await report(cloud)
-    return [Check("Database revision", "Success"), *checks(found, cloud)]
+    check, usable = await asyncio.to_thread(_fit, cloud.store.engine)
+    return [check, *checks(await report(cloud), cloud)] if usable else [check]
+
+
+def _fit(engine: Engine) -> tuple[Check, bool]:
+    """How the tables fit this version, and whether it can read them."""
+    name, there = "Database revision", current(engine)
+    try:
+        fits = serves(engine)
+    except TooOld as error:
+        return Check(name, "Failure", str(error)), False
+    if not fits:
+        details = f"The database is at revision {there}, this version needs {head()}: run higgins db upgrade."
+        if there is not None:
+            known = revisions()
+            again = "can" if floor() in known[: known.index(there) + 1] else "cannot"
+            details += f" Processes of the version that is there go on, and {again} be started again after that."
+        return Check(name, "Failure", details), False
+    if there != head():
+        return Check(name, "Warning", f"The database is at revision {there}, made by a newer version than this."), True
+    return Check(name, "Success"), True
 
 
 def checks(found: Report, cloud: Cloud) -> list[Check]:

@@ -89,16 +89,25 @@ def _common(context: ssl.SSLContext, authority: str, identity: Identity | None) 
 
 
 class Ends:
-    """Both ends as one side has them: a context to listen with and one to connect with, showing one identity."""
+    """Both ends as one side has them: a context to listen with, and one for each new connection to others.
 
-    def __init__(self, authority: str, identity: Identity, *, optional: bool = False) -> None:
-        self.server = server_context(authority, identity, optional=optional)
-        self.client = client_context(authority, identity)
+    What is trusted cannot be taken from a context again. So there are new ones with each change: ``client`` is to be
+    asked for with each request, and ``server``, which listeners keep, hands every handshake over to the newest.
+    """
 
-    def use(self, identity: Identity) -> None:
-        """Show this one from now on; connections that are open go on with the one they began with."""
-        use(self.server, identity)
-        use(self.client, identity)
+    def __init__(self, authorities: str, identity: Identity, *, optional: bool = False) -> None:
+        self._optional = optional
+        self.use(authorities, identity)
+        self.server = server_context(authorities, identity, optional=optional)
+        self.server.sni_callback = self._hand_over
+
+    def use(self, authorities: str, identity: Identity) -> None:
+        """Trust these and show this one from now on; connections that are open go on with what they began with."""
+        self._latest = server_context(authorities, identity, optional=self._optional)
+        self.client = client_context(authorities, identity)
+
+    def _hand_over(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._latest
 
 
 class Directory(AbstractResolver):
@@ -131,13 +140,15 @@ class Directory(AbstractResolver):
         """Nothing is held."""
 
 
-def new_session(context: ssl.SSLContext, directory: Directory) -> aiohttp.ClientSession:
+def new_session(context: ssl.SSLContext | None, directory: Directory) -> aiohttp.ClientSession:
     """A session for any number of connections to the names of ``directory``. Requests have no time limit of their own.
+
+    Without a ``context`` each request is to bring one (``ssl=``); it gets a connection that was made with that.
 
     Nothing is taken from the environment (proxies) and no redirect or cookie is ever needed.
     """
     connector = aiohttp.TCPConnector(
-        ssl=context,
+        ssl=True if context is None else context,
         resolver=directory,
         use_dns_cache=False,
         limit=0,

@@ -26,6 +26,8 @@ STREAMS = "/streams/v1"
 PIECE = 256 * 1024
 LARGEST_BODY = 64 * 2**20
 
+#: The header by which every answer to a host tells the fingerprints of the authorities that it is to trust.
+AUTHORITIES_HEADER = "Higgins-Authorities"
 #: The header that tells what an archive holds, as base64 of JSON.
 STAT_HEADER = "Higgins-Path-Stat"
 
@@ -37,14 +39,19 @@ class JoinRequest(Struct, frozen=True, kw_only=True):
     name: str
     zone: str
     request: str
+    bundle: bool = False  # whether it keeps ``Joined.authorities``
 
 
 class Joined(Struct, frozen=True, kw_only=True):
-    """What a host is given: the uuid and name it goes by, and a certificate (PEM) for its key."""
+    """What a host is given: the uuid and name it goes by, and a certificate (PEM) for its key.
+
+    ``authorities`` are those that it is to trust from now on (PEM, one after the other); empty from an older version.
+    """
 
     uuid: str
     name: str
     certificate: str
+    authorities: str = ""
 
 
 class Observations(Struct, frozen=True):
@@ -63,6 +70,7 @@ class Renewal(Struct, frozen=True):
     """A certificate request (PEM) for a new key of a host that has a certificate."""
 
     request: str
+    bundle: bool = False  # whether it keeps ``Joined.authorities``; without it, no new authority signs
 
 
 class AuthorityCertificate(Struct, frozen=True):

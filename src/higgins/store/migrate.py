@@ -1,5 +1,9 @@
 """Bring a database to the newest revision. Safe to run by every process at its start: done already is done.
 
+A database may be newer than the version that starts on it, as in the middle of an upgrade. Its floor, in a table of its
+own, is the oldest revision whose version gets by with it: a revision that adds what older ones need not know leaves
+the floor as it is, one that takes something away from them says with ``floor = "…"`` which is the first to do without.
+
 One process at a time does so, the others wait. On PostgreSQL and SQLite the whole is one transaction; MariaDB commits
 every statement that changes a table, so there each revision's own end is all that is certain after a failure.
 """
@@ -15,13 +19,19 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, Engine
 
+from higgins.model.errors import HigginsError
 from higgins.store.database import make_engine
+from higgins.store.schema import schema_floor
 
 #: The name of the lock on MariaDB; on PostgreSQL its number: "higgins" in ASCII.
 _LOCK = "higgins"
 _LOCK_NUMBER = int.from_bytes(_LOCK.encode())
 #: Seconds to wait for another process's migration, or for one statement of one's own.
 _PATIENCE = 3600
+
+
+class TooOld(HigginsError):
+    """The database was made by a version beside which this one may not run."""
 
 
 def _config() -> Config:
@@ -40,20 +50,59 @@ def head() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
 
+def floor(revision: str = "head") -> str | None:
+    """The oldest revision whose version may be started on the tables of ``revision``; None before there was a floor."""
+    for script in ScriptDirectory.from_config(_config()).walk_revisions(head=revision):  # the newest first
+        if (told := getattr(script.module, "floor", None)) is not None:
+            return str(told)
+    return None
+
+
 def current(engine: Engine) -> str | None:
     """The revision that the database is at; None for an empty one."""
     with engine.connect() as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        return _current(connection)
+
+
+def serves(engine: Engine) -> bool:
+    """Whether this version may work on the database as it is; False where revisions are missing. Raises TooOld."""
+    with engine.connect() as connection:
+        return _serves(connection)
 
 
 def migrate(engine: Engine, revision: str = "head") -> None:
-    """Run what revisions are missing, up to ``revision``."""
-    if current(engine) == (head() if revision == "head" else revision):
+    """Run what revisions are missing, up to ``revision``. Raises TooOld where the database is too new."""
+    if serves(engine):
         return
     config = _config()
     with _alone(engine) as connection:
+        if _serves(connection):
+            return  # another process was faster
         config.attributes["connection"] = connection
         command.upgrade(config, revision)
+        if (told := floor(revision)) is not None:
+            connection.execute(sa.delete(schema_floor))
+            connection.execute(sa.insert(schema_floor).values(revision=told))
+
+
+def _current(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _serves(connection: Connection) -> bool:
+    there, newest = _current(connection), head()
+    if there == newest:
+        return True
+    known = revisions()
+    if there is None or there in known:
+        return False
+    needed = connection.execute(sa.select(schema_floor.c.revision)).scalar_one_or_none()
+    if needed not in known:
+        raise TooOld(
+            f"The database is at revision {there}, made by a newer version, and takes one that knows revision "
+            f"{needed or there}; this one knows none after {newest}."
+        )
+    return True
 
 
 @contextlib.contextmanager

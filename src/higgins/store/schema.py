@@ -97,13 +97,17 @@ host = Table(
     Column("forced_down", Boolean, nullable=False, default=False),
     Column("report_count", BigInteger, nullable=False, default=0),
     Column("seen_at", Moment, nullable=False),
+    # By which rules its agent was told last that it takes itself for lost; see ``fencing``. Null: by an older version.
+    Column("told_lease", Double),
+    Column("told_evacuate", Words(32)),
     Column("address", Words(255)),  # where it serves streams; null for one in the process of the control plane
     Column("tls_name", Words(36)),  # what it is called by there; another one with each join
     Column("revoked_at", Moment),
     *_times(),
 )
 
-#: Higgins' own certificate authority: one row, made by whoever needs it first and shared by all replicas.
+#: Higgins' own certificate authority: one row, made by whoever needs it first and shared by all replicas; two while
+#: another takes its place.
 authority = Table(
     "authority",
     metadata,
@@ -121,6 +125,8 @@ certificate = Table(
     Column("host_id", ForeignKey("host.id"), nullable=False, index=True),
     Column("expires_at", Moment, nullable=False, index=True),
     Column("revoked_at", Moment),
+    Column("authority_id", Integer),  # which one signed it; null for one from before there could be several
+    Column("shown_at", Moment),  # when the host showed it first
 )
 
 join_token = Table(
@@ -483,6 +489,9 @@ idempotency = Table(
     Column("uuid", Words(36), nullable=False),
     Column("created_at", Moment, nullable=False),
 )
+
+#: One row: the oldest revision whose version gets by with the tables as they are; see ``migrate``.
+schema_floor = Table("schema_floor", metadata, Column("revision", Words(32), primary_key=True))
 
 for _table in metadata.tables.values():
     # By code point, and without MariaDB's padding, which takes "web" and "web " for the same.

@@ -14,16 +14,19 @@ from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import web
+from msgspec import structs
 
 from higgins.api.agents.connections import Connections
 from higgins.control import delivery, hosts, joining, observing, wire
-from higgins.control.authority import Authority
+from higgins.control.authority import Authorities, Authority
 from higgins.control.cloud import Cloud
 from higgins.control.joining import JoinedHost
 from higgins.control.link import HostReport
+from higgins.control.remote import RemoteHosts
 from higgins.control.tls import peer_of
 from higgins.control.wire import (
     AGENTS,
+    AUTHORITIES_HEADER,
     LARGEST_BODY,
     AuthorityCertificate,
     JoinRequest,
@@ -46,9 +49,9 @@ _STRANGERS_LIMIT = 64 * 1024
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def make_agents_app(cloud: Cloud, authority: Authority, connections: Connections) -> web.Application:
+def make_agents_app(cloud: Cloud, remote: RemoteHosts, connections: Connections) -> web.Application:
     """The application; serve it with a context that asks for certificates and lets callers without one in."""
-    calls = Calls(cloud, authority, connections)
+    calls = Calls(cloud, remote, connections)
     app = web.Application(client_max_size=LARGEST_BODY, middlewares=[_errors_told])
     app.add_routes(
         [
@@ -63,6 +66,7 @@ def make_agents_app(cloud: Cloud, authority: Authority, connections: Connections
             web.get(f"{AGENTS}/containers/{{container}}/layers/{{digest}}", calls.layer, allow_head=False),
         ]
     )
+    app.on_response_prepare.append(calls.tell_authorities)
     app.on_shutdown.append(calls.end_polls)
     return app
 
@@ -70,9 +74,9 @@ def make_agents_app(cloud: Cloud, authority: Authority, connections: Connections
 class Calls:
     """One method for each call."""
 
-    def __init__(self, cloud: Cloud, authority: Authority, connections: Connections) -> None:
+    def __init__(self, cloud: Cloud, remote: RemoteHosts, connections: Connections) -> None:
         self._cloud = cloud
-        self._authority = authority
+        self._remote = remote
         self._connections = connections
         self._polls: set[asyncio.Task[Any]] = set()
 
@@ -80,20 +84,23 @@ class Calls:
 
     async def authority(self, request: web.Request) -> web.StreamResponse:
         """Whom to trust; who joins compares it with the fingerprint in the token."""
-        return _json(AuthorityCertificate(self._authority.pem))
+        return _json(AuthorityCertificate(self._remote.authorities.shown.pem))
 
     async def join(self, request: web.Request) -> web.StreamResponse:
         asked = await _body(request, JoinRequest, _STRANGERS_LIMIT)
-        joined = await joining.join(self._cloud, self._authority, asked)
+        authorities = self._remote.authorities
+        joined = await joining.join(self._cloud, _signing(authorities, asked.bundle), asked)
         LOG.info("Host %s (%s) joined from %s.", joined.name, joined.uuid, request.remote)
-        return _json(joined)
+        return _json(structs.replace(joined, authorities=authorities.bundle))
 
     # of a host
 
     async def renew(self, request: web.Request) -> web.StreamResponse:
         host = await self._host(request)
         asked = await _body(request, Renewal)
-        return _json(await joining.renew(self._cloud, self._authority, host, asked.request))
+        authorities = self._remote.authorities
+        renewed = await joining.renew(self._cloud, _signing(authorities, asked.bundle), host, asked.request)
+        return _json(structs.replace(renewed, authorities=authorities.bundle))
 
     async def register(self, request: web.Request) -> web.StreamResponse:
         host = await self._host(request)
@@ -143,6 +150,10 @@ class Calls:
                 await response.write(piece)
             return response
 
+    async def tell_authorities(self, _request: web.Request, response: web.StreamResponse) -> None:
+        """By each answer, so that a host that trusts others has its certificate renewed soon."""
+        response.headers[AUTHORITIES_HEADER] = self._remote.authorities.fingerprints
+
     async def end_polls(self, _app: web.Application) -> None:
         """A process that ends waits for nobody who only waits."""
         for task in self._polls:
@@ -157,6 +168,11 @@ class Calls:
         known = await joining.recognise(self._cloud, peer)
         self._connections.seen(transport, known.serial)
         return known
+
+
+def _signing(authorities: Authorities, bundle: bool) -> Authority:
+    """The authority whose certificate a host gets: the newest, if it comes to trust that by the same answer."""
+    return authorities.newest if bundle else authorities.shown
 
 
 @web.middleware

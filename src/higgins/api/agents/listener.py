@@ -19,9 +19,7 @@ async def open_listener(stack: AsyncExitStack, cloud: Cloud, remote: RemoteHosts
     """
     host, port = split_address(address)
     connections = Connections(cloud)
-    runner = web.AppRunner(
-        make_agents_app(cloud, remote.authority, connections), access_log=None, handler_cancellation=True
-    )
+    runner = web.AppRunner(make_agents_app(cloud, remote, connections), access_log=None, handler_cancellation=True)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     await web.TCPSite(runner, host, port, ssl_context=remote.ends.server).start()

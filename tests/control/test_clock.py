@@ -1,0 +1,123 @@
+"""One clock for all replicas, the database's: what leases are worth on machines whose own clocks are minutes off."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from cryptography.fernet import Fernet
+
+from higgins.control import containers, evacuation, hosts, housekeeping
+from higgins.control.background import background
+from higgins.control.cloud import Actor, Cloud
+from higgins.control.fencing import lost_after
+from higgins.store import clock as clock_module
+from higgins.store.clock import DatabaseClock
+from higgins.store.database import Store, open_store
+from higgins.store.schema import host as host_table
+from tests.control.conftest import Host, draft, report
+
+#: How far the database's clock and what a replica takes for it may be apart, in seconds: on a busy machine.
+NEAR = 2.0
+
+
+def machines_clock(off: float) -> type[datetime]:
+    """The class ``datetime`` of a machine whose clock is so many seconds off."""
+
+    class Off(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return datetime.now(tz) + timedelta(seconds=off)
+
+    return Off
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as opened:
+        yield opened
+
+
+async def replica(stack: AsyncExitStack, database: str, monkeypatch: pytest.MonkeyPatch, off: float) -> Cloud:
+    """A process of the control plane on a machine whose clock is off."""
+    store = open_store(database)
+    stack.push_async_callback(store.close)
+    with monkeypatch.context() as patch:
+        patch.setattr(clock_module, "datetime", machines_clock(off))
+        made = Cloud(store, Fernet.generate_key())
+    assert apart(made, off) < NEAR
+    return made
+
+
+def apart(cloud: Cloud, off: float = 0) -> float:
+    """Seconds between a replica's time and this machine's, which is the database's too."""
+    right = datetime.now(UTC).replace(tzinfo=None) + timedelta(seconds=off)
+    return abs((cloud.now() - right).total_seconds())
+
+
+@pytest.mark.parametrize("wrong", ["hears", "decides"])
+@pytest.mark.parametrize("off", [-300, 300])
+async def test_a_host_is_lost_when_it_was_silent_for_so_long_whatever_the_clocks_of_replicas_say(
+    stack: AsyncExitStack, database: str, monkeypatch: pytest.MonkeyPatch, alice: Actor, off: float, wrong: str
+) -> None:
+    hears = await replica(stack, database, monkeypatch, off if wrong == "hears" else 0)
+    decides = await replica(stack, database, monkeypatch, off if wrong == "decides" else 0)
+    for cloud in (hears, decides):
+        await cloud.keep_time()
+        assert apart(cloud) < NEAR
+    one, two = [Host(hears, await hosts.register(hears, report(name))) for name in ("one", "two")]
+    made = await containers.create(hears, alice, draft(memory=64, auto_heal=True), run=True)
+    held = one if made.uuid in await one.holds() else two
+    await held.knows()
+    await held.says(made.uuid, state="running")
+    assert await decides.store.write(partial(housekeeping.sweep, cloud=decides)) == 0
+    assert all([(await hosts.get(decides, name)).up for name in ("one", "two")])
+    assert (await evacuation.everywhere(decides, lost=True)).moving == []
+    await was_silent(hears, held, lost_after(decides.settings) - 10)
+    assert (await evacuation.everywhere(decides, lost=True)).moving == []
+    await hosts.seen(hears, one.number, two.number)
+    await was_silent(hears, held, lost_after(decides.settings) + 10)
+    assert (await evacuation.everywhere(decides, lost=True)).moving == [made.uuid]
+
+
+async def was_silent(cloud: Cloud, host: Host, seconds: float) -> None:
+    """What its replica last wrote down of it is so long ago."""
+
+    def work(conn: sa.Connection) -> None:
+        mine = host_table.c.id == host.number
+        seen_at = conn.execute(sa.select(host_table.c.seen_at).where(mine)).scalar_one()
+        conn.execute(sa.update(host_table).where(mine).values(seen_at=seen_at - timedelta(seconds=seconds)))
+
+    await cloud.store.write(work)
+
+
+async def test_whoever_keeps_house_keeps_the_time(
+    stack: AsyncExitStack, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(housekeeping, "_EVERY", 0.05)
+    cloud = await replica(stack, database, monkeypatch, 600)
+    async with background(lambda: housekeeping.run(cloud)), asyncio.timeout(30):
+        while True:
+            if apart(cloud) < NEAR:
+                break
+            await asyncio.sleep(0.05)
+
+
+async def test_a_clock_that_drifts_is_set_and_one_that_steps_is_told(
+    stack: AsyncExitStack, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store: Store = (await replica(stack, database, monkeypatch, 0)).store
+    ran = [0.0]
+    mine = DatabaseClock(lambda: ran[0])
+    assert not await mine.set(store)  # as at the start
+    before = mine()
+    ran[0] += 0.4  # while the database's has hardly moved on
+    assert not await mine.set(store)
+    assert abs((mine() - before).total_seconds()) < NEAR
+    ran[0] += 3600
+    assert await mine.set(store)
+    assert abs((mine() - before).total_seconds()) < 30
