@@ -233,6 +233,8 @@ async def test_what_may_is_placed_elsewhere_once_its_host_is_lost(pair: Pair, cl
     assert (found.host, found.status, found.addresses) == ("two", Status.RUNNING, heal.addresses)
     await pair.consistent()
     cloud.settings = structs.replace(cloud.settings, evacuate="restart_policy")
+    assert (await evacuation.everywhere(cloud, lost=True)).moving == []  # its host does not know that it is to end it
+    await hosts.force_down(cloud, "one", hosts.BINARY, True)
     assert (await evacuation.everywhere(cloud, lost=True)).moving == [always.uuid]
     await pair.consistent()
 
