@@ -205,7 +205,7 @@ def _parts(taken: Mapping[Way, Taken]) -> Table:
 
 
 def _steps(taken: Mapping[Way, Taken]) -> Table:
-    """Steps of the agent, and requests to Neutron that began before the container ran."""
+    """Steps of the agent, and requests to Neutron that were answered when the container ran."""
     rows = []
     for way, one in taken.items():
         steps = sorted(one.steps.items(), key=lambda item: -item[1])
