@@ -62,6 +62,10 @@ start_neutron() {
     ASGI_WORKERS=1 TMPDIR=$run/neutron-tmp OS_NEUTRON_CONFIG_DIR=$etc/neutron \
         OS_NEUTRON_CONFIG_FILES='neutron.conf;ml2_conf.ini' serve neutron 9696 neutron.wsgi.api
 }
+# It takes what containers ask of 169.254.169.254 to Nova, or to what stands in for it.
+start_metadata() {
+    begin metadata neutron-ovn-metadata-agent --config-file "$etc/neutron/metadata.ini"
+}
 start_cinder() {
     local conf="--config-file $etc/cinder/cinder.conf"
     serve cinder 8776 cinder.wsgi.api $conf --log-file "$log/cinder-api.log"
@@ -88,13 +92,17 @@ start_apis() {
         fail "a service does not become usable" "$log/ready.log"
 }
 
-# One service that a test stopped.
+# One service that a test stopped, or that only some tests want.
 start_again() {
     "start_$1"
-    until_true "$1" answers "${urls[$1]}"
+    if [ "$1" = metadata ]; then
+        until_true metadata test -S "$data/neutron/metadata_proxy"
+    else
+        until_true "$1" answers "${urls[$1]}"
+    fi
 }
 
 end_apis() {
-    end heat-engine heat nova-compute nova-scheduler nova-conductor nova cinder-volume cinder-scheduler cinder neutron \
-        placement glance keystone
+    end heat-engine heat nova-compute nova-scheduler nova-conductor nova cinder-volume cinder-scheduler cinder metadata \
+        neutron placement glance keystone
 }

@@ -166,8 +166,33 @@ enable_security_group = true
 ovn_nb_connection = tcp:127.0.0.1:6641
 ovn_sb_connection = tcp:127.0.0.1:6642
 enable_distributed_floating_ip = true
+ovn_metadata_enabled = true
 [ovs]
 ovsdb_connection = tcp:127.0.0.1:6640
+END
+    configure_metadata
+}
+
+# For OVN's metadata agent, which "start metadata" starts where a test wants it.
+configure_metadata() {
+    cat >"$etc/neutron/metadata.ini" <<END
+[DEFAULT]
+log_file = $log/neutron-metadata.log
+state_path = $data/neutron
+metadata_proxy_shared_secret = secret
+nova_metadata_host = 127.0.0.1
+nova_metadata_port = 8775
+[AGENT]
+root_helper =
+$(for part in '' _dhcp_release _ovs_vsctl _namespace _conntrack _link; do
+    printf '[privsep%s]\nhelper_command = %s\n' "$part" "$venv/bin/privsep-helper"
+done)
+[ovn]
+ovn_sb_connection = tcp:127.0.0.1:6642
+[ovs]
+ovsdb_connection = tcp:127.0.0.1:6640
+[oslo_concurrency]
+lock_path = $data/lock
 END
 }
 
