@@ -1,8 +1,11 @@
 """What ``nft`` does, by the library that it is made of: to start the program cost four times what a change does."""
 
 import ctypes
+import socket
 import threading
 from functools import cache
+
+from pyroute2.netlink import NETLINK_NETFILTER
 
 from higgins.model.errors import EngineError
 from higgins.programs import Ended, last_words
@@ -19,6 +22,7 @@ def nft(commands: str) -> str:
     """
     library = _library()
     with _turn:
+        _look_for_sockets()
         context = library.nft_ctx_new(0)
         if not context:
             raise EngineError("The host has no nftables.")
@@ -33,6 +37,19 @@ def nft(commands: str) -> str:
     if ended.code != 0:
         raise EngineError(f"nft failed on the host: {last_words(ended)}.")
     return ended.out
+
+
+def _look_for_sockets() -> None:
+    """Of those that the library opens: where it gets none it does not return, but ends the process."""
+    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+    try:
+        with (
+            socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER),
+            socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE),
+        ):
+            pass
+    except OSError as error:
+        raise EngineError(f"The host cannot filter: {error.strerror}.") from error
 
 
 @cache
