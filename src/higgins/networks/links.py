@@ -70,8 +70,11 @@ def there(name: str) -> bool:
 
 
 async def links() -> dict[str, Link]:
-    """All interfaces by name."""
-    return await asyncio.to_thread(_links)
+    """All interfaces by name. Raises ``EngineError`` where the kernel does not tell all of them."""
+    try:
+        return await asyncio.to_thread(_links)
+    except (NetlinkError, OSError) as error:
+        raise EngineError(f"The host does not tell its interfaces: {words(error)}.") from error
 
 
 def _links() -> dict[str, Link]:

@@ -126,17 +126,16 @@ class Kernel:
         return answers
 
     def _answers(self) -> tuple[list[bytes], bool]:
-        """Until the last one, and whether nothing was missed."""
+        """Until the last one, and whether nothing was missed. Raises NetlinkError where the kernel breaks off."""
         answers: list[bytes] = []
         whole = True
         while True:
             for kind, flags, body in self._received():
                 whole = whole and not flags & NLM_F_DUMP_INTR
-                if kind == NLMSG_DONE:
+                if kind in (NLMSG_DONE, NLMSG_ERROR):
+                    if code := _code(body):  # the last one may say as well that the others are not all
+                        raise NetlinkError(code, os.strerror(code))
                     return answers, whole
-                if kind == NLMSG_ERROR:
-                    code = _code(body)
-                    raise NetlinkError(code, os.strerror(code))
                 answers.append(body)
 
     def _received(self) -> Iterator[tuple[int, int, bytes]]:
@@ -209,7 +208,7 @@ def _encoded(message: Any, flags: int) -> bytes:
 
 
 def _code(body: bytes) -> int:
-    """Of an answer that is an error: its number, 0 where there was none."""
+    """Of an answer that is an error or the last one: the error's number, 0 where there was none."""
     return -int.from_bytes(body[:4], sys.byteorder, signed=True)
 
 
