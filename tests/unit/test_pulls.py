@@ -137,6 +137,30 @@ def test_while_it_arrives_it_is_for_nobody_and_a_failure_leaves_nothing() -> Non
     assert users(readers) == list(EVERYONE)
 
 
+@pytest.mark.parametrize("first", [ValueError, asyncio.CancelledError])
+def test_of_two_who_fetch_it_one_that_is_broken_off_leaves_it_nobodys(
+    tmp_path: Path, first: type[BaseException]
+) -> None:
+    file = tmp_path / "readers.json"
+    readers = Readers(file)
+    other = readers.fetching(NAME, BOB, None)
+    with pytest.raises(first), readers.fetching(NAME, ALICE, None):
+        other.__enter__()
+        raise first
+    assert users(Readers(file)) == [], "the engine may have it by the one that goes on"
+    second = asyncio.CancelledError() if first is ValueError else ValueError()
+    assert not other.__exit__(type(second), second, None)
+    assert users(readers) == users(Readers(file)) == []
+
+
+def test_of_two_who_fetch_it_and_fail_nothing_is_left(tmp_path: Path) -> None:
+    file = tmp_path / "readers.json"
+    readers = Readers(file)
+    with pytest.raises(ValueError), readers.fetching(NAME, BOB, None), readers.fetching(NAME, ALICE, None):
+        raise ValueError
+    assert users(readers) == users(Readers(file)) == list(EVERYONE)
+
+
 def test_broken_off_it_stays_nobodys_until_it_is_removed() -> None:
     readers = Readers()
     with pytest.raises(asyncio.CancelledError), readers.fetching(NAME, ALICE, None):
@@ -144,6 +168,14 @@ def test_broken_off_it_stays_nobodys_until_it_is_removed() -> None:
     assert users(readers) == []
     readers.forget(NAME)
     assert users(readers) == list(EVERYONE)
+
+
+def test_removed_while_it_arrives_and_then_broken_off_it_is_nobodys_too() -> None:
+    readers = Readers()
+    with pytest.raises(asyncio.CancelledError), readers.fetching(NAME, ALICE, None):
+        readers.forget(NAME)
+        raise asyncio.CancelledError
+    assert users(readers) == []
 
 
 @pytest.mark.parametrize("name", ["me/box", "docker.io/me/box", "index.docker.io/me/box:latest"])

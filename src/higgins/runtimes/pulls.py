@@ -82,6 +82,7 @@ class Readers:
                 raise EngineError(f"{file}, which says who may use which image, cannot be read: {error}.") from error
         self._readers = self._kept.readers
         self._arriving: Counter[str] = Counter()
+        self._new: set[str] = set()  # of those that arrive, what was not known before and the engine has not yet
 
     def may_use(self, name: str, found: Image, auth: RegistryAuth | None) -> bool:
         """Whether what was found on the host under ``name``, which may be an id or a digest, is for ``auth``."""
@@ -102,20 +103,21 @@ class Readers:
             return
         key = canonical(name)
         self._arriving[key] += 1
-        new = key not in self._readers
         try:
-            if new:
+            if key not in self._readers:
                 self._readers[key] = set()
+                self._new.add(key)
                 self._keep()
             yield
-        except Exception:
-            if new and not self._readers.get(key, True):
-                self.forget(key)
+        except asyncio.CancelledError:
+            self._new.discard(key)
+            self._readers.setdefault(key, set())
             raise
         finally:
             self._arriving[key] -= 1
             if not self._arriving[key]:
                 del self._arriving[key]
+                self._end(key)
 
     def fetched(self, name: str, auth: RegistryAuth | None, before: Image | None, image: Image) -> None:
         """The registry gave ``image`` to ``auth``, None being anybody; ``before`` is what had the name."""
@@ -135,6 +137,13 @@ class Readers:
         """The image is not on the host any more."""
         if self._readers.pop(canonical(name), None) is not None:
             self._keep()
+
+    def _end(self, key: str) -> None:
+        """All who fetched it have ended: if it came to none of them, nothing of it is kept."""
+        if key in self._new:
+            self._new.discard(key)
+            if not self._readers.get(key, True):
+                self.forget(key)
 
     def _keep(self) -> None:
         if self._file is None:
