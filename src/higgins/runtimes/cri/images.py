@@ -111,11 +111,12 @@ class Images:
         CRI itself would remove all names that the image has.
         """
         found = await self.find(name)
-        self._readers.forget(name)
         if found is None:
+            self._readers.forget(name)
             return
         if len(found.names) > 1 and await self._client.is_containerd() and short_name(canonical(name)) in found.names:
             await (await self._client.containerd()).remove_image(canonical(name))
+            self._readers.forget(name)
             async with asyncio.timeout(_SEEN):
                 while await self.find(name) is not None:  # noqa: ASYNC110  CRI follows by an event, seen by it alone
                     await asyncio.sleep(0.02)
@@ -124,3 +125,4 @@ class Images:
             raise EngineError(f"Image {name} is used by a container on this host.")
         request = cri.RemoveImageRequest(image=cri.ImageSpec(image=name))
         await self._client.ask(self._client.image.RemoveImage, request, name)
+        self._readers.forget(name)
