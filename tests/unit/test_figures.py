@@ -50,6 +50,17 @@ async def test_an_agent_tells_what_it_holds_whom_it_hears_and_what_waits(host: H
         await scraped(url)
 
 
+async def test_a_control_plane_that_never_answered_is_silent_since_the_start(host: Host) -> None:
+    time = 1000.0
+    host.control.revision = -1
+    host.start(clock=lambda: time)
+    async with AsyncExitStack() as stack:
+        assert host.agent is not None
+        where, port = await serve_figures(stack, host.agent.figures, "127.0.0.1:0")
+        time += 90
+        assert (await scraped(f"http://{where}:{port}/metrics"))["higgins_control_plane_silence_seconds"] == 90
+
+
 async def test_figures_are_told_only_at_an_address(host: Host) -> None:
     host.start()
     assert host.agent is not None

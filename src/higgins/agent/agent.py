@@ -8,7 +8,6 @@ removed, though only once the control plane has said what is. Stopping the agent
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
@@ -114,6 +113,7 @@ class Agent:
         self._fence = fencing.Fence()
         self._fenced = False  # whether what leaves a lost host was ended here
         self._clock = clock
+        self._begun = clock()
         self._answer = Assignments(-1, ())  # the last one
         self.figures = Figures()
         self._files = Files(data / "sandboxes", host_name_servers() if dns is None else dns)
@@ -281,7 +281,7 @@ class Agent:
         return sum(worker.count(state) for worker in self._workers.values())
 
     def _silence(self) -> float:
-        return self._clock() - self._fence.asked if self._fence.asked else math.nan  # it was never answered yet
+        return self._clock() - max(self._fence.asked, self._begun)
 
     @property
     def _hosted(self) -> int:

@@ -43,7 +43,7 @@ class Figures:
         )
         self._silence = Gauge(
             "higgins_control_plane_silence_seconds",
-            "Seconds since the last question was sent that the control plane answered",
+            "Seconds since the last question was sent that the control plane answered, or since the start",
             registry=self.registry,
         )
         self._waiting = Gauge(
