@@ -1,9 +1,12 @@
 """The host's interfaces: seen, and taken away. The kernel is asked over netlink, which blocks, and so in threads."""
 
 import asyncio
+import errno
+import fcntl
 import ipaddress
 import re
 import socket
+import struct
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -17,6 +20,8 @@ from higgins.networks.netlink import IFLA_IFALIAS, IFLA_IFNAME, IFLA_LINK, IFLA_
 
 T = TypeVar("T")
 
+#: Of linux/sockios.h; it takes an ifreq, a name of 16 bytes and as much room as its longest answer takes.
+_SIOCGIFINDEX = 0x8933
 _INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}")
 _MAC = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
@@ -61,11 +66,15 @@ def enter(namespace: int) -> None:
 
 
 def there(name: str) -> bool:
-    """Whether this network namespace has an interface of that name."""
-    try:
-        socket.if_nametoindex(name)
-    except OSError:
-        return False
+    """Whether this network namespace has an interface of that name. Raises OSError where that cannot be seen."""
+    # Not by if_nametoindex: it does not say why it has found none.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asked:
+        try:
+            fcntl.ioctl(asked, _SIOCGIFINDEX, struct.pack("40s", name.encode()))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return False
     return True
 
 
@@ -129,9 +138,9 @@ def overlapping_subnet(subnet: ipaddress.IPv4Network) -> str | None:
     with Kernel() as kernel:
         held = kernel.addresses()
     for one in held:
-        there = ipaddress.ip_network((one.address, one.length), strict=False)
-        if there.overlaps(subnet):
-            return f"{_name(one.index)} ({there})"
+        other = ipaddress.ip_network((one.address, one.length), strict=False)
+        if other.overlaps(subnet):
+            return f"{_name(one.index)} ({other})"
     return None
 
 
