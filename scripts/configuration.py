@@ -51,7 +51,7 @@ READERS = {
     },
     "cinder": {"volume_type": CONTROL},
     "network": {"driver": BOTH, "overlay": BOTH, "tunnel_address": HOSTS, "tunnel_port": HOSTS, "table": HOSTS},
-    "neutron": {"device_owner": CONTROL, "check_every": CONTROL},
+    "neutron": dict.fromkeys(("device_owner", "check_every", "port_pool", "port_pool_time"), CONTROL),
     "runtimes": {"classes": HOSTS, "user_ids": HOSTS},
 }
 
