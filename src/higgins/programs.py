@@ -1,6 +1,6 @@
 """Run a program of the host: from a list, without a shell, and with its own words as the error.
 
-Drivers use it for what Linux offers as programs only (``nft``, ``ip``, ``mount``, CNI plugins).
+Drivers use it for what is to be had as programs only (``mount``, ``iptables``, ``ovs-vsctl``) or done seldom (``ip``).
 """
 
 import asyncio
