@@ -127,6 +127,18 @@ async def test_filters_that_somebody_flushed_come_back_with_setup(site: Site, tm
         assert ours() == before
 
 
+@pytest.mark.parametrize("left", ["\0" * 64, "table inet higgins {\n"], ids=["nothing written", "half written"])
+async def test_of_a_ruleset_that_a_power_cut_left_broken_nothing_is_let_through(
+    site: Site, tmp_path: Path, left: str
+) -> None:
+    await site.network.apply([], [])
+    before = site.host.run("nft", "list", "ruleset")
+    site.host.run("nft", "flush", "ruleset")
+    (tmp_path / "network" / "ruleset.nft").write_text(left)
+    await open_local_network(tmp_path / "network").setup()
+    assert site.host.run("nft", "list", "ruleset") == before
+
+
 async def test_a_new_sandbox_of_the_same_workload_is_wired_anew(site: Site) -> None:
     port, workload, old, new = wire(str(uuid4()), 5), str(uuid4()), site.sandbox(), site.sandbox()
     await site.network.plug(old.path, workload, [port])

@@ -7,6 +7,7 @@ the far end of an interface in the sandbox whose near end bears no such name, an
 """
 
 import asyncio
+import logging
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -23,6 +24,8 @@ from higgins.networks.local.rules import no_ruleset, ruleset
 from higgins.networks.local.tunnels import Tunnels
 from higgins.networks.namespaces import held_namespace
 from higgins.programs import end_of, last_words, run
+
+LOG = logging.getLogger(__name__)
 
 #: A wire may have been left half done at both of its ends.
 _TRIES = 3
@@ -166,8 +169,15 @@ class _Local:
                 return
             last = self._applied
             if last is None and self._saved.exists():
-                last = self._saved.read_text()
-            await self._load(last or ruleset([], table=self._table, reach_host=self._reach_host))
+                last = self._saved.read_text(errors="replace")
+            none = ruleset([], table=self._table, reach_host=self._reach_host)
+            try:
+                await self._load(last or none)
+            except EngineError as error:
+                if not last:
+                    raise
+                LOG.warning("Nothing is let through until filters are known anew; the last ones do not load: %s", error)
+                await self._load(none)
 
     async def _let_bridges_call(self) -> None:
         """Bridged packets reach the forward hook only with br_netfilter; our bridges ask for it one by one."""

@@ -20,6 +20,8 @@ def nft(commands: str) -> str:
 
     Blocks. Raises ``EngineError`` with the library's words.
     """
+    if "\0" in commands:  # where C would take it to end, and half of it for all
+        raise EngineError("nft reads no text with a NUL in it.")
     library = _library()
     with _turn:
         _look_for_sockets()
