@@ -71,6 +71,19 @@ def test_what_was_fetched_with_credentials_is_for_those_alone_who_gave_them() ->
     assert users(readers) == [ALICE, BOB]
 
 
+def test_of_those_who_may_read_an_image_no_more_are_kept_than_a_file_can_take(tmp_path: Path) -> None:
+    """Some registries take any credentials, and tokens are others each time."""
+    file = tmp_path / "readers.json"
+    readers = Readers(file)
+    readers.fetched(NAME, ALICE, None, IMAGE)
+    for number in range(300):
+        last = RegistryAuth(username="bob", password=str(number), domain="d")
+        readers.fetched(NAME, last, IMAGE, IMAGE)
+        assert readers.may_use(NAME, IMAGE, last)
+    assert not readers.may_use(NAME, IMAGE, None)
+    assert file.stat().st_size < 70 * 256 + 200
+
+
 def test_an_image_that_anybody_gets_or_that_was_here_before_is_for_all() -> None:
     readers = Readers()
     readers.fetched(NAME, ALICE, IMAGE, IMAGE)

@@ -18,6 +18,9 @@ from higgins.runtimes.base import Image, RegistryAuth
 
 Fetched = TypeVar("Fetched")
 
+#: How many credentials are kept for one image.
+_MOST = 256
+
 
 class Pulls(Generic[Fetched]):
     """Pulls that go on now. Those who ask for the same image with the same identity wait for one pull.
@@ -126,8 +129,11 @@ class Readers:
         if auth is None:
             self.forget(name)
         elif key in self._readers and (same or before is None):
-            if self._digest(auth) not in self._readers[key]:
-                self._readers[key].add(self._digest(auth))
+            readers = self._readers[key]
+            if self._digest(auth) not in readers:
+                if len(readers) >= _MOST:
+                    readers.pop()  # who that was asks the registry again
+                readers.add(self._digest(auth))
                 self._keep()
         elif not same:
             self._readers[key] = {self._digest(auth)}
