@@ -20,13 +20,14 @@ class Outbox:
     def __init__(self, send: Callable[[list[Observation]], Awaitable[None]]) -> None:
         self._send = send
         self._waiting: dict[str, Observation] = {}
+        self._sending: dict[str, Observation] = {}
         self._some = asyncio.Event()
         self._retry = FIRST_RETRY
 
     @property
     def waiting(self) -> int:
-        """Of how many workloads."""
-        return len(self._waiting)
+        """Of how many workloads, with those that are on their way."""
+        return len(self._waiting.keys() | self._sending.keys())
 
     def put(self, observation: Observation) -> None:
         """Send it soon; an older one of the same workload that still waits is not sent any more."""
@@ -46,6 +47,7 @@ class Outbox:
     async def flush(self) -> bool:
         """Send what waits now; whether it was heard."""
         batch, self._waiting = self._waiting, {}
+        self._sending = batch
         self._some.clear()
         if not batch:
             return True
@@ -54,6 +56,7 @@ class Outbox:
         except Exception as error:  # whatever fails on the other side must not lose what was seen here
             LOG.warning("The control plane did not take %d observations: %r", len(batch), error)
         finally:
+            self._sending = {}
             if batch:
                 self._waiting = batch | self._waiting
                 self._some.set()
