@@ -185,6 +185,8 @@ def machine(name: str, number: int, busybox: Path) -> Iterator[Machine]:
         stack.callback(namespace.close)
         far = f"hg{number}"
         ip("link", "add", far, "type", "veth", "peer", "name", "up0", "netns", str(namespace.pid))
+        # A process left in the namespace would keep it, and with it this end, for the tests that come after.
+        stack.callback(ip, "link", "delete", far)
         ip("link", "set", far, "master", BRIDGE, "up")
         namespace.run("ip", "address", "add", f"{NETWORK}.{number}/24", "dev", "up0")
         namespace.run("ip", "link", "set", "up0", "up")
