@@ -1,6 +1,7 @@
 """One clock for all replicas, the database's: what leases are worth on machines whose own clocks are minutes off."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
@@ -105,6 +106,41 @@ async def test_whoever_keeps_house_keeps_the_time(
             if apart(cloud) < NEAR:
                 break
             await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("step", [-3600, 3600])
+async def test_hosts_stay_what_they_were_when_the_databases_clock_is_set(
+    stack: AsyncExitStack, database: str, monkeypatch: pytest.MonkeyPatch, alice: Actor, step: float
+) -> None:
+    cloud = await replica(stack, database, monkeypatch, 0)
+    await cloud.keep_time()
+    dead = Host(cloud, await hosts.register(cloud, report("dead")))
+    await was_silent(cloud, dead, cloud.settings.host_lease + 10)
+    alive = Host(cloud, await hosts.register(cloud, report("alive")))
+    made = await containers.create(cloud, alice, draft(memory=64), run=True)
+    await alive.says(made.uuid, state="running")
+    ask, sweep, swept = DatabaseClock._ask, housekeeping.sweep, threading.Event()
+
+    def stepped(clock: DatabaseClock, conn: sa.Connection) -> tuple[float, datetime, float]:
+        began, told, ended = ask(clock, conn)
+        return began, told + timedelta(seconds=step), ended
+
+    def told(conn: sa.Connection, cloud: Cloud) -> int:
+        lost = sweep(conn, cloud)
+        swept.set()
+        return lost
+
+    monkeypatch.setattr(DatabaseClock, "_ask", stepped)
+    monkeypatch.setattr(housekeeping, "sweep", told)
+    monkeypatch.setattr(housekeeping, "_EVERY", 0.05)
+    async with background(lambda: housekeeping.run(cloud)), asyncio.timeout(60):
+        await asyncio.to_thread(swept.wait, 60)
+    assert apart(cloud, step) < NEAR
+    assert [(await hosts.get(cloud, name)).up for name in ("alive", "dead")] == [True, False]
+    assert (await containers.get(cloud, alice, made.uuid)).status == "Running"
+    await cloud.store.write(partial(housekeeping.heard_by_now, cloud=cloud))
+    await was_silent(cloud, alive, cloud.settings.host_lease + 10)
+    assert not (await hosts.get(cloud, "alive")).up
 
 
 async def test_a_clock_that_drifts_is_set_and_one_that_steps_is_told(
