@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from higgins.control import containers, delivery, images
+from higgins.control import containers, delivery, housekeeping, images
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
 from higgins.control.delivery import Depot
@@ -118,6 +118,18 @@ async def test_a_pull_that_fails_forgets_no_image_that_another_brought_meanwhile
     with pytest.raises(ImagePullFailed):
         await first
     assert await images.find(cloud, ListQuery(limit=10)) == [pulled]
+
+
+async def test_a_pull_whose_process_died_is_forgotten_after_a_day(
+    cloud: Cloud, clock: Clock, depot: Depot, alice: Actor
+) -> None:
+    found = await depot.find(cloud, alice, "token", "web")
+    for name, there in ((found.engine_name, None), ("busybox:latest", "sha256:there")):
+        await images.record(cloud, "red", repo="web", tag="", host="one", reference=name, image_id=there, found=found)
+    for day, left in ((0, 2), (2, 1)):
+        clock.forward(day * 86400)
+        await cloud.store.write(lambda conn: housekeeping.sweep(conn, cloud))
+        assert len(await images.find(cloud, ListQuery(limit=10))) == left
 
 
 async def test_who_asks_while_an_image_is_fetched_is_told_to_ask_again(

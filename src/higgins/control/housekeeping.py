@@ -13,11 +13,11 @@ from higgins.control.cloud import Cloud
 from higgins.control.fencing import WORN, lost_after
 from higgins.model.container import Status
 from higgins.store.database import touch_host
-from higgins.store.schema import console, container, event, host, idempotency
+from higgins.store.schema import console, container, event, host, idempotency, image
 
 LOG = logging.getLogger(__name__)
 
-#: How long an event can be read again, and an Idempotency-Key is known.
+#: How long an event can be read again, an Idempotency-Key is known, and an image may be on its way to a host.
 _KEEP = timedelta(days=1)
 _EVERY = 10.0
 #: States that a host holds up; they are not known any more once it is silent.
@@ -95,6 +95,8 @@ def sweep(conn: Connection, cloud: Cloud) -> int:
     conn.execute(sa.delete(event).where(event.c.at < now - _KEEP))
     snapshots.end_interrupted(conn, cloud)
     conn.execute(sa.delete(idempotency).where(idempotency.c.created_at < now - _KEEP))
+    begun_at = sa.func.coalesce(image.c.updated_at, image.c.created_at)
+    conn.execute(sa.delete(image).where(image.c.image_id.is_(None), begun_at < now - _KEEP))
     # Held, so that a host that speaks just now does so before this, or finds its containers Unknown and tells of them.
     silent = dict(
         conn.execute(
