@@ -85,6 +85,24 @@ async def test_a_host_is_lost_when_it_was_silent_for_so_long_whatever_the_clocks
     assert (await evacuation.everywhere(decides, lost=True)).moving == [made.uuid]
 
 
+@pytest.mark.parametrize("joins", [False, True])
+async def test_a_replica_that_slept_makes_no_host_silent(
+    stack: AsyncExitStack, database: str, monkeypatch: pytest.MonkeyPatch, alice: Actor, joins: bool
+) -> None:
+    awake, slept = [await replica(stack, database, monkeypatch, off) for off in (0, -600)]
+    await awake.keep_time()
+    number = await hosts.register(awake, report())
+    made = await containers.create(awake, alice, draft(memory=64, auto_heal=True), run=True)
+    await Host(awake, number).knows()
+    await Host(awake, number).says(made.uuid, state="running")
+    if joins:
+        assert await hosts.register(slept, report()) == number
+    await Host(slept, number).holds()
+    await hosts.register(awake, report("two"))
+    assert (await evacuation.everywhere(awake, lost=True)).moving == []
+    assert (await hosts.get(awake, "one")).up
+
+
 async def was_silent(cloud: Cloud, host: Host, seconds: float) -> None:
     """What its replica last wrote down of it is so long ago."""
 
