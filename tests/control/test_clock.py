@@ -20,7 +20,7 @@ from higgins.store import clock as clock_module
 from higgins.store.clock import DatabaseClock
 from higgins.store.database import Store, open_store
 from higgins.store.schema import host as host_table
-from tests.control.conftest import Host, draft, report
+from tests.control.conftest import Clock, Host, draft, report
 
 #: How far the database's clock and what a replica takes for it may be apart, in seconds: on a busy machine.
 NEAR = 2.0
@@ -159,6 +159,14 @@ async def test_hosts_stay_what_they_were_when_the_databases_clock_is_set(
     await cloud.store.write(partial(housekeeping.heard_by_now, cloud=cloud))
     await was_silent(cloud, alive, cloud.settings.host_lease + 10)
     assert not (await hosts.get(cloud, "alive")).up
+
+
+async def test_a_host_falls_silent_also_by_two_clocks_in_turn(cloud: Cloud, clock: Clock, host: Host) -> None:
+    for _ in range(4):
+        for step in (timedelta(seconds=5), timedelta(seconds=-5)):
+            clock.forward(10 + step.total_seconds())
+            await cloud.store.write(partial(housekeeping.clock_set, cloud=cloud, step=step))
+    assert not (await hosts.get(cloud, "one")).up
 
 
 async def test_a_clock_that_drifts_is_set_and_one_that_steps_is_told(

@@ -72,9 +72,9 @@ def clock_set(conn: Connection, cloud: Cloud, step: timedelta) -> None:
     """
     now, lease = cloud.now(), timedelta(seconds=cloud.settings.host_lease)
     up = host.c.seen_at >= now - step - lease
-    if step > timedelta():
+    if step > lease / 2:  # a host speaks more often than that, and would be up for ever by two clocks in turn
         conn.execute(sa.update(host).where(up).values(seen_at=now))
-    else:
+    elif step < timedelta():
         conn.execute(sa.update(host).where(sa.not_(up), host.c.seen_at > now - lease).values(seen_at=now - lease))
 
 
