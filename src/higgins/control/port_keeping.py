@@ -112,7 +112,7 @@ class PortKeeping:
         return done
 
     def _later(self, row: Row[Any], error: HigginsError) -> Later:
-        LOG.warning("Port %s of workload %s: %s Cause: %r", row.uuid, row.device, error, error.__cause__)
+        LOG.warning("Port %s of device %s: %s Cause: %r", row.uuid, row.device, error, error.__cause__)
         return Later((error.waiting if isinstance(error, ServiceUnavailable) else "") or str(error))
 
     # making
