@@ -14,6 +14,7 @@ from higgins.control.keeper import LEASE, Keeper, Later, Written
 from higgins.control.port_keeping import PortKeeping, name_of
 from higgins.control.requests import NetRequest
 from higgins.model.errors import Conflict, Forbidden, NotFound
+from higgins.model.networking import Described
 from higgins.openstack.errors import ServiceRefused, ServiceUnavailable
 from higgins.store.schema import cloud_port
 from tests.control.conftest import Clock, Host, Stop, draft, report
@@ -97,6 +98,39 @@ async def test_a_keeper_that_was_stopped_for_longer_than_its_lease_leaves_no_sec
     await stopped
     kept = await cloud.store.read(lambda conn: list(conn.execute(sa.select(cloud_port.c.port)).scalars()))
     assert list(service.there) == kept and len(kept) == (0 if deleted else 1)
+
+
+async def test_a_port_that_is_being_made_is_waited_for_though_its_network_cannot_be_looked_at(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = await containers.create(cloud, alice, draft(), run=True)
+    stop = service.stopped = Stop()
+    over = asyncio.Event()
+
+    async def refused(_networks: list[str]) -> Described:
+        await stop.reached.wait()
+        raise ServiceUnavailable("Neutron", "networks cannot be looked up")
+
+    async def work(rows: Sequence[Row[Any]]) -> Sequence[Written | Later]:
+        try:
+            return await PortKeeping(cloud, service, check_every=60).work(rows)
+        finally:
+            over.set()
+
+    keeper = Keeper(cloud, cloud_port, work)
+    with monkeypatch.context() as patch:
+        patch.setattr(service, "describe", refused)
+        working = asyncio.create_task(keeper.round())
+        async with asyncio.timeout(30):
+            await stop.reached.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not over.is_set(), "another would make a second port"
+        stop.goes_on.set()
+        await working
+    clock.forward(2)
+    await keeper.round()
+    assert (await host.holds())[made.uuid].waits is None and service.asked == [1]
 
 
 async def test_a_refusal_ends_it_and_a_start_asks_again(

@@ -7,15 +7,18 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 
-from higgins.control import containers, delivery
+from higgins.control import containers, delivery, housekeeping, images
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
 from higgins.control.delivery import Depot
+from higgins.control.query import ListQuery
 from higgins.images.shelf import Shelf
 from higgins.model.container import ContainerSpec
 from higgins.model.errors import ImagePullFailed, ImageRefused, Invalid, NotFound
+from higgins.model.images import FoundImage
 from higgins.model.resources import Container
 from higgins.openstack.errors import ServiceUnavailable
+from higgins.runtimes.base import Image
 from tests.contract.workloads import until
 from tests.control.conftest import Clock, Host
 from tests.images.service import BASE, ScriptedImages, archive
@@ -84,6 +87,49 @@ async def test_a_host_is_given_the_images_of_its_own_containers(
         async with delivery.layer(cloud, host.number, made.uuid, f"sha256:{'0' * 64}"):
             pass
     assert len(service.saved) == 1
+
+
+class Fetching:
+    """A host that has images of the service once it is let; the first one who asks is told that it failed."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.begun, self.fails = asyncio.Event(), asyncio.Event()
+
+    async def fetch(self, uuid: str, found: FoundImage) -> Image:
+        self.asked += 1
+        if self.asked == 1:
+            self.begun.set()
+            await self.fails.wait()
+            raise ImagePullFailed("The connection broke off.")
+        return Image(id="sha256:fetched", names=(found.engine_name,), size=1)
+
+
+async def test_a_pull_that_fails_forgets_no_image_that_another_brought_meanwhile(
+    cloud: Cloud, depot: Depot, alice: Actor
+) -> None:
+    host = Fetching()
+    cloud.connect("one", host)  # type: ignore[arg-type]
+    first = asyncio.ensure_future(delivery.pull(cloud, alice, "token", "web", "one"))
+    async with asyncio.timeout(30):
+        await host.begun.wait()
+    pulled = await delivery.pull(cloud, alice, "token", "web", "one")
+    host.fails.set()
+    with pytest.raises(ImagePullFailed):
+        await first
+    assert await images.find(cloud, ListQuery(limit=10)) == [pulled]
+
+
+async def test_a_pull_whose_process_died_is_forgotten_after_a_day(
+    cloud: Cloud, clock: Clock, depot: Depot, alice: Actor
+) -> None:
+    found = await depot.find(cloud, alice, "token", "web")
+    for name, there in ((found.engine_name, None), ("busybox:latest", "sha256:there")):
+        await images.record(cloud, "red", repo="web", tag="", host="one", reference=name, image_id=there, found=found)
+    for day, left in ((0, 2), (2, 1)):
+        clock.forward(day * 86400)
+        await cloud.store.write(lambda conn: housekeeping.sweep(conn, cloud))
+        assert len(await images.find(cloud, ListQuery(limit=10))) == left
 
 
 async def test_who_asks_while_an_image_is_fetched_is_told_to_ask_again(

@@ -15,6 +15,7 @@ from higgins.control.port_pools import REST, PortPools
 from higgins.control.query import ListQuery
 from higgins.control.requests import NetRequest
 from higgins.model.resources import Container
+from higgins.openstack.errors import ServiceRefused
 from higgins.store.schema import cloud_port, port_pool
 from tests.control.conftest import Clock, Host, draft, report
 from tests.control.networking import NET, Service
@@ -264,6 +265,22 @@ async def test_a_project_gets_back_what_its_quota_is_wanted_for(
     await containers.create(cloud, alice, draft(), run=True)
     await pools.settle()
     assert len(await pools.spare()) == SIZE, "then they are again"
+
+
+async def test_who_waits_for_a_port_that_cannot_be_removed_is_refused_in_the_end(
+    cloud: Cloud, host: Host, alice: Actor, service: Service, pools: Pools, first: Container,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    async def refused(port: str) -> None:
+        raise ServiceRefused("Neutron", f"port {port} cannot be deleted", "It is a subport of a trunk")
+
+    monkeypatch.setattr(service, "delete", refused)
+    service.quota = len(service.there)
+    made = await containers.create(cloud, alice, draft(security_groups=("web",)), run=True)
+    for _ in range(10):
+        await pools.settle(100)
+    waits = (await host.holds())[made.uuid].waits
+    assert waits is not None and waits.refused and "Quota exceeded" in waits.reason
 
 
 async def test_where_a_project_can_have_no_more_none_are_made_ahead(

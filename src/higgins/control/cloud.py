@@ -1,7 +1,7 @@
 """What every use case is given: the store, the settings, the secrets, the way to the hosts, and who asks."""
 
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet
@@ -120,8 +120,8 @@ class Cloud:
         #: Where images of the cloud's image service are, if it has one.
         self.depot: Depot | None = None
 
-    async def keep_time(self) -> bool:
-        """Have ``now`` be the database's time, which all replicas share; whether that has made a step.
+    async def keep_time(self) -> timedelta:
+        """Have ``now`` be the database's time, which all replicas share; how large a step that has made, if any.
 
         To be called at the start and again and again, since clocks drift.
         """

@@ -152,8 +152,7 @@ async def pull(cloud: Cloud, actor: Actor, token: str, reference: str, host_name
     try:
         fetched = await streams.fetch(begun.uuid, found)
     except BaseException:
-        if begun.image_id is None:  # else it was there before
-            await asyncio.shield(images.forget(cloud, begun.uuid))
+        await asyncio.shield(images.forget(cloud, begun.uuid, unless_there=True))
         raise
     return await images.record(cloud, actor.project_id, **row, image_id=fetched.id, size=fetched.size)
 

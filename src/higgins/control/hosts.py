@@ -4,7 +4,7 @@ import asyncio
 import uuid as uuids
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -67,10 +67,16 @@ def reported(cloud: Cloud, report: HostReport) -> dict[str, Any]:
         "disk": report.disk,
         "cores": sum(map(len, report.info.cores)),
         "address": report.address or None,
-        "seen_at": cloud.now(),
+        "seen_at": _seen_at(cloud),
         "updated_at": cloud.now(),
         **_rules(cloud),  # an agent that has just begun asks for all there is
     }
+
+
+def _seen_at(cloud: Cloud) -> sa.ColumnElement[datetime]:
+    """Now, unless another replica heard the host later: whose machine slept is behind until it has asked the time."""
+    now = sa.literal(cloud.now(), host.c.seen_at.type)
+    return sa.case((host.c.seen_at > now, host.c.seen_at), else_=now)
 
 
 async def register(cloud: Cloud, report: HostReport) -> int:
@@ -83,9 +89,8 @@ async def register(cloud: Cloud, report: HostReport) -> int:
             conn.execute(sa.update(host).where(host.c.id == found).values(values))
             touch_host(conn, found)  # schedulers read again what it is
             return int(found)
-        result = conn.execute(
-            sa.insert(host).values(uuid=str(uuids.uuid4()), name=report.name, created_at=cloud.now(), **values)
-        )
+        values |= {"seen_at": cloud.now(), "created_at": cloud.now()}
+        result = conn.execute(sa.insert(host).values(uuid=str(uuids.uuid4()), name=report.name, **values))
         return int(result.inserted_primary_key[0])  # type: ignore[index]
 
     return await cloud.store.write(work)
@@ -102,7 +107,7 @@ async def seen(cloud: Cloud, *host_ids: int) -> None:
         mine = sa.and_(host.c.id.in_(host_ids), host.c.revoked_at.is_(None))
         held = sa.select(host.c.id, host.c.seen_at).where(mine).order_by(host.c.id).with_for_update()
         before = conn.execute(held).all()
-        conn.execute(sa.update(host).where(mine).values(seen_at=now, report_count=host.c.report_count + 1))
+        conn.execute(sa.update(host).where(mine).values(seen_at=_seen_at(cloud), report_count=host.c.report_count + 1))
         for number, seen_at in before:
             if now - seen_at > timedelta(seconds=cloud.settings.host_lease):
                 ask_again(conn, number)

@@ -3,20 +3,21 @@
 import asyncio
 import logging
 from datetime import timedelta
+from functools import partial
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from higgins.control import attachments, evacuation, recording, sharing, snapshots
 from higgins.control.cloud import Cloud
-from higgins.control.fencing import lost_after
+from higgins.control.fencing import WORN, lost_after
 from higgins.model.container import Status
 from higgins.store.database import touch_host
-from higgins.store.schema import console, container, event, host, idempotency
+from higgins.store.schema import console, container, event, host, idempotency, image
 
 LOG = logging.getLogger(__name__)
 
-#: How long an event can be read again, and an Idempotency-Key is known.
+#: How long an event can be read again, an Idempotency-Key is known, and an image may be on its way to a host.
 _KEEP = timedelta(days=1)
 _EVERY = 10.0
 #: States that a host holds up; they are not known any more once it is silent.
@@ -49,15 +50,42 @@ async def run(cloud: Cloud) -> None:
     watch = Watch(clock())
     while True:
         await asyncio.sleep(_EVERY)
-        if await cloud.keep_time():
+        if step := await cloud.keep_time():
             LOG.warning("The clock of the database was set. No host counts as lost before it had the time to be heard.")
+            await cloud.store.write(partial(clock_set, cloud=cloud, step=step))
             watch = Watch(clock())
         lost = await cloud.store.write(lambda conn: sweep(conn, cloud))
         if lost:
             LOG.warning("%d containers are Unknown: their hosts are silent.", lost)
-        left = await evacuation.everywhere(cloud, lost=watch.long_enough(clock(), lost_after(cloud.settings)))
+        long_enough = watch.long_enough(clock(), lost_after(cloud.settings))
+        if long_enough:
+            await cloud.store.write(partial(heard_by_now, cloud=cloud))
+        left = await evacuation.everywhere(cloud, lost=long_enough)
         if left.moving:
             LOG.info("%d workloads are leaving their hosts.", len(left.moving))
+
+
+def clock_set(conn: Connection, cloud: Cloud, step: timedelta) -> None:
+    """The database's clock was set: by one set forward no host falls silent, by one set back none comes to life.
+
+    Hosts that were up seem to be heard in the future by a clock set back: see ``heard_by_now``.
+    """
+    now, lease = cloud.now(), timedelta(seconds=cloud.settings.host_lease)
+    up = host.c.seen_at >= now - step - lease
+    if step > lease / 2:  # a host speaks more often than that, and would be up for ever by two clocks in turn
+        conn.execute(sa.update(host).where(up).values(seen_at=now))
+    elif step < timedelta():
+        conn.execute(sa.update(host).where(sa.not_(up), host.c.seen_at > now - lease).values(seen_at=now - lease))
+
+
+def heard_by_now(conn: Connection, cloud: Cloud) -> None:
+    """No host was heard in the future, or it would be up until then, whatever becomes of it.
+
+    Not to be called before all replicas know that the clock was set back: for one that does not, it is long ago.
+    """
+    now = cloud.now()
+    future = host.c.seen_at > now + timedelta(seconds=cloud.settings.host_lease * WORN)
+    conn.execute(sa.update(host).where(future).values(seen_at=now))
 
 
 def sweep(conn: Connection, cloud: Cloud) -> int:
@@ -67,6 +95,8 @@ def sweep(conn: Connection, cloud: Cloud) -> int:
     conn.execute(sa.delete(event).where(event.c.at < now - _KEEP))
     snapshots.end_interrupted(conn, cloud)
     conn.execute(sa.delete(idempotency).where(idempotency.c.created_at < now - _KEEP))
+    begun_at = sa.func.coalesce(image.c.updated_at, image.c.created_at)
+    conn.execute(sa.delete(image).where(image.c.image_id.is_(None), begun_at < now - _KEEP))
     # Held, so that a host that speaks just now does so before this, or finds its containers Unknown and tells of them.
     silent = dict(
         conn.execute(

@@ -145,9 +145,12 @@ async def _row(cloud: Cloud, uuid: str) -> Row[Any]:
     return row
 
 
-async def forget(cloud: Cloud, uuid: str) -> None:
-    """An image is not on its host, or not any more."""
-    await cloud.store.write(lambda conn: conn.execute(sa.delete(image).where(image.c.uuid == uuid)).rowcount)
+async def forget(cloud: Cloud, uuid: str, *, unless_there: bool = False) -> None:
+    """An image is not on its host any more; or did not come there, ``unless_there`` by what another did."""
+    gone = sa.delete(image).where(image.c.uuid == uuid)
+    if unless_there:
+        gone = gone.where(image.c.image_id.is_(None))
+    await cloud.store.write(lambda conn: conn.execute(gone).rowcount)
 
 
 async def delete(cloud: Cloud, uuid: str) -> None:

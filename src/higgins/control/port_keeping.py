@@ -112,7 +112,7 @@ class PortKeeping:
         return done
 
     def _later(self, row: Row[Any], error: HigginsError) -> Later:
-        LOG.warning("Port %s of workload %s: %s Cause: %r", row.uuid, row.device, error, error.__cause__)
+        LOG.warning("Port %s of device %s: %s Cause: %r", row.uuid, row.device, error, error.__cause__)
         return Later((error.waiting if isinstance(error, ServiceUnavailable) else "") or str(error))
 
     # making
@@ -124,9 +124,16 @@ class PortKeeping:
         results: dict[int, Written | Later] = {
             row.id: Later("Its container has no host yet.") for row in rows if row.id not in hosts
         }
+        # Each to its end: ports that are being made yet when their rows are given back would be made twice.
         ports, described = await asyncio.gather(
-            self._ports(placed, hosts), self._service.describe([row.network for row in placed])
+            self._ports(placed, hosts),
+            self._service.describe([row.network for row in placed]),
+            return_exceptions=True,
         )
+        if isinstance(ports, BaseException):
+            raise ports
+        if isinstance(described, BaseException):
+            raise described
         for row in placed:
             match ports[row.id]:
                 case CloudPort() as port if port.kind in ("", "unbound", "binding_failed"):

@@ -31,6 +31,8 @@ QUIET = 0.5
 REST = timedelta(minutes=10)
 #: Ports that are looked at when one is taken: others may take the first ones meanwhile.
 _LOOKS = 4
+#: Tries to remove a port after which nobody waits for it any more.
+_TRIES = 5
 
 
 def key_of(project_id: str, wanted: PortAsk) -> str:
@@ -102,14 +104,15 @@ def forget(conn: Connection, cloud: Cloud, host_id: int) -> None:
 
 
 def give_up(conn: Connection, cloud: Cloud, project_id: str) -> bool:
-    """A project can have no more ports: it gets back those that nobody has taken. Whether there are any."""
+    """A project can have no more ports: it gets back those that nobody has taken. Whether any are about to go."""
     pools = sa.select(port_pool.c.id).where(port_pool.c.project_id == project_id)
     numbers = list(conn.execute(pools).scalars())
     rest(conn, cloud, numbers)
     _release(conn, cloud, cloud_port.c.pool_id.in_(numbers))
     going = sa.select(cloud_port.c.id).where(
-        cloud_port.c.project_id == project_id, cloud_port.c.workload_id.is_(None), cloud_port.c.state == "removing"
-    )
+        cloud_port.c.project_id == project_id, cloud_port.c.workload_id.is_(None), cloud_port.c.state == "removing",
+        cloud_port.c.tries < _TRIES,
+    )  # fmt: skip
     return conn.execute(going.limit(1)).first() is not None
 
 

@@ -39,8 +39,8 @@ class DatabaseClock:
     def __call__(self) -> datetime:
         return self._zero + timedelta(seconds=self._monotonic())
 
-    async def set(self, store: Store) -> bool:
-        """Ask the database; whether its clock has made a step since it was asked last.
+    async def set(self, store: Store) -> timedelta:
+        """Ask the database; how large a step its clock has made since it was asked last, nothing for a drift.
 
         It was asked between two moments, so its zero is between two as well: nothing changes as long as ours is there.
         """
@@ -52,7 +52,8 @@ class DatabaseClock:
         before, known = self._zero, self._known
         self._zero = min(max(before, earliest), latest) if known else earliest + (latest - earliest) / 2
         self._known = True
-        return known and abs(self._zero - before) > _STEP
+        step = self._zero - before
+        return step if known and abs(step) > _STEP else timedelta()
 
     def _ask(self, conn: Connection) -> tuple[float, datetime, float]:
         began = self._monotonic()
