@@ -92,6 +92,14 @@ def test_the_authority_is_replaced_in_two_steps(shell: Shell) -> None:
     assert f".{new}" in shell("host", "token", *data)
 
 
+def test_options_of_the_other_step_are_not_ignored(shell: Shell) -> None:
+    rotate = ("host", "authority", "rotate")
+    assert "--force belongs to --finish" in shell.refused(*rotate, "--force")
+    assert "the one or the other" in shell.refused(*rotate, "--finish", "--certificate", "own.pem")
+    assert "needs both" in shell.refused(*rotate, "--certificate", "own.pem")
+    assert "needs both" in shell.refused("host", "authority", "--key", "own.key")
+
+
 @pytest.mark.parametrize("words", [["host"], ["host", "revoke"], ["host", "invite"], ["agent", "join"]])
 def test_half_a_command_shows_how_it_is_used(shell: Shell, words: list[str]) -> None:
     assert "higgins host token" in shell(*words, code=2)

@@ -24,7 +24,7 @@ from higgins.control.authority import (
 )
 from higgins.control.authority import rotate as begin
 from higgins.control.identities import fingerprint
-from higgins.model.errors import HigginsError
+from higgins.model.errors import HigginsError, Invalid
 
 
 def token(conf: cfg.ConfigOpts) -> int:
@@ -71,6 +71,10 @@ def rotate(conf: cfg.ConfigOpts) -> int:
     """Begin to have another authority take the place of the one that is there, or end it. The exit code."""
 
     async def work() -> None:
+        if conf.finish and (conf.certificate or conf.key):
+            raise Invalid("--certificate and --key begin the change, and --finish ends it: give the one or the other.")
+        if conf.force and not conf.finish:
+            raise Invalid("--force belongs to --finish.")
         async with AsyncExitStack() as stack:
             cloud = await open_cloud(stack, conf)
             if conf.finish:
@@ -86,6 +90,8 @@ def rotate(conf: cfg.ConfigOpts) -> int:
 def _brought(conf: cfg.ConfigOpts) -> Authority | None:
     if not conf.certificate and not conf.key:
         return None
+    if not conf.certificate or not conf.key:
+        raise Invalid("An authority of your own needs both: --certificate and --key.")
     return read_authority(Path(conf.certificate).read_bytes(), Path(conf.key).read_bytes())
 
 
