@@ -4,6 +4,7 @@ import asyncio
 import io
 import subprocess
 import tarfile
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,7 +48,11 @@ def _chain(migrations: Path) -> list[str]:
     config = Config()
     config.set_main_option("script_location", str(migrations))
     scripts = ScriptDirectory.from_config(config)
-    return [one.revision for one in scripts.walk_revisions()][::-1] if len(scripts.get_heads()) == 1 else []
+    try:
+        with warnings.catch_warnings(action="error"):  # of a revision that is there twice
+            return [one.revision for one in scripts.walk_revisions()][::-1] if len(scripts.get_heads()) == 1 else []
+    except UserWarning:
+        return []
 
 
 @pytest.fixture(scope="module")
