@@ -18,13 +18,12 @@ logs: ## Follow the log of Higgins
 clean: ## Remove all that "make run" made: containers, networks, rules, mounts, data
 	@scripts/clean
 
-test: ## Install what the tests need, then lint and run all tests, on real engines and with real OpenStack services
+test: ## Install what the tests need, then lint and run all tests, on real engines
 	@scripts/setup-test
 	@scripts/lint
 	@scripts/test
-	@scripts/test-openstack
 
-test-openstack: ## Of these only those with real OpenStack services; SERVICES="keystone glance" chooses some
+test-openstack: ## Bring up real OpenStack services, run the tests that need them; SERVICES="keystone glance" chooses some
 	@scripts/setup-test
 	@scripts/test-openstack
 
