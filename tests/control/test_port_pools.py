@@ -45,8 +45,8 @@ class Pools:
             await keeper.round()
 
     async def spare(self) -> list[str]:
-        """The ports that nobody has taken."""
-        query = sa.select(cloud_port.c.port).where(cloud_port.c.state == "spare")
+        """The ports that nobody has taken, the oldest first: so they are taken."""
+        query = sa.select(cloud_port.c.port).where(cloud_port.c.state == "spare").order_by(cloud_port.c.id)
         return await self._cloud.store.read(lambda conn: list(conn.execute(query).scalars()))
 
     async def rows(self) -> int:
