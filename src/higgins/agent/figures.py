@@ -8,7 +8,7 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from higgins.model.addresses import split_address
+from higgins.listening import listen
 
 #: What a container is, as the agent last told it; see ``Known``.
 STATES = ("created", "running", "paused", "exited", "error", "gone")
@@ -64,16 +64,10 @@ class Figures:
 
 async def serve_figures(stack: AsyncExitStack, figures: Figures, address: str) -> tuple[str, int]:
     """Tell them to whoever asks at ``address`` (host:port), until the stack is closed; where. Raises BadAddress."""
-    host, port = split_address(address)
 
     async def tell(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(figures.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     app = web.Application()
     app.router.add_get("/metrics", tell)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, host, port).start()
-    found = runner.addresses[0]
-    return str(found[0]), int(found[1])
+    return await listen(stack, app, address)

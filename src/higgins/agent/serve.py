@@ -22,7 +22,7 @@ from higgins.control.identities import CONTROL_PLANE
 from higgins.control.link import HostStreams
 from higgins.control.tls import Ends, peer_of
 from higgins.control.wire import LARGEST_BODY, STAT_HEADER, STREAMS, ExecStart, FetchImage, Named, PullImage, Resize
-from higgins.model.addresses import split_address
+from higgins.listening import listen
 from higgins.model.errors import EngineError, Forbidden, HigginsError, Invalid
 from higgins.runtimes.base import LogOptions, Terminal
 
@@ -34,14 +34,9 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 async def open_server(stack: AsyncExitStack, streams: HostStreams, ends: Ends, address: str) -> tuple[str, int]:
     """Serve at ``address`` (host:port; port 0 takes any) until the stack is closed; where it is served."""
-    host, port = split_address(address)
+    app = make_streams_app(streams)
     # A handler is cancelled when its caller leaves: so a stream that has nothing to say ends too.
-    runner = web.AppRunner(make_streams_app(streams), access_log=None, handler_cancellation=True, shutdown_timeout=1.0)
-    await runner.setup()
-    stack.push_async_callback(runner.cleanup)
-    await web.TCPSite(runner, host, port, ssl_context=ends.server).start()
-    found = runner.addresses[0]
-    return str(found[0]), int(found[1])
+    return await listen(stack, app, address, context=ends.server, handler_cancellation=True, shutdown_timeout=1.0)
 
 
 def make_streams_app(streams: HostStreams) -> web.Application:
