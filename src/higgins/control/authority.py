@@ -40,6 +40,9 @@ _AUTHORITY_LIFETIME = timedelta(days=3650)
 _SKEW = timedelta(minutes=5)
 
 #: What an authority may sign with: Higgins' own is an EC key.
+#: The numbers of all authorities, the oldest first.
+_NUMBERS = sa.select(authority_table.c.id).order_by(authority_table.c.id)
+
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -160,8 +163,7 @@ async def open_authority(cloud: Cloud) -> Authority:
 
 async def known_numbers(cloud: Cloud) -> list[int]:
     """The numbers of the authorities that there are now, the oldest first."""
-    query = sa.select(authority_table.c.id).order_by(authority_table.c.id)
-    return await cloud.store.read(lambda conn: list(conn.execute(query).scalars()))
+    return await cloud.store.read(lambda conn: list(conn.execute(_NUMBERS).scalars()))
 
 
 def _opened(cloud: Cloud, row: Row[Any]) -> Authority:
@@ -253,7 +255,7 @@ async def behind(cloud: Cloud) -> list[str]:
     """The hosts that have shown no certificate of the newest authority yet, while that takes another's place."""
 
     def work(conn: Connection) -> list[str]:
-        numbers = conn.execute(sa.select(authority_table.c.id).order_by(authority_table.c.id)).scalars().all()
+        numbers = conn.execute(_NUMBERS).scalars().all()
         return _behind(conn, cloud, numbers[-1]) if len(numbers) > 1 else []
 
     return await cloud.store.read(work)
@@ -277,8 +279,7 @@ def _check_time(cloud: Cloud, brought: Authority) -> None:
 
 def _held(conn: Connection) -> list[int]:
     """The numbers of all, which nobody changes until this transaction ends."""
-    query = sa.select(authority_table.c.id).order_by(authority_table.c.id).with_for_update()
-    return list(conn.execute(query).scalars())
+    return list(conn.execute(_NUMBERS.with_for_update()).scalars())
 
 
 def _stored(conn: Connection) -> Sequence[Row[Any]]:

@@ -1,7 +1,5 @@
 """Keys and certificates as both sides handle them; who signs them is in ``authority``."""
 
-from hashlib import sha256
-
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
@@ -23,13 +21,17 @@ class Identity(Struct, frozen=True):
 
 def fingerprint(pem: str) -> str:
     """SHA-256 of a certificate, in hexadecimal. Raises ValueError for what is no certificate."""
-    return sha256(x509.load_pem_x509_certificate(pem.encode()).public_bytes(serialization.Encoding.DER)).hexdigest()
+    return _fingerprint(x509.load_pem_x509_certificate(pem.encode()))
 
 
 def fingerprints(pem: str) -> str:
     """Those of all certificates in a text, in an order that does not depend on theirs."""
     each = x509.load_pem_x509_certificates(pem.encode())
-    return ",".join(sorted(one.fingerprint(hashes.SHA256()).hex() for one in each))
+    return ",".join(sorted(map(_fingerprint, each)))
+
+
+def _fingerprint(certificate: x509.Certificate) -> str:
+    return certificate.fingerprint(hashes.SHA256()).hex()
 
 
 def serial_of(certificate: x509.Certificate) -> str:
