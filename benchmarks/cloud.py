@@ -89,7 +89,5 @@ def running_cloud(options: Sequence[str], *, spares: int = 0) -> Iterator[Higgin
     try:
         yield cloud
     finally:
-        if cloud.process is not None:
-            cloud.stop()
-        cloud.clean()
+        cloud.end()
         shutil.rmtree(data)

@@ -118,9 +118,7 @@ def _running(docker: BridgedEngine, between: Timed, pool: int) -> Iterator[Higgi
         try:
             yield up
         finally:
-            if up.process is not None:
-                up.stop()
-            up.clean()
+            up.end()
 
 
 async def _one_way(

@@ -106,9 +106,7 @@ def higgins(docker_engine: DockerEngine, way: Way, request: pytest.FixtureReques
         up.configuration.write_text(f"{settings}token_cache_time = 2\n{_more(way)}{more}")
         up.start()
         yield up
-        if up.process is not None:
-            up.stop()
-        up.clean()
+        up.end()
 
 
 def _more(way: Way) -> str:
@@ -177,9 +175,7 @@ def networked(
         )
         up.start()
         yield up
-        if up.process is not None:
-            up.stop()
-        up.clean()
+        up.end()
 
 
 @pytest.fixture(scope="session")

@@ -84,6 +84,12 @@ class HigginsUp:
         done = subprocess.run([*_PROGRAM, *self._arguments("clean")], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
+    def end(self) -> None:
+        """Stop it, if it runs, and remove what is left of its workloads."""
+        if self.process is not None:
+            self.stop()
+        self.clean()
+
     def _arguments(self, verb: str, *options: str) -> list[str]:
         return [verb, "--data", str(self.data), *self.engine, *options]
 
@@ -129,9 +135,7 @@ def cloud(docker_engine: DockerEngine, launcher: Launcher) -> Iterator[HigginsUp
     up = HigginsUp(data, docker_engine.options, launcher)
     up.start()
     yield up
-    if up.process is not None:
-        up.stop()
-    up.clean()
+    up.end()
     shutil.rmtree(data)
 
 

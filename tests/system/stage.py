@@ -44,9 +44,7 @@ def in_place_of(
         yield up
     finally:
         _in_place.remove(up)
-        if up.process is not None:
-            up.stop()
-        up.clean()
+        up.end()
         if data is None:
             shutil.rmtree(place)
         resting.start()

@@ -101,9 +101,7 @@ def kept(
         up.start()
         yield up, database
     finally:
-        if up.process is not None:
-            up.stop()
-        up.clean()
+        up.end()
         shutil.rmtree(data)
         cloud.start()
 
