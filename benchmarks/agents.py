@@ -32,8 +32,9 @@ from benchmarks.table import Table
 from higgins.agent.agent import POLL
 from higgins.cli.credentials import secret_key
 from higgins.control.authority import Authority, open_authority
-from higgins.control.cloud import Cloud, Settings
+from higgins.control.cloud import Cloud
 from higgins.control.identities import CONTROL_PLANE, Identity, key_pem, new_key, serial_of
+from higgins.control.settings import Settings
 from higgins.control.tls import client_context
 from higgins.control.wire import AGENTS
 from higgins.store.database import open_store

@@ -24,8 +24,9 @@ from benchmarks.plane import control_plane, database, host_row
 from benchmarks.table import Table, p50, p99
 from benchmarks.wire import Target, each
 from higgins.control import containers
-from higgins.control.cloud import Actor, Cloud, Settings
+from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec
 from higgins.store.database import make_engine, open_store
 from higgins.store.migrate import migrate

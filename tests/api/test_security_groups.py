@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from higgins.control.cloud import Cloud, Settings
+from higgins.control.cloud import Cloud
+from higgins.control.settings import Settings
 from tests.api.conftest import Caller, Opener
 from tests.api.host import FakeHost
 from tests.api.test_actions import running

@@ -8,9 +8,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from higgins.control import hosts, observing
-from higgins.control.cloud import Actor, Cloud, Settings
+from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
 from higgins.control.link import Assignment, HostReport, Known, Observation
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec
 from higgins.model.resources import HostInfo
 from higgins.store.database import open_store

@@ -6,8 +6,9 @@ import sys
 from cryptography.fernet import Fernet
 
 from higgins.control import containers
-from higgins.control.cloud import Actor, Cloud, Settings
+from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec
 from higgins.store.database import open_store
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from higgins.control.cloud import Settings
 from higgins.control.creating import with_class
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec
 from higgins.model.errors import Forbidden
 

@@ -11,8 +11,9 @@ from msgspec import structs
 from higgins.control import capsules, containers, evacuation, hosts, housekeeping, observing
 from higgins.control.audit import audit
 from higgins.control.capsules import CapsuleDraft
-from higgins.control.cloud import Actor, Cloud, Settings
+from higgins.control.cloud import Actor, Cloud
 from higgins.control.link import Observation
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec, Goal, Mount, RestartPolicy, Status
 from higgins.model.errors import InvalidState, NotFound
 from higgins.model.resources import Container, HostInfo

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic.autogenerate import compare_metadata
-from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Connection, Engine
 
@@ -67,6 +66,10 @@ def contents(conn: Connection, there: sa.MetaData) -> dict[str, list[dict[str, A
         for table in there.sorted_tables
         if table.name not in _OWN
     }
+
+
+def test_the_newest_revision_is_told_by_the_names_of_the_files() -> None:
+    assert head() == revisions()[-1]
 
 
 @pytest.mark.parametrize("start", revisions())
@@ -153,10 +156,8 @@ def test_two_processes_that_migrate_at_once_are_one_after_the_other(bare_databas
 
 def migrated_by(release: Path, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """As a start of that release does it."""
-    config = Config()
-    config.set_main_option("script_location", str(release / MIGRATIONS))
     with monkeypatch.context() as patch:
-        patch.setattr(migrating, "_config", lambda: config)
+        patch.setattr(migrating, "_MIGRATIONS", release / MIGRATIONS)
         migrate(engine)
     assert current(engine) == NEXT
 

@@ -8,10 +8,11 @@ from cryptography.fernet import Fernet
 from msgspec.structs import replace
 
 from higgins.control import containers, hosts, security_groups
-from higgins.control.cloud import Actor, Cloud, Settings
+from higgins.control.cloud import Actor, Cloud
 from higgins.control.link import Assignments
 from higgins.control.networks import create as create_network
 from higgins.control.requests import NetRequest
+from higgins.control.settings import Settings
 from higgins.model.resources import Container, HostInfo, SecurityGroupRule
 from higgins.networks.base import Neighbour
 from higgins.store.database import open_store

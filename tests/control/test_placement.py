@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from higgins.control.cloud import Settings
 from higgins.control.placement.choosing import Choice, choose
 from higgins.control.placement.cores import pick, share
 from higgins.control.placement.filters import Question
 from higgins.control.placement.fleet import READ, Fleet, fleet_of
 from higgins.control.placement.needs import Company, Need, company_of, cores_of
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec
 from higgins.model.errors import Invalid
 from higgins.model.resources import HostInfo

@@ -9,12 +9,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from msgspec import structs
 
-from higgins.control.cloud import Settings
 from higgins.control.placement.choosing import choose
 from higgins.control.placement.filters import Question
 from higgins.control.placement.fleet import Fleet
 from higgins.control.placement.needs import POLICIES, Need
 from higgins.control.placement.series import Series
+from higgins.control.settings import Settings
 from tests.control.test_placement import EXACT, NOW, fleet
 
 _HOST = st.fixed_dictionaries(

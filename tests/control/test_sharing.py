@@ -11,7 +11,8 @@ from msgspec import structs
 
 from higgins.control import containers, evacuation, hosts, housekeeping, sharing
 from higgins.control.audit import audit
-from higgins.control.cloud import Actor, Cloud, Settings
+from higgins.control.cloud import Actor, Cloud
+from higgins.control.settings import Settings
 from higgins.control.sharing import target
 from higgins.model.container import Status
 from higgins.model.errors import Conflict, HostUnavailable

@@ -7,9 +7,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from higgins.control import containers, hosts, security_groups
-from higgins.control.cloud import Actor, Cloud, Settings
+from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
 from higgins.control.link import HostReport
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec
 from higgins.model.resources import HostInfo, SecurityGroupRule
 from higgins.networks.base import PortWire

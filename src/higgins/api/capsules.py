@@ -12,7 +12,7 @@ from higgins.api.schemas.capsules import read_template
 from higgins.api.views import capsules as views
 from higgins.control import capsules, delivery
 from higgins.control.capsules import CapsuleDraft
-from higgins.control.cloud import Settings
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec, Mount, RestartPolicy
 from higgins.model.resources import Capsule
 

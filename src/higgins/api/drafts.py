@@ -5,8 +5,8 @@ from typing import Any
 from higgins.api.call import Call
 from higgins.api.microversion import Version
 from higgins.api.schemas.containers import MOUNT_TYPE_SINCE
-from higgins.control.cloud import Settings
 from higgins.control.containers import Draft, NetRequest
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec, Healthcheck, Mount, RestartPolicy
 from higgins.model.errors import Invalid, ParamTooNew, SchemaInvalid
 

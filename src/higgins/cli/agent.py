@@ -19,7 +19,7 @@ from higgins.agent.streams import LocalStreams
 from higgins.cli import machine
 from higgins.cli.engine import NoEngine, introduce, open_engine
 from higgins.cli.host_drivers import open_network, open_volumes
-from higgins.cli.processes import log_to_stderr, told_to_end
+from higgins.cli.processes import log_to_stderr, settled, told_to_end
 from higgins.control.background import background
 from higgins.model.addresses import BadAddress, split_address
 from higgins.model.errors import EngineError
@@ -121,6 +121,7 @@ async def _agent(conf: cfg.ConfigOpts) -> None:
         await stack.enter_async_context(background(lambda: mine.run(link.renew)))
         ended = asyncio.create_task(told_to_end().wait())
         work = asyncio.create_task(agent.run())
+        settled()
         print(f"Higgins keeps host {membership.name} for {membership.url}; streams at {address}", flush=True)
         await asyncio.wait({ended, work}, return_when=asyncio.FIRST_COMPLETED)
         if work.done():

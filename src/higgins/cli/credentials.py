@@ -9,6 +9,8 @@ from cryptography.fernet import Fernet
 
 from higgins.private_files import write_private
 
+#: The cost of a guess, as bcrypt counts it: for what people choose, and for 144 random bits, which nobody guesses.
+_CHOSEN, _RANDOM = 10, 4
 _SCOPE = "export OS_PROJECT_NAME=demo\nexport OS_USER_DOMAIN_ID=default\nexport OS_PROJECT_DOMAIN_ID=default\n"
 
 
@@ -20,9 +22,9 @@ def secret_key(data: Path) -> bytes:
     return path.read_text().strip().encode()
 
 
-def user_line(user: str, password: str, project: str, roles: str) -> str:
+def user_line(user: str, password: str, project: str, roles: str, cost: int = _CHOSEN) -> str:
     """A line of the users file."""
-    return f"{user}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(10)).decode()}:{project}:{roles}\n"
+    return f"{user}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(cost)).decode()}:{project}:{roles}\n"
 
 
 def first_user(data: Path) -> Path:
@@ -36,7 +38,7 @@ def first_user(data: Path) -> Path:
         user = f"export OS_USERNAME=admin\nexport OS_PASSWORD={password}\n"
         write_private(data / "openrc", f"export OS_AUTH_TYPE=http_basic\nexport OS_ENDPOINT=\n{user}")
         write_private(data / "openrc-token", f"unset OS_AUTH_TYPE OS_ENDPOINT\nexport OS_AUTH_URL=\n{user}{_SCOPE}")
-        write_private(users, user_line("admin", password, "demo", "admin"))
+        write_private(users, user_line("admin", password, "demo", "admin", _RANDOM))
     return users
 
 

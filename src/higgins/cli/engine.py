@@ -11,8 +11,6 @@ from oslo_config import cfg
 
 from higgins.model.errors import EngineError, EngineUnavailable
 from higgins.runtimes.base import EngineInfo, Runtime
-from higgins.runtimes.cri import open_cri
-from higgins.runtimes.docker import open_docker
 
 LOG = logging.getLogger(__name__)
 
@@ -73,7 +71,7 @@ async def open_engine(conf: cfg.ConfigOpts) -> tuple[Runtime, str, str]:
     except NoEngine as error:
         looked = ", ".join(f"{ENGINES[name]}: {place}" for name, place in places.items())
         raise NoEngine(f"{error} ({looked})") from None
-    runtime = _cri(conf) if name == "cri" else open_docker(places[name], readers=_readers(conf))
+    runtime = _cri(conf) if name == "cri" else _docker(conf, places[name])
     return runtime, places[name], f"Containers run on {ENGINES[name]} at {places[name]}: {reason}."
 
 
@@ -94,7 +92,15 @@ async def introduce(runtime: Runtime, where: str) -> EngineInfo:
         raise NoEngine(f"What listens at {where} does not answer as a container engine: {error}") from error
 
 
+def _docker(conf: cfg.ConfigOpts, place: str) -> Runtime:
+    from higgins.runtimes.docker import open_docker  # each engine's library takes a while to load
+
+    return open_docker(place, readers=_readers(conf))
+
+
 def _cri(conf: cfg.ConfigOpts) -> Runtime:
+    from higgins.runtimes.cri import open_cri
+
     logs = Path(conf.data).resolve() / "logs"
     return open_cri(conf.cri_endpoint, logs=logs, user_ids=conf.runtimes.user_ids, readers=_readers(conf))
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from higgins import __version__
 from higgins.cli import credentials
 from higgins.cli.options import AGENT, CONTROL_PLANE, HOST, database_url, read
+from higgins.cli.processes import starting
 
 USAGE = """\
 higgins up             serve the API and run containers on this machine (--help tells the options)
@@ -29,18 +30,21 @@ higgins version        print the version
 
 
 def _up(arguments: list[str]) -> int:
+    starting()
     from higgins.cli import up  # the API and the engines' libraries take a while to load: only who serves needs them
 
     return up.run(read(arguments, CONTROL_PLANE, "up"))
 
 
 def _api(arguments: list[str]) -> int:
+    starting()
     from higgins.cli import api
 
     return api.run(read(arguments, CONTROL_PLANE, "api"))
 
 
 def _agent(arguments: list[str]) -> int:
+    starting()
     from higgins.cli import agent
 
     if arguments[:1] == ["join"]:

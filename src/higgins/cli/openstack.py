@@ -8,7 +8,7 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import SDKException
 
 import openstack
-from higgins.control.cloud import Settings
+from higgins.control.settings import Settings
 from higgins.openstack.registration import Missing, Registered, Wanted, register
 
 USAGE = """\

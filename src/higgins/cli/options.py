@@ -5,7 +5,7 @@ from pathlib import Path
 from oslo_config import cfg
 
 from higgins import __version__
-from higgins.control.cloud import Settings
+from higgins.control.settings import Settings
 
 _SETTINGS = Settings()
 

@@ -12,12 +12,18 @@ def log_to_stderr() -> None:
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
+def starting() -> None:
+    """What a start makes stays: the collector of garbage, which would look through it dozens of times, waits."""
+    gc.disable()
+
+
 def settled() -> None:
-    """All that the start has made stays: the collector of garbage need not look through it again and again.
+    """The start is over, and the collector need never look through what it has made.
 
     It did so about once for each list of a thousand containers, and took as long as the list itself.
     """
     gc.freeze()
+    gc.enable()
 
 
 def told_to_end() -> asyncio.Event:

@@ -20,13 +20,14 @@ from higgins.control import (
     security_groups,
     wiring,
 )
-from higgins.control.cloud import Actor, Cloud, Settings
+from higgins.control.cloud import Actor, Cloud
 from higgins.control.placement.choosing import Chosen, choose, place
 from higgins.control.placement.claims import take_cores
 from higgins.control.placement.filters import Question
 from higgins.control.placement.needs import Need, need_of
 from higgins.control.requests import NetRequest
 from higgins.control.rows import addresses_of, container_of, to_json
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from higgins.model.resources import Container

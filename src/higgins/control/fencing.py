@@ -16,8 +16,8 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy import Row
 
-from higgins.control.cloud import Settings
 from higgins.control.rows import CapsuleSpec
+from higgins.control.settings import Settings
 from higgins.model.container import ContainerSpec
 from higgins.store.schema import host
 

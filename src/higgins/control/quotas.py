@@ -14,7 +14,8 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import sharing
-from higgins.control.cloud import Cloud, Settings
+from higgins.control.cloud import Cloud
+from higgins.control.settings import Settings
 from higgins.model.errors import NotImplementedHere, OverQuota
 from higgins.model.limits import Limits, LimitsUnknown
 from higgins.store.bulk import one_of

@@ -4,6 +4,9 @@ A database may be newer than the version that starts on it, as in the middle of 
 own, is the oldest revision whose version gets by with it: a revision that adds what older ones need not know leaves
 the floor as it is, one that takes something away from them says with ``floor = "…"`` which is the first to do without.
 
+Alembic is loaded only where revisions are to be run or told: it would be a tenth of each start, and what a start asks
+first is one row.
+
 One process at a time does so, the others wait. On PostgreSQL and SQLite the whole is one transaction; MariaDB commits
 every statement that changes a table, so there each revision's own end is all that is certain after a failure.
 """
@@ -11,47 +14,56 @@ every statement that changes a table, so there each revision's own end is all th
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection, Engine
 
 from higgins.model.errors import HigginsError
 from higgins.store.database import make_engine
 from higgins.store.schema import schema_floor
 
+if TYPE_CHECKING:
+    from alembic.config import Config
+
 #: The name of the lock on MariaDB; on PostgreSQL its number: "higgins" in ASCII.
 _LOCK = "higgins"
 _LOCK_NUMBER = int.from_bytes(_LOCK.encode())
 #: Seconds to wait for another process's migration, or for one statement of one's own.
 _PATIENCE = 3600
+_MIGRATIONS = Path(__file__).parent / "migrations"
+#: Where Alembic keeps what the database is at.
+_VERSION = sa.table("alembic_version", sa.column("version_num", sa.String))
 
 
 class TooOld(HigginsError):
     """The database was made by a version beside which this one may not run."""
 
 
-def _config() -> Config:
+def _config() -> "Config":
+    from alembic.config import Config
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     return config
 
 
 def revisions() -> list[str]:
     """All revisions, the oldest first."""
+    from alembic.script import ScriptDirectory
+
     return [script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()][::-1]
 
 
-def head() -> str | None:
-    """The newest revision that this version knows."""
-    return ScriptDirectory.from_config(_config()).get_current_head()
+def head() -> str:
+    """The newest revision that this version knows: their files bear their numbers."""
+    return max(path.name for path in (_MIGRATIONS / "versions").glob("[0-9]*_*.py")).partition("_")[0]
 
 
 def floor(revision: str = "head") -> str | None:
     """The oldest revision whose version may be started on the tables of ``revision``; None before there was a floor."""
+    from alembic.script import ScriptDirectory
+
     for script in ScriptDirectory.from_config(_config()).walk_revisions(head=revision):  # the newest first
         if (told := getattr(script.module, "floor", None)) is not None:
             return str(told)
@@ -74,6 +86,8 @@ def migrate(engine: Engine, revision: str = "head") -> None:
     """Run what revisions are missing, up to ``revision``. Raises TooOld where the database is too new."""
     if serves(engine):
         return
+    from alembic import command
+
     config = _config()
     with _alone(engine) as connection:
         if _serves(connection):
@@ -86,7 +100,9 @@ def migrate(engine: Engine, revision: str = "head") -> None:
 
 
 def _current(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    if not sa.inspect(connection).has_table(_VERSION.name):
+        return None
+    return connection.execute(sa.select(_VERSION.c.version_num)).scalar_one_or_none()
 
 
 def _serves(connection: Connection) -> bool:

@@ -8,10 +8,10 @@ import sqlalchemy as sa
 from msgspec import Struct
 from sqlalchemy.engine import Connection
 
-from higgins.control.cloud import Settings
 from higgins.control.placement.cores import Nodes, pick
 from higgins.control.placement.filters import SLACK, isolated
 from higgins.control.placement.needs import Need
+from higgins.control.settings import Settings
 from higgins.store.bulk import encoded, one_of, rows
 from higgins.store.schema import core, share
 from higgins.store.schema import host as host_table

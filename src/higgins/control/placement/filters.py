@@ -7,9 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from msgspec import Struct
 
-from higgins.control.cloud import Settings
 from higgins.control.placement.fleet import Bools, Fleet, Floats, Ints, tenant_code
 from higgins.control.placement.needs import Need
+from higgins.control.settings import Settings
 
 #: Sums of cores are floats.
 SLACK = 1e-6

@@ -17,11 +17,11 @@ from typing import Any, cast
 import numpy as np
 from msgspec import Struct, structs
 
-from higgins.control.cloud import Settings
 from higgins.control.placement.filters import Question, isolated, room, sift
 from higgins.control.placement.fleet import CHANGED, Fleet, Ints, tenant_code
 from higgins.control.placement.needs import Need
 from higgins.control.placement.weighers import fullness, image_worth, zone_loads
+from higgins.control.settings import Settings
 
 #: Whose a host is: nobody's yet, or anybody's who comes; else it has the ``tenant_code`` of one project.
 _NOBODYS, _ANYBODYS = -2, -1

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from higgins.control.cloud import Settings
 from higgins.control.placement.cores import near
 from higgins.control.placement.filters import Question, cpu_room, isolated, members_of
 from higgins.control.placement.fleet import Bools, Fleet, Floats, Ints
+from higgins.control.settings import Settings
 
 #: An image that is there already is worth as much as that part of a host's load.
 _IMAGE = 0.1
