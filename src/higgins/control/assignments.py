@@ -25,45 +25,69 @@ from higgins.store.schema import attachment, container, core, host, network, por
 from higgins.volumes.base import VolumeWire
 
 _order = msgspec.json.Decoder(Order)
-
-
 _capsule = msgspec.json.Decoder(CapsuleSpec)
 
+# Made once: to put these together anew would take as long as to run them. ``host`` is its number.
+_here = workload.c.host_id == sa.bindparam("host")
+_mine = sa.select(workload.c.id).where(_here)
+_asked = ("id", "name", "revision", "cores", "seen_at", "told_lease", "told_evacuate")
+_HOST = sa.select(*(host.c[name] for name in _asked)).where(host.c.id == sa.bindparam("host"))
+_WORKLOADS = sa.select(workload).where(_here).order_by(workload.c.id)
+_MEMBERS = (
+    sa.select(container)
+    .where(container.c.workload_id.in_(_mine))
+    .order_by(container.c.workload_id, container.c.position)
+)
+_PORTS = (
+    sa.select(port, network.c.uuid.label("network_uuid"), network.c.cidr, network.c.project_id)
+    .join(network, network.c.id == port.c.network_id)
+    .where(port.c.workload_id.in_(_mine))
+    .order_by(port.c.workload_id, port.c.position)
+)
+_networks = sa.select(port.c.network_id).join(workload, workload.c.id == port.c.workload_id).where(_here)
+_NAMES = (
+    sa.select(port.c.network_id, port.c.address, workload.c.name)
+    .join(workload, workload.c.id == port.c.workload_id)
+    .where(port.c.network_id.in_(_networks))
+)
+_BEYOND = (
+    sa.select(port.c.network_id, port.c.address, port.c.mac, workload.c.host_id, network.c.uuid, network.c.project_id)
+    .join(workload, workload.c.id == port.c.workload_id)
+    .join(network, network.c.id == port.c.network_id)
+    .where(
+        port.c.network_id.in_(_networks), workload.c.host_id.is_not(None), workload.c.host_id != sa.bindparam("host")
+    )
+    .order_by(port.c.id)
+)
+_DEAD = sa.select(volume.c.uuid).where(volume.c.host_id == sa.bindparam("host"), volume.c.deleting)
+_CORES = (
+    sa.select(core.c.workload_id, core.c.number).where(core.c.host_id == sa.bindparam("host")).order_by(core.c.number)
+)
 
-def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Assignments | None:
-    """Everything that the host holds, at its revision; None where that is ``since``. Raises NotFound."""
-    found = conn.execute(sa.select(host.c.revision, host.c.name).where(host.c.id == host_id)).one_or_none()
+
+def asking(conn: Connection, host_id: int) -> Row[Any]:
+    """What there is to know of a host that asks: its revision, its lease, what it was told. Raises NotFound."""
+    found = conn.execute(_HOST, {"host": host_id}).one_or_none()
     if found is None:
         raise NotFound("host", str(host_id))
-    revision, host_name = found
-    if revision == since:  # not where it is lower: the database may have been restored
-        return None
-    workloads = conn.execute(sa.select(workload).where(workload.c.host_id == host_id).order_by(workload.c.id)).all()
-    mine = sa.select(workload.c.id).where(workload.c.host_id == host_id)
-    members = _grouped(
-        conn.execute(
-            sa.select(container)
-            .where(container.c.workload_id.in_(mine))
-            .order_by(container.c.workload_id, container.c.position)
-        ).all()
-    )
-    ports = _grouped(
-        conn.execute(
-            sa.select(port, network.c.uuid.label("network_uuid"), network.c.cidr, network.c.project_id)
-            .join(network, network.c.id == port.c.network_id)
-            .where(port.c.workload_id.in_(mine))
-            .order_by(port.c.workload_id, port.c.position)
-        ).all()
-    )
-    cloud_rows = cloud_ports.of_host(conn, mine)
+    return found
+
+
+def assignments(conn: Connection, cloud: Cloud, asks: Row[Any]) -> Assignments:
+    """Everything that a host holds, at its revision; ``asks`` is what ``asking`` found of it."""
+    mine = {"host": asks.id}
+    workloads = conn.execute(_WORKLOADS, mine).all()
+    members = _grouped(conn.execute(_MEMBERS, mine))
+    ports = _grouped(conn.execute(_PORTS, mine))
+    cloud_rows = cloud_ports.of_host(conn, asks.id)
     volumes, lacking, data = _volumes(conn, cloud, members)
-    names = _names(conn, host_id)
+    names = _names(conn, asks.id)
     groups = groups_of(conn, workloads, members, ports, overlay=cloud.settings.overlay)
     auths = _auths(conn, cloud, members)
-    cores = _cores(conn, host_id)
-    committed = images.committed(conn, host_name)
+    cores = _cores(conn, asks)
+    committed = images.committed(conn, asks.name)
     return Assignments(
-        revision=revision,
+        revision=asks.revision,
         workloads=tuple(
             _assignment(
                 cloud,
@@ -82,10 +106,8 @@ def assignments(conn: Connection, cloud: Cloud, host_id: int, since: int) -> Ass
             )
             for row in workloads
         ),
-        dead_volumes=tuple(
-            conn.execute(sa.select(volume.c.uuid).where(volume.c.host_id == host_id, volume.c.deleting)).scalars()
-        ),
-        neighbours=_neighbours(conn, host_id) if cloud.settings.overlay else (),
+        dead_volumes=tuple(conn.execute(_DEAD, mine).scalars()),
+        neighbours=_neighbours(conn, asks.id) if cloud.settings.overlay else (),
         lease=fencing.lease(cloud.settings),
     )
 
@@ -143,18 +165,8 @@ def _attached(conn: Connection, cloud: Cloud, wanted: set[str]) -> tuple[dict[st
 
 def _names(conn: Connection, host_id: int) -> dict[int, dict[str, tuple[str, ...]]]:
     """For each network that the host has a port on: address → names of whoever has it, on any host."""
-    here = (
-        sa.select(port.c.network_id)
-        .join(workload, workload.c.id == port.c.workload_id)
-        .where(workload.c.host_id == host_id)
-    )
-    rows = conn.execute(
-        sa.select(port.c.network_id, port.c.address, workload.c.name, workload.c.uuid)
-        .join(workload, workload.c.id == port.c.workload_id)
-        .where(port.c.network_id.in_(here))
-    ).all()
     result: dict[int, dict[str, tuple[str, ...]]] = defaultdict(dict)
-    for row in rows:
+    for row in conn.execute(_NAMES, {"host": host_id}):
         result[row.network_id][row.address] = (row.name,) if row.name else ()
     return result
 
@@ -164,20 +176,7 @@ def _neighbours(conn: Connection, host_id: int) -> tuple[Neighbour, ...]:
 
     A network's own number is that of its tunnel. A host that does not say where tunnels reach it has no neighbours.
     """
-    here = (
-        sa.select(port.c.network_id)
-        .join(workload, workload.c.id == port.c.workload_id)
-        .where(workload.c.host_id == host_id)
-    )
-    rows = conn.execute(
-        sa.select(
-            port.c.network_id, port.c.address, port.c.mac, workload.c.host_id, network.c.uuid, network.c.project_id
-        )
-        .join(workload, workload.c.id == port.c.workload_id)
-        .join(network, network.c.id == port.c.network_id)
-        .where(port.c.network_id.in_(here), workload.c.host_id.is_not(None), workload.c.host_id != host_id)
-        .order_by(port.c.id)
-    ).all()
+    rows = conn.execute(_BEYOND, {"host": host_id}).all()
     if not rows:
         return ()
     hosts = sa.select(host.c.id, host.c.info).where(host.c.id.in_({row.host_id for row in rows} | {host_id}))
@@ -225,15 +224,14 @@ class Cores(msgspec.Struct, frozen=True):
     shared: tuple[int, ...]
 
 
-def _cores(conn: Connection, host_id: int) -> Cores:
-    row = conn.execute(sa.select(host.c.info, host.c.cores).where(host.c.id == host_id)).one_or_none()
-    if row is None or not row.cores:
+def _cores(conn: Connection, asks: Row[Any]) -> Cores:
+    if not asks.cores:
         return Cores({}, ())
     own: dict[int, list[int]] = defaultdict(list)
-    query = sa.select(core.c.workload_id, core.c.number).where(core.c.host_id == host_id).order_by(core.c.number)
-    for workload_id, number in conn.execute(query):
+    for workload_id, number in conn.execute(_CORES, {"host": asks.id}):
         own[workload_id].append(number)
-    return Cores(own, msgspec.json.decode(row.info, type=HostInfo).shared_cores)
+    info = conn.execute(sa.select(host.c.info).where(host.c.id == asks.id)).scalar_one()
+    return Cores(own, msgspec.json.decode(info, type=HostInfo).shared_cores)
 
 
 def _cpusets(cores: Cores, workload_id: int, members: list[Member]) -> list[Member]:

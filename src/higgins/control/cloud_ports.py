@@ -25,7 +25,7 @@ from higgins.control.requests import PortAsk
 from higgins.control.rows import to_json
 from higgins.model.errors import Conflict
 from higgins.networks.base import Address, PortWire
-from higgins.store.schema import cloud_port, container
+from higgins.store.schema import cloud_port, container, workload
 
 HERE = ("wanted", "taken", "ready", "refused")
 #: The port is there.
@@ -100,11 +100,20 @@ def of_workload(conn: Connection, workload_id: int) -> list[Row[Any]]:
     return list(conn.execute(query.order_by(cloud_port.c.position)).all())
 
 
-def of_host(conn: Connection, workloads: sa.Select[Any]) -> dict[int, list[Row[Any]]]:
-    """The same of all workloads that the query names, by their number."""
-    query = sa.select(cloud_port).where(cloud_port.c.workload_id.in_(workloads), cloud_port.c.state.in_(HERE))
+_OF_HOST = (
+    sa.select(cloud_port)
+    .where(
+        cloud_port.c.workload_id.in_(sa.select(workload.c.id).where(workload.c.host_id == sa.bindparam("host"))),
+        cloud_port.c.state.in_(HERE),
+    )
+    .order_by(cloud_port.c.workload_id, cloud_port.c.position)
+)
+
+
+def of_host(conn: Connection, host_id: int) -> dict[int, list[Row[Any]]]:
+    """The same of all workloads of a host, by their number."""
     result: dict[int, list[Row[Any]]] = {}
-    for row in conn.execute(query.order_by(cloud_port.c.workload_id, cloud_port.c.position)):
+    for row in conn.execute(_OF_HOST, {"host": host_id}):
         result.setdefault(row.workload_id, []).append(row)
     return result
 

@@ -36,6 +36,9 @@ class Groups(Struct, frozen=True):
         return self.defaults.get(project_id, DEFAULT)
 
 
+_GROUPS = sa.select(security_group).where(security_group.c.project_id.in_(sa.bindparam("projects", expanding=True)))
+
+
 def groups_of(
     conn: Connection, workloads: Sequence[Row[Any]], members: Grouped, ports: Grouped, *, overlay: bool
 ) -> Groups:
@@ -47,7 +50,7 @@ def groups_of(
     if not workloads:
         return Groups({}, {})
     projects = {row.project_id for row in workloads}
-    rows = conn.execute(sa.select(security_group).where(security_group.c.project_id.in_(projects))).all()
+    rows = conn.execute(_GROUPS, {"projects": sorted(projects)}).all()
     stored = {row.uuid: rules_decoder.decode(row.rules) for row in rows}
     named = Groups({}, {row.project_id: row.uuid for row in rows if row.name == DEFAULT})
     addresses: dict[str, list[str]] = defaultdict(list)

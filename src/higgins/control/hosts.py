@@ -133,9 +133,12 @@ async def assignments(cloud: Cloud, host_id: int, since: int, timeout: float) ->
         await seen(cloud, host_id)
 
     def work(conn: Connection) -> tuple[Assignments | None, bool, bool, bool]:
-        told = assigning.assignments(conn, cloud, host_id, since)
-        worn, changed = _lease(conn, cloud, host_id)
-        return told, worn, changed, told is None and _unheard(conn, host_id)
+        asks = assigning.asking(conn, host_id)
+        # Not only where it is higher: the database may have been restored.
+        told = assigning.assignments(conn, cloud, asks) if asks.revision != since else None
+        # That it is alive is not written with each question: it asks anew after each change, which may be often.
+        worn = cloud.now() - asks.seen_at > timedelta(seconds=cloud.settings.host_lease * WORN)
+        return told, worn, not told_all(cloud.settings, asks), told is None and _unheard(conn, host_id)
 
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
@@ -176,18 +179,6 @@ async def _beat(cloud: Cloud, host_id: int) -> None:
     await cloud.beats.ask(host_id, serve)
 
 
-def _lease(conn: Connection, cloud: Cloud, host_id: int) -> tuple[bool, bool]:
-    """Of a host that is there: whether it is time to write that it is alive, and whether to tell it other rules.
-
-    The first not with each question: it asks anew after each change, which may be often.
-    """
-    row = conn.execute(
-        sa.select(host.c.seen_at, host.c.told_lease, host.c.told_evacuate).where(host.c.id == host_id)
-    ).one()
-    worn = cloud.now() - row.seen_at > timedelta(seconds=cloud.settings.host_lease * WORN)
-    return worn, not told_all(cloud.settings, row)
-
-
 def _rules(cloud: Cloud) -> dict[str, Any]:
     """The columns that say by which rules a host takes itself for lost; see ``fencing``."""
     return {"told_lease": cloud.settings.host_lease, "told_evacuate": cloud.settings.evacuate}
@@ -208,9 +199,11 @@ def _new_rules(conn: Connection, cloud: Cloud, host_id: int) -> None:
     touch_host(conn, host_id)
 
 
+_UNHEARD = sa.select(workload.c.id).where(workload.c.host_id == sa.bindparam("host"), workload.c.unheard).limit(1)
+
+
 def _unheard(conn: Connection, host_id: int) -> bool:
-    query = sa.select(workload.c.id).where(workload.c.host_id == host_id, workload.c.unheard)
-    return conn.execute(query.limit(1)).first() is not None
+    return conn.execute(_UNHEARD, {"host": host_id}).first() is not None
 
 
 def _heard(conn: Connection, host_id: int, since: int) -> None:

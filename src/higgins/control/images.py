@@ -49,13 +49,14 @@ def committed_name(project_id: str, repo: str, tag: str) -> str:
     return f"{COMMITTED}/{hashlib.sha256(f'{project_id} {repo}'.encode()).hexdigest()[:40]}:{tag}"
 
 
+_COMMITTED = sa.select(image.c.project_id, image.c.repo, image.c.tag, image.c.reference).where(
+    image.c.host == sa.bindparam("host"), image.c.reference.startswith(f"{COMMITTED}/", autoescape=True)
+)
+
+
 def committed(conn: Connection, host_name: str) -> dict[tuple[str, str, str], str]:
     """The images made by commit on a host: by project, repository and tag what its engine calls them."""
-    rows = conn.execute(
-        sa.select(image.c.project_id, image.c.repo, image.c.tag, image.c.reference).where(
-            image.c.host == host_name, image.c.reference.startswith(f"{COMMITTED}/", autoescape=True)
-        )
-    )
+    rows = conn.execute(_COMMITTED, {"host": host_name})
     return {(row.project_id, row.repo, row.tag): row.reference for row in rows}
 
 

@@ -1,5 +1,6 @@
 """What a host saw becomes what the API shows. Fenced: of an older generation, or of a lost workload, nothing counts."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,17 @@ from higgins.control.rows import known_decoder, task_of, to_json
 from higgins.model.container import Goal, Status
 from higgins.store.database import touch_host
 from higgins.store.schema import container, workload
+
+# Made once: to put these together anew would take as long as to run them.
+_WORKLOADS = (
+    sa.select(workload)
+    .where(workload.c.uuid.in_(sa.bindparam("uuids", expanding=True)), workload.c.host_id == sa.bindparam("host"))
+    .order_by(workload.c.id)
+    .with_for_update()
+)
+_MEMBERS = sa.select(container).where(container.c.workload_id.in_(sa.bindparam("workloads", expanding=True)))
+_SHOW = sa.update(container).where(container.c.id == sa.bindparam("number"))
+_SETTLED = sa.update(workload).where(workload.c.id == sa.bindparam("number"))
 
 
 class Shown(Struct, frozen=True):
@@ -65,46 +77,44 @@ def shown(known: Known, goal: Goal, before: Status, *, deleting: bool, settled: 
 async def observe(cloud: Cloud, host_id: int, observations: list[Observation]) -> None:
     """Take in a batch of observations of one host, in one transaction."""
 
+    newest = {one.workload: one for one in observations}  # what is said of a workload counts once
+
     def work(conn: Connection) -> None:
-        _hold(conn, host_id, observations)
-        for one in observations:
-            _apply(conn, cloud, host_id, one)
+        rows = _held(conn, host_id, newest)
+        members: dict[int, list[Row[Any]]] = {row.id: [] for row in rows}
+        for member in conn.execute(_MEMBERS, {"workloads": list(members)}):
+            members[member.workload_id].append(member)
+        for row in rows:
+            _apply(conn, cloud, row, members[row.id], newest[row.uuid])
 
     await cloud.store.write(work)
 
 
-def _hold(conn: Connection, host_id: int, observations: list[Observation]) -> None:
-    """Hold the workloads that are spoken of, and the projects to which something is given back, until the end.
+def _held(conn: Connection, host_id: int, seen: Mapping[str, Observation]) -> Sequence[Row[Any]]:
+    """The workloads that are spoken of. They, and projects to which something is given back, are held until the end.
 
     So no verb raises a generation between the look at it and what is written because of it; and all at first and in
     order, so that two batches, or a batch and a create, do not hold what the other one wants.
     """
-    uuids = [one.workload for one in observations]
-    mine = sa.select(workload.c.uuid, workload.c.project_id).where(
-        workload.c.uuid.in_(uuids), workload.c.host_id == host_id
-    )
-    projects = dict(conn.execute(mine.order_by(workload.c.id).with_for_update()).all())
-    for project_id in sorted({projects[one.workload] for one in observations if one.gone and one.workload in projects}):
+    rows = conn.execute(_WORKLOADS, {"uuids": list(seen), "host": host_id}).all()
+    for project_id in sorted({row.project_id for row in rows if seen[row.uuid].gone}):
         quotas.hold(conn, project_id)
+    return rows
 
 
-def _apply(conn: Connection, cloud: Cloud, host_id: int, seen: Observation) -> None:
-    row = conn.execute(
-        sa.select(workload).where(workload.c.uuid == seen.workload, workload.c.host_id == host_id)
-    ).one_or_none()
-    if row is None or row.generation != seen.generation:
+def _apply(conn: Connection, cloud: Cloud, row: Row[Any], members: Sequence[Row[Any]], seen: Observation) -> None:
+    if row.generation != seen.generation:
         return
     if seen.gone:
         if row.deleting:
             if not cloud_ports.retire(conn, cloud, row.id):
                 containers.remove_workload(conn, cloud, row.id)
-                touch_host(conn, host_id)
+                touch_host(conn, row.host_id)
         elif row.next_host_id is not None:
             evacuation.arrive(conn, cloud, row)
         return
     if row.next_host_id is not None and not row.deleting:
         return  # how it comes to its end here is nothing that its owner did
-    members = conn.execute(sa.select(container).where(container.c.workload_id == row.id)).all()
     failed: str | None = None
     for member in members:
         known = seen.members.get(member.uuid)
@@ -114,7 +124,7 @@ def _apply(conn: Connection, cloud: Cloud, host_id: int, seen: Observation) -> N
     if row.kind == "capsule":
         _capsule(conn, cloud, row, seen)
     if seen.settled:
-        conn.execute(sa.update(workload).where(workload.c.id == row.id).values(observed=seen.generation))
+        conn.execute(_SETTLED, {"number": row.id, "observed": seen.generation})
         recording.finish_actions(conn, cloud, [row.uuid, *(member.uuid for member in members)], seen.generation, failed)
 
 
@@ -140,7 +150,7 @@ def _member(
             conn, cloud, project_id=row.project_id, uuid=row.uuid, name=row.name, status=view.status,
             reason=view.reason,
         )  # fmt: skip
-    conn.execute(sa.update(container).where(container.c.id == row.id).values(values))
+    conn.execute(_SHOW, {"number": row.id, **values})
     if (
         not deleting
         and row.auto_remove

@@ -9,6 +9,13 @@ from higgins.control.cloud import Actor, Cloud
 from higgins.store.database import touch_events
 from higgins.store.schema import action, event
 
+_FINISH = sa.update(action).where(
+    action.c.container_uuid.in_(sa.bindparam("uuids", expanding=True)),
+    action.c.finish_time.is_(None),
+    action.c.generation <= sa.bindparam("settled"),
+)
+_ACTION, _EVENT = sa.insert(action), sa.insert(event)
+
 
 def record_action(
     conn: Connection, cloud: Cloud, actor: Actor, uuid: str, name: str, *, generation: int | None = None
@@ -17,7 +24,7 @@ def record_action(
     row = action_row(cloud, actor, uuid, name, generation=generation or 0)
     if generation is None:
         row |= {"finish_time": row["start_time"], "result": "Success"}
-    conn.execute(sa.insert(action), row)
+    conn.execute(_ACTION, row)
 
 
 def action_row(cloud: Cloud, actor: Actor, uuid: str, name: str, *, generation: int) -> dict[str, Any]:
@@ -35,11 +42,8 @@ def action_row(cloud: Cloud, actor: Actor, uuid: str, name: str, *, generation: 
 
 def finish_actions(conn: Connection, cloud: Cloud, uuids: list[str], generation: int, error: str | None) -> None:
     """The host has settled ``generation``: whatever was asked up to it is over."""
-    conn.execute(
-        sa.update(action)
-        .where(action.c.container_uuid.in_(uuids), action.c.finish_time.is_(None), action.c.generation <= generation)
-        .values(finish_time=cloud.now(), result="Error" if error else "Success", message="Error" if error else None)
-    )
+    result = {"result": "Error" if error else "Success", "message": "Error" if error else None}
+    conn.execute(_FINISH, {"uuids": uuids, "settled": generation, "finish_time": cloud.now(), **result})
 
 
 def record_event(
@@ -47,7 +51,7 @@ def record_event(
 ) -> None:
     """Write that a container changed its status, for whoever listens."""
     row = event_row(cloud, project_id=project_id, uuid=uuid, name=name, status=status, reason=reason)
-    conn.execute(sa.insert(event), row)
+    conn.execute(_EVENT, row)
     touch_events(conn)
 
 

@@ -67,6 +67,7 @@ class SQLiteRunner:
 
     def _commit(self, conn: Connection, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
         done: list[tuple[Future[Any], Any]] = []
+        alone = len(batch) == 1  # what undoes it undoes the whole
         topics: set[str] = set()
         try:
             with conn.begin():
@@ -75,11 +76,11 @@ class SQLiteRunner:
                         continue
                     start(conn)
                     try:
-                        with conn.begin_nested():
+                        with contextlib.nullcontext() if alone else conn.begin_nested():
                             result = work(conn)
                             touched = finish(conn)
                     except Exception as error:  # handed to the one who asked, who decides
-                        if not _in_transaction(conn):  # a full disk undoes the whole of it, not the savepoint alone
+                        if alone or not _in_transaction(conn):  # a full disk undoes more than a savepoint
                             raise
                         future.set_exception(error)
                     else:
