@@ -77,8 +77,8 @@ def assignments(conn: Connection, cloud: Cloud, asks: Row[Any]) -> Assignments:
     """Everything that a host holds, at its revision; ``asks`` is what ``asking`` found of it."""
     mine = {"host": asks.id}
     workloads = conn.execute(_WORKLOADS, mine).all()
-    members = _grouped(conn.execute(_MEMBERS, mine))
-    ports = _grouped(conn.execute(_PORTS, mine))
+    members = _grouped(conn.execute(_MEMBERS, mine).all())
+    ports = _grouped(conn.execute(_PORTS, mine).all())
     cloud_rows = cloud_ports.of_host(conn, asks.id)
     volumes, lacking, data = _volumes(conn, cloud, members)
     names = _names(conn, asks.id)
@@ -166,7 +166,7 @@ def _attached(conn: Connection, cloud: Cloud, wanted: set[str]) -> tuple[dict[st
 def _names(conn: Connection, host_id: int) -> dict[int, dict[str, tuple[str, ...]]]:
     """For each network that the host has a port on: address → names of whoever has it, on any host."""
     result: dict[int, dict[str, tuple[str, ...]]] = defaultdict(dict)
-    for row in conn.execute(_NAMES, {"host": host_id}):
+    for row in conn.execute(_NAMES, {"host": host_id}).all():
         result[row.network_id][row.address] = (row.name,) if row.name else ()
     return result
 

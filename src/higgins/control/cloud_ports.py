@@ -113,7 +113,7 @@ _OF_HOST = (
 def of_host(conn: Connection, host_id: int) -> dict[int, list[Row[Any]]]:
     """The same of all workloads of a host, by their number."""
     result: dict[int, list[Row[Any]]] = {}
-    for row in conn.execute(_OF_HOST, {"host": host_id}):
+    for row in conn.execute(_OF_HOST, {"host": host_id}).all():
         result.setdefault(row.workload_id, []).append(row)
     return result
 

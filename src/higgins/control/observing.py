@@ -82,7 +82,7 @@ async def observe(cloud: Cloud, host_id: int, observations: list[Observation]) -
     def work(conn: Connection) -> None:
         rows = _held(conn, host_id, newest)
         members: dict[int, list[Row[Any]]] = {row.id: [] for row in rows}
-        for member in conn.execute(_MEMBERS, {"workloads": list(members)}):
+        for member in conn.execute(_MEMBERS, {"workloads": list(members)}).all():
             members[member.workload_id].append(member)
         for row in rows:
             _apply(conn, cloud, row, members[row.id], newest[row.uuid])

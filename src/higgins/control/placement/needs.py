@@ -201,9 +201,10 @@ def _members(conn: Connection, groups: set[tuple[str, str]]) -> dict[tuple[str, 
     """Of each group, by its project and name, how many members each host has; see ``_companions``. On PostgreSQL."""
     members: dict[tuple[str, str], dict[int, int]] = {group: {} for group in groups}
     asked = [{"project_id": project, "group_name": name} for project, name in groups]
-    for project, name, *numbers, count in conn.execute(_members_of(), encoded(asked)) if asked else ():
+    # All at once: one by one takes longer.
+    for project, name, here, there, count in conn.execute(_members_of(), encoded(asked)).all() if asked else ():
         counts = members[project, name]
-        for number in numbers:
+        for number in (here, there):
             if number is not None:
                 counts[number] = counts.get(number, 0) + count
     return members
