@@ -32,11 +32,15 @@ DROPPED_CAPABILITIES = ("MKNOD", "NET_RAW")
 def sandbox_config(
     spec: SandboxSpec, *, attempt: int, logs: Path, cgroup_parent: str, first_id: int | None = None
 ) -> cri.PodSandboxConfig:
-    """The sandbox as CRI takes it; the same again for each container that joins it. ``first_id``: see ``users``."""
+    """The sandbox as CRI takes it; the same again for each container that joins it. ``first_id``: see ``users``.
+
+    Its own program waits and runs nothing of a tenant's, so it has no seccomp profile: to make a filter of one is a
+    third of what runc takes to make a container.
+    """
     security = cri.LinuxSandboxSecurityContext(
         namespace_options=_namespaces(first_id),
         privileged=spec.privileged,
-        seccomp=_seccomp(spec.privileged),
+        seccomp=_seccomp(confined=False),
     )
     return cri.PodSandboxConfig(
         metadata=cri.PodSandboxMetadata(name=spec.uuid, uid=spec.uuid, namespace="higgins", attempt=attempt),
@@ -180,18 +184,18 @@ def _container_security(spec: EngineContainer, first_id: int | None) -> cri.Linu
     namespaces = _namespaces(first_id)
     if spec.privileged:
         return cri.LinuxContainerSecurityContext(
-            privileged=True, namespace_options=namespaces, seccomp=_seccomp(privileged=True)
+            privileged=True, namespace_options=namespaces, seccomp=_seccomp(confined=False)
         )
     return cri.LinuxContainerSecurityContext(
         namespace_options=namespaces,
         capabilities=cri.Capability(drop_capabilities=DROPPED_CAPABILITIES),
         no_new_privs=True,
-        seccomp=_seccomp(privileged=False),
+        seccomp=_seccomp(confined=True),
         masked_paths=MASKED_PATHS,
         readonly_paths=READONLY_PATHS,
     )
 
 
-def _seccomp(privileged: bool) -> cri.SecurityProfile:
-    kind = cri.SecurityProfile.Unconfined if privileged else cri.SecurityProfile.RuntimeDefault
+def _seccomp(*, confined: bool) -> cri.SecurityProfile:
+    kind = cri.SecurityProfile.RuntimeDefault if confined else cri.SecurityProfile.Unconfined
     return cri.SecurityProfile(profile_type=kind)

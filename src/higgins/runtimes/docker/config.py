@@ -71,6 +71,9 @@ def labels(container: EngineContainer) -> dict[str, str]:
 def sandbox_body(spec: SandboxSpec, image: str) -> dict[str, Any]:
     """A container that only holds the namespaces: no network but ``lo``, nothing it may do.
 
+    Without a seccomp profile: its one program waits and runs nothing of a tenant's, and to make a filter of the
+    engine's profile is a third of what runc takes to make a container.
+
     It runs with the engine's default runtime whatever class its members have: each container of a class with a kernel
     of its own has one for itself on this engine, and that of the sandbox would only take the network's addresses away.
     """
@@ -78,7 +81,7 @@ def sandbox_body(spec: SandboxSpec, image: str) -> dict[str, Any]:
         "NetworkMode": "none",
         "IpcMode": "shareable",
         "CapDrop": ["ALL"],
-        "SecurityOpt": ["no-new-privileges:true"],
+        "SecurityOpt": ["no-new-privileges:true", "seccomp=unconfined"],
         "ReadonlyRootfs": True,
         "LogConfig": {"Type": "none", "Config": {}},
         "RestartPolicy": {"Name": "no"},
