@@ -7,7 +7,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import cloud_ports, containers, evacuation, quotas, recording
+from higgins.control import cloud_ports, containers, detaching, evacuation, quotas, recording
 from higgins.control.cloud import Cloud
 from higgins.control.link import Known, Observation
 from higgins.control.rows import known_decoder, task_of, to_json
@@ -116,6 +116,8 @@ def _apply(conn: Connection, cloud: Cloud, host_id: int, seen: Observation) -> N
     if seen.settled:
         conn.execute(sa.update(workload).where(workload.c.id == row.id).values(observed=seen.generation))
         recording.finish_actions(conn, cloud, [row.uuid, *(member.uuid for member in members)], seen.generation, failed)
+        if row.detaching is not None:
+            detaching.end(conn, cloud, row.id)
 
 
 def _member(
