@@ -74,13 +74,15 @@ class SQLiteRunner:
                     if not future.set_running_or_notify_cancel():
                         continue
                     start(conn)
+                    savepoint = conn.begin_nested()
                     try:
-                        with conn.begin_nested():
-                            result = work(conn)
-                            touched = finish(conn)
+                        result = work(conn)
+                        touched = finish(conn)
+                        savepoint.commit()
                     except Exception as error:  # handed to the one who asked, who decides
-                        if not _in_transaction(conn):  # a full disk undoes the whole of it, not the savepoint alone
+                        if not _in_transaction(conn):  # a full disk undoes the whole of it, and the savepoint with it
                             raise
+                        savepoint.rollback()
                         future.set_exception(error)
                     else:
                         topics |= touched
