@@ -1,5 +1,8 @@
 """Ports that were detached: nobody else gets their addresses before their host is without them."""
 
+import asyncio
+import uuid
+
 import pytest
 import sqlalchemy as sa
 from msgspec import structs
@@ -12,9 +15,10 @@ from higgins.control.port_keeping import PortKeeping
 from higgins.control.requests import NetRequest
 from higgins.model.errors import Conflict
 from higgins.model.resources import Container
+from higgins.openstack.errors import ServiceUnavailable
 from higgins.store.schema import workload
-from tests.control.conftest import Clock, Host, draft, report
-from tests.control.networking import Service
+from tests.control.conftest import Clock, Host, Stop, draft, report
+from tests.control.networking import NET, Service
 
 
 class Detached:
@@ -177,6 +181,35 @@ async def test_a_port_of_the_network_service_is_let_go_once_its_host_is_without_
     await host.says(made.uuid, state="running")
     await keeper.round()
     assert service.there[given.id].device == ""
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_port_that_is_detached_while_it_is_being_made_goes_too(
+    cloud: Cloud, clock: Clock, host: Host, alice: Actor, fails: bool
+) -> None:
+    cloud.networking = service = Service()
+    service.nets.append(structs.replace(NET, id=str(uuid.uuid4()), name="back"))
+    keeper = PortKeeping(cloud, service, check_every=3600).keeper()
+    wanted = structs.replace(draft(), nets=(NetRequest(network=NET.name),))
+    made = await containers.create(cloud, alice, wanted, run=True)
+    await keeper.round()
+    await host.says(made.uuid, state="running")
+    stop = service.stopped = Stop()
+    await containers.network_attach(cloud, alice, made.uuid, NetRequest(network="back"))
+    working = asyncio.create_task(keeper.round())
+    async with asyncio.timeout(30):
+        await stop.reached.wait()
+    service.trouble = ServiceUnavailable("Neutron", "no port can be made") if fails else None
+    await containers.network_detach(cloud, alice, made.uuid, network="back")
+    stop.goes_on.set()
+    await working
+    service.trouble = None
+    clock.forward(60)
+    assert await keeper.round() == 0, "before its host is without it there is nothing to do"
+    assert len((await host.holds())[made.uuid].ports) == 1
+    await host.says(made.uuid, state="running")
+    await keeper.round()
+    assert [one.network for one in service.there.values()] == [NET.id]
 
 
 async def shown(cloud: Cloud, actor: Actor, made: Container) -> list[object]:
