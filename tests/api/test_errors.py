@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Cloud
 from tests.api.conftest import Caller, Opener
@@ -195,14 +196,28 @@ async def test_the_service_tells_its_health_and_its_figures(api: Caller, host: F
 async def test_a_database_that_does_not_answer_is_ill_health(
     api: Caller, cloud: Cloud, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def gone(_work: object) -> object:
+    def gone(_work: object) -> object:
         raise sa.exc.OperationalError("SELECT 1", None, Exception("no connection"))
 
-    monkeypatch.setattr(cloud.store, "read", gone)
+    read = cloud.store.read
+    monkeypatch.setattr(cloud.store, "read", lambda _work: read(gone))
     assert (await api.by(None).get("/healthcheck")).status == 503
     answer = await api.get("/v1/containers")
-    assert (answer.status, answer.code) == (503, "container.service-unavailable")
+    assert (answer.status, answer.code) == (503, "container.database-unavailable")
     assert "connection" not in answer.text
+
+
+async def test_a_statement_that_is_wrong_is_a_fault(
+    api: Caller, cloud: Cloud, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def wrong(conn: Connection) -> None:
+        conn.execute(sa.text("SELECT no_such_column FROM host"))
+
+    read = cloud.store.read
+    monkeypatch.setattr(cloud.store, "read", lambda _work: read(wrong))
+    answer = await api.get("/v1/containers")
+    assert answer.status == 500 and "Error Correlation id" in answer.text
+    assert "no_such_column" in caplog.text and "no_such_column" not in answer.text
 
 
 async def test_figures_may_be_open(serve: Opener) -> None:

@@ -282,6 +282,9 @@ async def test_networks_attach_and_detach_even_the_last_one(cloud: Cloud, host: 
     await containers.network_detach(cloud, alice, found.uuid, network="back")
     (port,) = await containers.network_list(cloud, alice, found.uuid)
     assert port["net_id"] != net.uuid
+    with pytest.raises(Conflict, match="in use"):
+        await networks.delete(cloud, alice, "back")
+    await host.says(found.uuid, state="running")
     await networks.delete(cloud, alice, "back")
     # Who replaces the only network takes it off first, as Heat does.
     await containers.network_detach(cloud, alice, found.uuid, port=port["port_id"])

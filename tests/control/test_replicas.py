@@ -295,6 +295,7 @@ async def test_a_network_is_not_deleted_under_a_container_that_just_joins_it(
         on = await containers.network_list(replicas[2], alice, made.uuid)
         if len(on) == 2:
             await containers.network_detach(replicas[0], alice, made.uuid, network="back")
+            await one.says(made.uuid, state="running")
             await networks.delete(replicas[0], alice, "back")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import shutil
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable
 from datetime import datetime
@@ -169,8 +170,28 @@ async def test_an_sqlite_file_that_is_full_keeps_what_it_had_and_refuses_the_res
     )
     there = await store.read(names)
     assert sum(result is None for result in results) == len(there) - 1 < 200
+    assert {type(result) for result in results} == {type(None), StoreUnavailable}
     assert "kept" in there
     await store.close()
+
+
+async def test_an_sqlite_file_that_another_process_keeps_locked_is_unavailable(sqlite: Path, tmp_path: Path) -> None:
+    file = shutil.copy(sqlite, tmp_path / "locked.db")
+    store = open_store(f"sqlite:///{file}")
+    await store.write(lambda conn: conn.exec_driver_sql("PRAGMA busy_timeout=0").close())
+    other = sqlite3.connect(file)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="does not answer now"):
+        await store.write(lambda conn: insert(conn, "late"))
+    other.close()
+    await store.write(lambda conn: insert(conn, "late"))
+    await store.close()
+
+
+async def test_a_statement_that_is_wrong_is_no_outage(store: Store) -> None:
+    for run in (store.read, store.write):
+        with pytest.raises(sa.exc.DBAPIError, match="no_such_column"):
+            await run(lambda conn: conn.execute(sa.select(sa.column("no_such_column")).select_from(project)).all())
 
 
 async def test_words_that_differ_in_case_accents_or_trailing_space_are_different(store: Store) -> None:

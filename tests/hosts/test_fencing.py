@@ -1,4 +1,4 @@
-"""A host that is cut off ends what is placed elsewhere before it runs there, and keeps what stays."""
+"""A host that is cut off ends what is placed elsewhere before it runs there, and keeps the rest, addresses and all."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -69,6 +69,16 @@ async def test_a_host_that_is_cut_off_ends_what_runs_elsewhere_then_and_nothing_
     here = (await shown(client, leaves))["host"]
     stays = await run(client, "stays", auto_heal=True, host=here)
     old = next(one for one in cloud.machines if one.name == here)
+    _, beside = await client.insist("POST", "networks", json={"name": "beside"})
+    await client.insist("POST", f"containers/{stays}/network_attach?network=beside")
+
+    async def on_both() -> bool:
+        return beside["uuid"] in (found := await shown(client, stays))["addresses"] and found["task_state"] is None
+
+    async def network_gone() -> bool:
+        answer, _ = await client.ask("DELETE", "networks/beside")
+        assert answer.status in (204, 409), answer
+        return answer.status == 204
 
     async def ended() -> bool:
         return leaves not in held(old).running
@@ -83,11 +93,17 @@ async def test_a_host_that_is_cut_off_ends_what_runs_elsewhere_then_and_nothing_
     async def removed() -> bool:
         return leaves not in held(old).others
 
+    await until(on_both, "the network was not attached")
     with old.cut_off():
+        answers, _ = await client.insist("POST", f"containers/{stays}/network_detach?network=beside")
+        assert answers[-1].status == 202, answers
         await until(ended, "the host did not end it")
         await until(elsewhere, "it does not run elsewhere")
         assert stays in held(old).running
+        assert beside["uuid"] not in (await shown(client, stays))["addresses"]
+        assert not await network_gone(), "its address is used by a container that nobody reaches"
     await until(removed, "the host kept what is elsewhere")
     assert stays in held(old).running
     found = await shown(client, stays)
     assert found["host"] == here
+    await until(network_gone, "the host did not say that it is without the port")

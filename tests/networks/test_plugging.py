@@ -115,6 +115,12 @@ async def test_a_restart_keeps_the_filters_until_the_next_are_known(site: Site, 
         reaches(one, "10.88.1.1", 8080)
 
 
+async def test_who_may_reach_whom_is_nobody_elses_to_read(site: Site, tmp_path: Path) -> None:
+    await site.network.apply([], [])
+    (saved,) = (tmp_path / "network").iterdir()
+    assert saved.stat().st_mode & 0o777 == 0o600
+
+
 async def test_filters_that_somebody_flushed_come_back_with_setup(site: Site, tmp_path: Path) -> None:
     def ours() -> list[str]:
         return [site.host.run("nft", "list", "table", family, "higgins") for family in ("inet", "bridge")]

@@ -14,7 +14,7 @@ from higgins.agent.agent import Agent
 from higgins.control.link import Assignment, Known
 from higgins.model.container import Goal, Healthcheck, Mount, RestartPolicy
 from higgins.model.errors import EngineError
-from higgins.networks.base import PortFilter
+from higgins.networks.base import Plugged, PortFilter
 from higgins.runtimes.base import EngineContainer, SandboxSpec
 from higgins.volumes.base import VolumeWire
 from tests.unit.fakes import (
@@ -206,6 +206,32 @@ async def _make_orphan(host: Host) -> None:
     await host.network.plug("/ns/1", OTHER, [port("port-9")])
     host.volumes.in_use.add("volume-9")
     host.volumes.data.add("volume-9")
+
+
+async def test_nothing_is_told_of_a_workload_before_its_wires_are_known(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.control.put(assignment())
+    host.start()
+    await host.settled()
+    await host.crash()
+    read, plugged = asyncio.Event(), host.network.plugged
+
+    async def slow() -> list[Plugged]:
+        await read.wait()
+        return await plugged()
+
+    monkeypatch.setattr(host.network, "plugged", slow)
+    host.change(lambda one: replace(one, ports=()))
+    host.start()
+    for _ in range(5):  # whatever else the host is told meanwhile
+        await asyncio.sleep(0.05)
+        host.control.touch()
+    generation = host.control.assigned[WORKLOAD].generation
+    assert host.control.last[WORKLOAD].generation < generation and host.network.wired
+    read.set()
+    await host.settled()
+    assert not host.network.wired
 
 
 async def test_what_is_not_assigned_here_is_removed_but_its_volumes_keep_their_data(host: Host) -> None:

@@ -13,6 +13,7 @@ from higgins.agent.seen import Seen
 from higgins.agent.steps import STEPS
 from higgins.control.link import Assignment, Waits
 from higgins.model.container import Goal, Healthcheck, Mount, RestartPolicy
+from higgins.model.errors import EngineError
 from higgins.volumes.base import VolumeWire
 from tests.unit.fakes import WORKLOAD, Clock, assignment, member, order, port
 from tests.unit.rig import Rig
@@ -71,6 +72,23 @@ async def test_a_port_in_place_of_another_is_plugged_when_that_is_gone(tmp_path:
     rig.change(ports=(port("port-2"),))
     await rig.settle()
     assert rig.steps_done() == ["Unplug", "Plug"]
+
+
+async def test_nothing_is_settled_while_a_port_that_was_taken_away_cannot_be_unplugged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stuck(workload: str, ports: list[str]) -> None:
+        raise EngineError("The device is busy.")
+
+    rig = await made(tmp_path)
+    rig.change(ports=())
+    with monkeypatch.context() as patched:
+        patched.setattr(rig.network, "unplug", stuck)
+        assert not await rig.carry_out(await rig.consider())
+        todo = await rig.consider()
+        assert not todo.settled and todo.wake_at is not None
+    await rig.settle()
+    assert not rig.network.wired
 
 
 async def test_deleting_removes_containers_then_wires_then_the_sandbox_then_lets_go_of_volumes(tmp_path: Path) -> None:

@@ -67,6 +67,8 @@ async def _work(rig: Rig, steps: int, *, heard: bool) -> None:
     for _ in range(4):
         todo = await rig.consider(heard=heard)
         _safe(rig)
+        wanted = {one.uuid for one in rig.wanted.ports} if rig.wanted else set()
+        assert not todo.settled or {port for who, port in rig.network.wired if who == WORKLOAD} <= wanted
         for step in todo.steps:
             if steps == 0:
                 return

@@ -305,8 +305,8 @@ class Agent:
         for uuid, assignment in self._assigned.items():
             if uuid in self._workers:
                 self._workers[uuid].assign(assignment)
-            elif self._told:
-                self._employ(uuid, assignment, unmade=self._compared and _never_reported(assignment))
+            elif self._compared:  # before that nobody knows what there is of it, its wires above all
+                self._employ(uuid, assignment, unmade=_never_reported(assignment))
         if not self._told:
             self._told = True
             self._compare_now.set()

@@ -50,13 +50,6 @@ class TooManyStreams(HigginsError):
     code = "too-many-streams"
 
 
-class StoreUnavailable(HigginsError):
-    """The database does not answer; asking again later may help."""
-
-    status = 503
-    code = "service-unavailable"
-
-
 def envelope(error: HigginsError, request_id: str) -> dict[str, Any]:
     """The body that tells ``error``. The code is Zun's name of the kind, where Zun has one."""
     sentence = str(error)

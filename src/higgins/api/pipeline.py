@@ -9,13 +9,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 from aiohttp import web
 
 from higgins.api import bodies, microversion, scope
 from higgins.api.auth import Auth, Identity
 from higgins.api.call import ApiSettings, Call, Located, Told, base_url
-from higgins.api.errors import CallNotInVersion, StoreUnavailable, WrongMethod, envelope, fault
+from higgins.api.errors import CallNotInVersion, WrongMethod, envelope, fault
 from higgins.api.looking import takes_tar
 from higgins.api.matching import Matcher
 from higgins.api.metrics import Metrics
@@ -117,9 +116,6 @@ class Pipeline:
             return await self._answer(request)
         except HigginsError as error:
             told = error
-        except sa.exc.OperationalError as error:
-            told = StoreUnavailable("The database does not answer now; try again later.")
-            told.__cause__ = error
         except (web.HTTPException, ConnectionResetError, asyncio.CancelledError):
             raise
         except Exception:

@@ -2,9 +2,9 @@
 
 A row is *wanted* with its workload, *ready* once its keeper (``port_keeping``) had the service make and bind the port,
 or *refused*. One that was made ahead (``port_pools``) is *taken* instead of wanted: hosts and tenants are told of it at
-once, while its keeper has the service write down whose it is. It is *detaching* when the port goes and the workload
-stays, and *removing* once nothing of the workload is left on its host; the workload's own rows go with the last one.
-What a transaction does here calls no service.
+once, while its keeper has the service write down whose it is. When the port goes and the workload stays it is *leaving*
+until its host is without it (``detaching``), then *detaching*. It is *removing* once nothing of the workload is left on
+its host; the workload's own rows go with the last one. What a transaction does here calls no service.
 """
 
 import uuid as uuids
@@ -118,9 +118,16 @@ def of_host(conn: Connection, host_id: int) -> dict[int, list[Row[Any]]]:
     return result
 
 
-def detach(conn: Connection, cloud: Cloud, rows: Sequence[Row[Any]]) -> None:
-    """These go and their workload stays; the next of its ports leads out where the first one did."""
-    ask(conn, cloud, cloud_port, cloud_port.c.id.in_([row.id for row in rows]), state="detaching")
+def detach(conn: Connection, rows: Sequence[Row[Any]]) -> None:
+    """These go and their workload stays. What is being done for them just now counts for nothing."""
+    these = sa.update(cloud_port).where(cloud_port.c.id.in_([row.id for row in rows]))
+    conn.execute(these.values(state="leaving", due_at=None, asks=cloud_port.c.asks + 1))
+
+
+def let_go(conn: Connection, cloud: Cloud, workload_id: int) -> None:
+    """The host is without the ports that left a workload."""
+    ask(conn, cloud, cloud_port, cloud_port.c.workload_id == workload_id, cloud_port.c.state == "leaving",
+        state="detaching")  # fmt: skip
 
 
 def forget_refused(conn: Connection, cloud: Cloud, workload_id: int) -> None:

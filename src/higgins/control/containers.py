@@ -16,6 +16,7 @@ from higgins.control import (
     cloud_networks,
     cloud_ports,
     delivery,
+    detaching,
     mounts,
     quotas,
     recording,
@@ -500,6 +501,8 @@ async def network_attach(cloud: Cloud, actor: Actor, ident: str, net: NetRequest
         if any(one.network_uuid == chosen.uuid for one in ports):
             raise Conflict(f"Container {row.uuid} is on network {chosen.name} already.")
         position = max((one.position for one in ports), default=-1) + 1
+        if wanted is not None:
+            detaching.take_back(conn, row.workload_id, chosen.id, wanted)
         wiring.make_port(conn, chosen, row.workload_id, position, wanted)
         wiring.tell_neighbours(conn, cloud, row.workload_id)
         _addresses_changed(conn, cloud, actor, row, "network_attach", TaskState.NETWORK_ATTACHING)
@@ -540,7 +543,7 @@ async def network_detach(
         if not gone:
             raise NotFound("port" if port else "network", port or network or "")
         wiring.tell_neighbours(conn, cloud, row.workload_id)
-        conn.execute(sa.delete(ports_table).where(ports_table.c.id.in_([one.id for one in gone])))
+        detaching.detach(conn, row.workload_id, gone)
         left = [one for one in ports if one not in gone]
         if left and ports[0] in gone:
             # It led out, and the next one does so now: as another port, since its host plugs a port only once.
@@ -559,7 +562,8 @@ def _detach_cloud_ports(
         raise NotFound("port" if port else "network", port or network or "")
     if len(gone) == len(there):
         raise Invalid("network: a container keeps at least one network.")
-    cloud_ports.detach(conn, cloud, gone)
+    cloud_ports.detach(conn, gone)
+    detaching.begin(conn, row.workload_id)
     if there[0] in gone:  # it led out, and the next one does so now
         cloud_ports.plug_anew(conn, next(one for one in there if one not in gone))
     shown = to_json(cloud_ports.addresses(cloud_ports.of_workload(conn, row.workload_id)))

@@ -19,7 +19,17 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import attachments, cloud_ports, containers, mounts, quotas, recording, sharing, wiring
+from higgins.control import (
+    attachments,
+    cloud_ports,
+    containers,
+    detaching,
+    mounts,
+    quotas,
+    recording,
+    sharing,
+    wiring,
+)
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.fencing import lost_after, told_enough, unfit
 from higgins.control.link import Known
@@ -83,6 +93,7 @@ async def everywhere(cloud: Cloud, *, lost: bool) -> Round:
     query = sa.select(host.c.id).where(sa.or_(*conditions), host.c.id.in_(holding)).order_by(host.c.id)
     numbers = await cloud.store.read(lambda conn: list(conn.execute(query).scalars()))
     await forget(cloud, lost=lost)
+    await detach(cloud, lost=lost)
     total = Round()
     for number in numbers:
         one = await leave(cloud, number, lost=lost)
@@ -107,16 +118,23 @@ def gone(cloud: Cloud) -> sa.ColumnElement[bool]:
     return sa.or_(host.c.forced_down, sa.and_(host.c.seen_at < since, sa.not_(revoked), told_enough(cloud.settings)))
 
 
+def _done_unsaid(cloud: Cloud, heard: sa.ColumnElement[bool], *, lost: bool) -> sa.ColumnElement[bool]:
+    """A host on which what it was told has come to be, though it does not say so.
+
+    An operator forced it down, or, where ``lost`` and workloads may be moved, it is ``gone`` and has ``heard`` of it:
+    that it does, cut off or not.
+    """
+    if lost and cloud.settings.evacuate != "never":
+        return sa.or_(host.c.forced_down, sa.and_(gone(cloud), heard))
+    return host.c.forced_down
+
+
 async def forget(cloud: Cloud, *, lost: bool) -> int:
     """What is to be deleted and lies on a lost host is deleted, though nobody there says so; how many that were.
 
-    Lost is what an operator forced down, and, where ``lost`` and workloads may be moved, what is ``gone``, for what it
-    has heard of: that it removes, cut off or not. Addresses are free after that. A host that comes back removes what
-    has no owner any more.
+    Addresses are free after that. A host that comes back removes what has no owner any more.
     """
-    down: sa.ColumnElement[bool] = host.c.forced_down
-    if lost and cloud.settings.evacuate != "never":
-        down = sa.or_(down, sa.and_(gone(cloud), workload.c.unheard.is_not(True)))
+    down = _done_unsaid(cloud, workload.c.unheard.is_not(True), lost=lost)
     here = sa.select(workload.c.id).join(host, host.c.id == workload.c.host_id)
     query = here.where(workload.c.deleting, down)
     numbers = await cloud.store.read(lambda conn: list(conn.execute(query.order_by(workload.c.id)).scalars()))
@@ -138,6 +156,25 @@ async def forget(cloud: Cloud, *, lost: bool) -> int:
 
         count += await cloud.store.write(work)
     return count
+
+
+async def detach(cloud: Cloud, *, lost: bool) -> None:
+    """Ports that were detached are given up though their host, which is lost, does not say that it is without them.
+
+    Those too of which it has told a process of an older version.
+    """
+    down = _done_unsaid(cloud, workload.c.detaching == detaching.HEARD, lost=lost)
+    done = sa.or_(workload.c.observed == workload.c.generation, down)
+    query = sa.select(workload.c.id).join(host, host.c.id == workload.c.host_id)
+    query = query.where(workload.c.detaching.is_not(None), done).order_by(workload.c.id)
+    for number in await cloud.store.read(lambda conn: list(conn.execute(query).scalars())):
+
+        def work(conn: Connection, number: int = number) -> None:
+            conn.execute(sa.select(workload.c.id).where(workload.c.id == number).with_for_update())
+            if conn.execute(query.where(workload.c.id == number)).first() is not None:
+                detaching.end(conn, cloud, number)
+
+        await cloud.store.write(work)
 
 
 async def leave(cloud: Cloud, host_id: int, *, lost: bool = True) -> Round:
@@ -367,6 +404,8 @@ def arrive(conn: Connection, cloud: Cloud, row: Row[Any]) -> None:
             )
         )
     cloud_ports.want_again(conn, cloud, row.id, states=cloud_ports.HERE)
+    if row.detaching is not None:
+        detaching.end(conn, cloud, row.id)
     for number in (old, new):
         touch_host(conn, number)
     wiring.tell_neighbours(conn, cloud, row.id)

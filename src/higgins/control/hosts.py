@@ -12,7 +12,7 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.control import assignments as assigning
-from higgins.control import attachments, delivery, observing, port_pools, sharing
+from higgins.control import attachments, delivery, detaching, observing, port_pools, sharing
 from higgins.control.cloud import Cloud
 from higgins.control.fencing import WORN, told_all
 from higgins.control.link import Assignments, HostReport, Observation
@@ -199,7 +199,9 @@ def _new_rules(conn: Connection, cloud: Cloud, host_id: int) -> None:
     touch_host(conn, host_id)
 
 
-_UNHEARD = sa.select(workload.c.id).where(workload.c.host_id == sa.bindparam("host"), workload.c.unheard).limit(1)
+#: What there is of a workload that its host may not have heard of.
+_NEWS = sa.or_(workload.c.unheard, workload.c.detaching == detaching.UNHEARD)
+_UNHEARD = sa.select(workload.c.id).where(workload.c.host_id == sa.bindparam("host"), _NEWS).limit(1)
 
 
 def _unheard(conn: Connection, host_id: int) -> bool:
@@ -211,11 +213,13 @@ def _heard(conn: Connection, host_id: int, since: int) -> None:
 
     They are held before it is looked whether there is more by now, as whoever changes one holds it: see ``fencing``.
     """
-    query = sa.select(workload.c.id).where(workload.c.host_id == host_id, workload.c.unheard)
+    query = sa.select(workload.c.id).where(workload.c.host_id == host_id, _NEWS)
     numbers = conn.execute(query.order_by(workload.c.id).with_for_update()).scalars().all()
     still = sa.select(host.c.id).where(host.c.id == host_id, host.c.revision == since).with_for_update()
     if conn.execute(still).first() is not None:
-        conn.execute(sa.update(workload).where(workload.c.id.in_(numbers)).values(unheard=False))
+        known = sa.case((workload.c.detaching.is_not(None), detaching.HEARD))
+        heard = sa.update(workload).where(workload.c.id.in_(numbers))
+        conn.execute(heard.values(unheard=False, detaching=known))
 
 
 async def volumes_deleted(cloud: Cloud, host_id: int, uuids: list[str]) -> None:

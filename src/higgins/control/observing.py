@@ -8,7 +8,7 @@ from msgspec import Struct, structs
 from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
-from higgins.control import cloud_ports, containers, evacuation, quotas, recording
+from higgins.control import cloud_ports, containers, detaching, evacuation, quotas, recording
 from higgins.control.cloud import Cloud
 from higgins.control.link import Known, Observation
 from higgins.control.rows import known_decoder, task_of, to_json
@@ -126,6 +126,8 @@ def _apply(conn: Connection, cloud: Cloud, row: Row[Any], members: Sequence[Row[
     if seen.settled:
         conn.execute(_SETTLED, {"number": row.id, "observed": seen.generation})
         recording.finish_actions(conn, cloud, [row.uuid, *(member.uuid for member in members)], seen.generation, failed)
+        if row.detaching is not None:
+            detaching.end(conn, cloud, row.id)
 
 
 def _member(

@@ -12,10 +12,11 @@ from typing import Any
 from sqlalchemy import exc
 from sqlalchemy.engine import URL, Engine, make_url
 
-from higgins.model.errors import Invalid
+from higgins.model.errors import Invalid, StoreUnavailable
 from higgins.store.servers import ServerRunner
 from higgins.store.sqlite import SQLiteRunner, sqlite_engine
 from higgins.store.transactions import Runner, T, Work, touch_events, touch_host, touch_topic
+from higgins.store.verdicts import outage
 from higgins.store.wakeups import Wakeups, poll
 
 __all__ = ["Store", "make_engine", "open_store", "touch_events", "touch_host", "touch_topic"]
@@ -58,9 +59,16 @@ class Store:
 
 @contextlib.contextmanager
 def _refusals() -> Iterator[None]:
-    """What a column cannot hold is the fault of who asked for it: too long, out of range, NUL, half a surrogate."""
+    """What a column cannot hold is the fault of who asked for it: too long, out of range, NUL, half a surrogate.
+
+    What the database cannot do now is nobody's.
+    """
     try:
         yield
+    except exc.OperationalError as error:
+        if not outage(error):
+            raise
+        raise StoreUnavailable("The database does not answer now; try again later.") from error
     except (exc.DataError, UnicodeEncodeError) as error:
         raise Invalid("A value is too long, too large or has a character that cannot be kept.") from error
 

@@ -169,6 +169,8 @@ workload = Table(
     Column("deleting", Boolean, nullable=False, default=False),
     # It is to leave a lost host or to be deleted, by a change that its host has not confirmed to have heard. Null: no.
     Column("unheard", Boolean),
+    # A port was detached from it that its host may have yet: unheard, or heard once that has confirmed it. Null: no.
+    Column("detaching", Words(8)),
     Column("cpu", Double, nullable=False),
     Column("memory", Integer, nullable=False),
     Column("disk", Integer, nullable=False),
@@ -246,7 +248,9 @@ port = Table(
     metadata,
     Column("id", Id, primary_key=True),
     Column("uuid", Words(36), nullable=False, unique=True),
-    Column("workload_id", ForeignKey("workload.id"), nullable=False, index=True),
+    Column("workload_id", ForeignKey("workload.id"), index=True),  # null: it is detached
+    # Of which workload it was, while that one's host may have it yet: the address is no other's until then.
+    Column("leaving_id", ForeignKey("workload.id", ondelete="CASCADE"), index=True),
     Column("network_id", ForeignKey("network.id"), nullable=False),
     Column("position", Integer, nullable=False),
     Column("address", Words(64), nullable=False),
@@ -267,7 +271,7 @@ cloud_port = Table(
     Column("device", Words(36), nullable=False),  # the workload's uuid; in a pool its own
     Column("project_id", Words(255), nullable=False),
     Column("position", Integer, nullable=False),
-    Column("state", Words(16), nullable=False),  # wanted | spare | taken | ready | refused | detaching | removing
+    Column("state", Words(16), nullable=False),  # see ``cloud_ports``
     Column("late", Boolean, nullable=False),  # attached to what was there already
     Column("given", Boolean, nullable=False),  # the tenant's own, kept when the container goes
     Column("network", Words(36), nullable=False, index=True),

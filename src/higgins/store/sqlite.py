@@ -67,7 +67,6 @@ class SQLiteRunner:
 
     def _commit(self, conn: Connection, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
         done: list[tuple[Future[Any], Any]] = []
-        alone = len(batch) == 1  # what undoes it undoes the whole
         topics: set[str] = set()
         try:
             with conn.begin():
@@ -75,13 +74,16 @@ class SQLiteRunner:
                     if not future.set_running_or_notify_cancel():
                         continue
                     start(conn)
+                    savepoint = conn.begin_nested() if len(batch) > 1 else None  # one alone is the whole
                     try:
-                        with contextlib.nullcontext() if alone else conn.begin_nested():
-                            result = work(conn)
-                            touched = finish(conn)
+                        result = work(conn)
+                        touched = finish(conn)
+                        if savepoint is not None:
+                            savepoint.commit()
                     except Exception as error:  # handed to the one who asked, who decides
-                        if alone or not _in_transaction(conn):  # a full disk undoes more than a savepoint
+                        if savepoint is None or not _in_transaction(conn):  # a full disk undoes the savepoint too
                             raise
+                        savepoint.rollback()
                         future.set_exception(error)
                     else:
                         topics |= touched

@@ -1,5 +1,6 @@
-"""What an error of a database server means for the transaction that it ended. Pure: an error in, a verdict out."""
+"""What an error of a database means for the transaction that it ended. Pure: an error in, a verdict out."""
 
+import sqlite3
 from enum import Enum
 
 from sqlalchemy import exc
@@ -52,6 +53,31 @@ _INTERRUPTED: dict[str | int, str] = {
     2006: "CR_SERVER_GONE_ERROR",
     2013: "CR_SERVER_LOST",
 }
+#: What else keeps a server from doing what it is told: by PostgreSQL's class of SQLSTATEs or MariaDB's number.
+_UNABLE: dict[str | int, str] = {
+    "08": "connection exception",
+    "28": "invalid authorization specification",
+    "3D": "invalid catalog name: no such database",
+    "53": "insufficient resources: disk, memory",
+    "57": "operator intervention",
+    "58": "system error: its files",
+    1021: "ER_DISK_FULL",
+    1026: "ER_ERROR_ON_WRITE",
+    1030: "ER_GET_ERRNO, of the storage engine",
+    1037: "ER_OUTOFMEMORY",
+    1041: "ER_OUT_OF_RESOURCES",
+    1044: "ER_DBACCESS_DENIED_ERROR",
+    1045: "ER_ACCESS_DENIED_ERROR",
+    1049: "ER_BAD_DB_ERROR",
+    1114: "ER_RECORD_FILE_FULL",
+    1129: "ER_HOST_IS_BLOCKED",
+    1130: "ER_HOST_NOT_PRIVILEGED",
+    1180: "ER_ERROR_DURING_COMMIT",
+    1203: "ER_TOO_MANY_USER_CONNECTIONS",
+    1206: "ER_LOCK_TABLE_FULL",
+    1226: "ER_USER_LIMIT_REACHED",
+    1969: "ER_STATEMENT_TIMEOUT",
+}
 
 
 def code_of(error: exc.DBAPIError) -> str | int | None:
@@ -74,6 +100,15 @@ def verdict(error: exc.DBAPIError) -> Verdict:
     if code is None and isinstance(error, exc.OperationalError):  # psycopg could not connect
         return Verdict.AWAY
     return Verdict.FINAL
+
+
+def outage(error: exc.OperationalError) -> bool:
+    """Whether the database is at fault, SQLite too, and not the statement: the same may be done once that is over."""
+    number = getattr(error.orig, "sqlite_errorcode", None)
+    if number is not None:
+        return bool(number & 0xFF != sqlite3.SQLITE_ERROR)
+    code = code_of(error)
+    return verdict(error) is not Verdict.FINAL or (code[:2] if isinstance(code, str) else code) in _UNABLE
 
 
 def undone(error: exc.DBAPIError) -> bool:

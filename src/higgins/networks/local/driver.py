@@ -23,6 +23,7 @@ from higgins.networks.local.nftables import nft
 from higgins.networks.local.rules import no_ruleset, ruleset
 from higgins.networks.local.tunnels import Tunnels
 from higgins.networks.namespaces import held_namespace
+from higgins.private_files import write_private
 from higgins.programs import end_of, last_words, run
 
 LOG = logging.getLogger(__name__)
@@ -153,9 +154,7 @@ class _Local:
         self._applied = None
         await _nft(text)
         self._saved.parent.mkdir(parents=True, exist_ok=True)
-        fresh = self._saved.with_suffix(".new")
-        fresh.write_text(text)
-        fresh.replace(self._saved)
+        write_private(self._saved, text, lasts=False)
         self._applied = text
 
     async def _restore_filters(self) -> None:
