@@ -105,3 +105,8 @@ async def test_what_a_process_that_died_left_half_done_goes(tmp_path: Path) -> N
     (tmp_path / "images" / "y.json.new-raw").write_bytes(b"half")
     shelf = Shelf(tmp_path)
     assert not list(tmp_path.glob("*/*.new*")) and shelf.known(image(0)) is not None
+
+
+async def test_the_hosts_other_users_do_not_read_it(tmp_path: Path) -> None:
+    Shelf(tmp_path / "shelf")
+    assert {place.stat().st_mode & 0o777 for place in (tmp_path / "shelf").iterdir()} == {0o700}

@@ -35,6 +35,7 @@ class Shelf:
         self._held: Counter[str] = Counter()
         for place in (self._layers, self._images):
             place.mkdir(parents=True, exist_ok=True)
+            place.chmod(0o700)  # images may be a project's alone, and are no matter for the host's other users
             for left in place.glob("*.new*"):  # of a process that died
                 left.unlink()
 
