@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 
 from higgins.model.errors import Invalid
 from higgins.store.servers import ServerRunner
-from higgins.store.sqlite import SQLiteRunner, sqlite_engine
+from higgins.store.sqlite import SQLiteRunner, plain_engine, sqlite_engine
 from higgins.store.transactions import Runner, T, Work, touch_events, touch_host, touch_topic
 from higgins.store.wakeups import Wakeups, poll
 
@@ -100,7 +100,7 @@ def open_store(url: str, *, threads: int = 10) -> Store:
     engine = make_engine(url, connections=threads)
     match engine.dialect.name:
         case "sqlite":
-            runner: Runner = SQLiteRunner(engine, sqlite_engine(make_url(url), "BEGIN"), wakeups)
+            runner: Runner = SQLiteRunner(plain_engine(make_url(url)), wakeups)
         case "postgresql":
             from higgins.store.postgresql import Notices
 
