@@ -122,7 +122,7 @@ async def test_a_connection_that_ends_before_the_commit_costs_nothing_but_anothe
 ) -> None:
     await served.write(lambda conn: insert(conn, "a"))
 
-    def work(conn: Connection, change: Callable[[], None]) -> tuple[int, int]:
+    def work(conn: Connection, change: Callable[[], object]) -> tuple[int, int]:
         change()
         if attempt(conn) == 1:
             kill(conn, server)

@@ -30,14 +30,24 @@ from higgins.control.creating import (
     insert_ports,
 )
 from higgins.control.link import Order
-from higgins.control.lookup import SORT_KEYS, container_row, filter_conditions, is_uuid, page
+from higgins.control.lookup import SORT_KEYS, container_row, filter_conditions, is_uuid, page, shown_row
 from higgins.control.placement.choosing import place
 from higgins.control.placement.claims import give_cores, held, need_room, release, take_cores
 from higgins.control.placement.filters import SLACK
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
 from higgins.control.requests import NetRequest, PortAsk
-from higgins.control.rows import COLUMNS, addresses_of, container_of, known_of, listed, plain_of, spec_decoder, to_json
+from higgins.control.rows import (
+    COLUMNS,
+    Making,
+    addresses_of,
+    container_of,
+    known_of,
+    listed,
+    listed_of,
+    spec_decoder,
+    to_json,
+)
 from higgins.control.together import create
 from higgins.model.container import ALLOWED, MOST_GROUPS, ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import Conflict, Forbidden, Invalid, InvalidState, NotFound
@@ -57,24 +67,20 @@ _PLAIN = sa.select(*COLUMNS).where(container.c.role == "plain")
 
 async def get(cloud: Cloud, actor: Actor, ident: str) -> Container:
     """A container by uuid (a capsule's member too) or by name. Raises NotFound, Conflict."""
-
-    def work(conn: Connection) -> Container:
-        row = container_row(conn, actor, ident, members=True)
-        return container_of(row, row.workload_uuid, cloud.now())
-
-    return await cloud.store.read(work)
+    return await cloud.store.read(lambda conn: listed_of(shown_row(conn, actor, ident), cloud.now()))
 
 
-async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Container]:
-    """A page of plain containers of the project (of all with ``all_projects``, for an administrator)."""
+async def find(cloud: Cloud, actor: Actor, query: ListQuery, made: Making[Any] | None = None) -> list[Any]:
+    """A page of plain containers of the project (of all with ``all_projects``, for an administrator): what is ``made``
+    of each, or themselves."""
 
-    def work(conn: Connection) -> list[Container]:
+    def work(conn: Connection) -> list[Any]:
         project = None if query.all_projects and actor.is_admin else actor.project_id
         conditions, order = page(container, query, SORT_KEYS, conn, "container", project=project)
         conditions += filter_conditions(query)
         rows = listed(conn, _PLAIN.where(*conditions).order_by(*order).limit(query.limit))
-        now = cloud.now()
-        return [plain_of(row, now) for row in rows]
+        tell, now = made.of if made else listed_of, cloud.now()
+        return [tell(row, now) for row in rows]
 
     return await cloud.store.read(work)
 
