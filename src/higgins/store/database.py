@@ -33,7 +33,7 @@ class Store:
     async def read(self, work: Work[T]) -> T:
         """Run ``work`` in a transaction that is rolled back. Raises StoreUnavailable."""
         with _refusals():
-            return await asyncio.wrap_future(self._runner.read(work))
+            return await self._runner.read(work)
 
     async def write(self, work: Work[T]) -> T:
         """Run ``work`` in a transaction that is committed, unless it raises.
@@ -41,7 +41,7 @@ class Store:
         Raises StoreUnavailable, and OutcomeUnknown where the database went away in the middle of the commit.
         """
         with _refusals():
-            return await asyncio.wrap_future(self._runner.write(work))
+            return await self._runner.write(work)
 
     def follow(self, feed: Coroutine[Any, Any, None]) -> None:
         """Hear by ``feed``, until closed, what other processes change."""

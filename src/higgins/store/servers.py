@@ -14,13 +14,14 @@ import logging
 import random
 import threading
 import time
+from asyncio import Future
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from sqlalchemy import exc
 from sqlalchemy.engine import Connection, Engine
 
 from higgins.model.errors import OutcomeUnknown, StoreUnavailable
+from higgins.store.threads import Answer, Threads
 from higgins.store.transactions import T, Work, finish, start
 from higgins.store.verdicts import Verdict, undone, verdict
 from higgins.store.wakeups import Wakeups
@@ -63,27 +64,36 @@ class ServerRunner:
         self._all: set[Connection] = set()
         self._wakeups = wakeups
         self._announce = announce
-        self._pool = ThreadPoolExecutor(threads, "higgins-db")
+        self._threads = Threads(threads, "higgins-db")
 
     def read(self, work: Work[T]) -> Future[T]:
-        return self._pool.submit(self._run, work)
+        answer: Answer[T] = Answer()
+        self._threads.run(lambda: self._read(work, answer))
+        return answer.future
 
     def write(self, work: Work[T]) -> Future[T]:
-        future: Future[T] = Future()
-        self._pool.submit(self._write, work, future)
-        return future
+        answer: Answer[T] = Answer()
+        self._threads.run(lambda: self._write(work, answer))
+        return answer.future
 
-    def _write(self, work: Work[T], future: Future[T]) -> None:
+    def _read(self, work: Work[T], answer: Answer[T]) -> None:
+        if not answer.wanted:
+            return
+        try:
+            answer.give(self._run(work))
+        except BaseException as error:  # handed to the one who asked, who decides
+            answer.refuse(error)
+
+    def _write(self, work: Work[T], answer: Answer[T]) -> None:
         """Other processes are told once the one who asked has the answer, who need not wait for that."""
-        if not future.set_running_or_notify_cancel():
+        if not answer.wanted:
             return
         topics: set[str] = set()
         try:
-            result = self._run(work, topics)
+            answer.give(self._run(work, topics))
         except BaseException as error:  # handed to the one who asked, who decides
-            future.set_exception(error)
+            answer.refuse(error)
             return
-        future.set_result(result)
         if topics and self._announce is not None and self._kept.conn is not None:
             self._announce(self._kept.conn, topics)
 
@@ -154,6 +164,6 @@ class ServerRunner:
         conn.close()
 
     def close(self) -> None:
-        self._pool.shutdown()
+        self._threads.close()
         for conn in self._all:
             conn.close()

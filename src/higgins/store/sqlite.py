@@ -11,13 +11,14 @@ import os
 import queue
 import sqlite3
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from asyncio import Future
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
 
+from higgins.store.threads import Answer, Threads
 from higgins.store.transactions import T, Work, finish, start
 from higgins.store.wakeups import Wakeups
 
@@ -31,16 +32,26 @@ class SQLiteRunner:
         """``engine`` is one that begins no transactions itself (``plain_engine``)."""
         self._wakeups = wakeups
         self._engine = engine
-        self._writes: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._reads = ThreadPoolExecutor(1, "higgins-read")
+        self._writes: queue.SimpleQueue[tuple[Work[Any], Answer[Any]] | None] = queue.SimpleQueue()
+        self._reads = Threads(1, "higgins-read")
         self._read_conn: Connection | None = None
         self._thread = threading.Thread(target=self._write_loop, name="higgins-write", daemon=True)
         self._thread.start()
 
     def read(self, work: Work[T]) -> Future[T]:
-        return self._reads.submit(self._read, work)
+        answer: Answer[T] = Answer()
+        self._reads.run(lambda: self._read(work, answer))
+        return answer.future
 
-    def _read(self, work: Work[T]) -> T:
+    def _read(self, work: Work[T], answer: Answer[T]) -> None:
+        if not answer.wanted:
+            return
+        try:
+            answer.give(self._read_by(work))
+        except BaseException as error:  # handed to the one who asked, who decides
+            answer.refuse(error)
+
+    def _read_by(self, work: Work[T]) -> T:
         if self._read_conn is None:
             self._read_conn = self._engine.connect()
         driver = _driver(self._read_conn)
@@ -52,9 +63,9 @@ class SQLiteRunner:
             driver.rollback()
 
     def write(self, work: Work[T]) -> Future[T]:
-        future: Future[T] = Future()
-        self._writes.put((work, future))
-        return future
+        answer: Answer[T] = Answer()
+        self._writes.put((work, answer))
+        return answer.future
 
     def _write_loop(self) -> None:
         with self._engine.connect() as conn:
@@ -71,14 +82,14 @@ class SQLiteRunner:
                 if stop:
                     return
 
-    def _commit(self, conn: Connection, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
-        done: list[tuple[Future[Any], Any]] = []
+    def _commit(self, conn: Connection, batch: list[tuple[Work[Any], Answer[Any]]]) -> None:
+        done: list[tuple[Answer[Any], Any]] = []
         topics: set[str] = set()
         driver = _driver(conn)
         try:
             conn.exec_driver_sql("BEGIN IMMEDIATE")
-            for work, future in batch:
-                if not future.set_running_or_notify_cancel():
+            for work, answer in batch:
+                if not answer.wanted:
                     continue
                 start(conn)
                 driver.execute("SAVEPOINT one")
@@ -89,28 +100,25 @@ class SQLiteRunner:
                     if not driver.in_transaction:  # a full disk undoes the whole of it, not the savepoint alone
                         raise
                     driver.execute("ROLLBACK TO one")
-                    future.set_exception(error)
+                    answer.refuse(error)
                 else:
                     topics |= touched
-                    done.append((future, result))
+                    done.append((answer, result))
                 driver.execute("RELEASE one")
             conn.exec_driver_sql("COMMIT")
         except Exception as error:  # the whole failed: nobody's rows are there
             driver.rollback()
-            for future, _ in done:
-                future.set_exception(error)
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+            for _, answer in batch:  # who was refused before stays so
+                answer.refuse(error)
             return
         self._wakeups.tell(topics)
-        for future, result in done:
-            future.set_result(result)
+        for answer, result in done:
+            answer.give(result)
 
     def close(self) -> None:
         self._writes.put(None)
         self._thread.join()
-        self._reads.shutdown()
+        self._reads.close()
         if self._read_conn is not None:
             self._read_conn.close()
         self._engine.dispose()
