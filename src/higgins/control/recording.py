@@ -7,7 +7,7 @@ from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Actor, Cloud
 from higgins.store.database import touch_events
-from higgins.store.schema import action, event
+from higgins.store.schema import action, event, into
 
 
 def record_action(
@@ -17,7 +17,7 @@ def record_action(
     row = action_row(cloud, actor, uuid, name, generation=generation or 0)
     if generation is None:
         row |= {"finish_time": row["start_time"], "result": "Success"}
-    conn.execute(sa.insert(action), row)
+    conn.execute(into(action), row)
 
 
 def action_row(cloud: Cloud, actor: Actor, uuid: str, name: str, *, generation: int) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def record_event(
 ) -> None:
     """Write that a container changed its status, for whoever listens."""
     row = event_row(cloud, project_id=project_id, uuid=uuid, name=name, status=status, reason=reason)
-    conn.execute(sa.insert(event), row)
+    conn.execute(into(event), row)
     touch_events(conn)
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import lru_cache
 from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +13,7 @@ from sqlalchemy.engine import Connection
 from higgins.control.link import Known
 from higgins.model.container import ContainerSpec, RestartPolicy, Status, TaskState
 from higgins.model.resources import Container, Host, HostInfo
+from higgins.store.mariadb import packed
 from higgins.store.schema import container, workload
 
 T = TypeVar("T")
@@ -121,20 +121,10 @@ _unpacked = msgspec.json.Decoder(
 )  # fmt: skip
 
 
-@lru_cache(maxsize=64)
-def _packed(query: sa.Select[Any]) -> sa.Select[Any]:
-    """The same with all columns as one, a JSON array of MariaDB's."""
-    return query.with_only_columns(sa.func.json_array(*query.selected_columns))
-
-
 def listed(conn: Connection, query: sa.Select[Any], wanted: Mapping[str, Any] | None = None) -> Iterable[Listed]:
-    """The rows of a query for ``COLUMNS``, as the driver gives them: a list has thousands of values.
-
-    MariaDB's driver takes rows apart in Python, column by column, which took longer than all else that a list takes: so
-    it is given each as one column.
-    """
+    """The rows of a query for ``COLUMNS``, as the driver gives them: a list has thousands of values."""
     packs = conn.dialect.name == "mariadb"
-    cursor: Any = conn.execute(_packed(query) if packs else query, wanted).cursor
+    cursor: Any = conn.execute(packed(query) if packs else query, wanted).cursor
     return cursor  # type: ignore[no-any-return]
 
 
