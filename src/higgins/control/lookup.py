@@ -137,9 +137,9 @@ def page(
     conn: Connection,
     kind: str,
     *,
-    project: str | None = None,
+    project: Any = None,
 ) -> tuple[list[Any], list[Any]]:
-    """The conditions and the order of a page after its marker, of one ``project`` or of all.
+    """The conditions and the order of a page after its marker, of one ``project`` (its id, or an argument) or of all.
 
     Raises NotFound for an unknown marker, and for one of another project.
 
@@ -183,15 +183,20 @@ def page(
     return conditions, [nulls_last.desc(), key, ids]
 
 
-def filter_conditions(query: ListQuery) -> list[Any]:
-    conditions: list[Any] = []
-    for name, value in query.filters.items():
-        if name not in FILTERS:
-            raise Invalid(f"Unknown parameters: {name}")
-        if name == "memory":
-            if not str(value).isascii() or not str(value).isdigit() or len(str(value)) > 9:
-                raise Invalid(f"memory: {value} is not a number of MiB.")
-            conditions.append(container.c.memory == int(value))
-        else:
-            conditions.append(container.c[name] == value)
-    return conditions
+def filter_conditions(query: ListQuery) -> list[sa.ColumnElement[bool]]:
+    """What holds of those that a list is asked for; its arguments are ``filter_values``. Raises Invalid."""
+    unknown = sorted(query.filters.keys() - FILTERS)
+    if unknown:
+        raise Invalid(f"Unknown parameters: {unknown[0]}")
+    return [container.c[name] == sa.bindparam(f"wanted_{name}") for name in query.filters]
+
+
+def filter_values(query: ListQuery) -> dict[str, Any]:
+    """What the filters of a list of containers compare with. Raises Invalid."""
+    values: dict[str, Any] = {f"wanted_{name}": value for name, value in query.filters.items()}
+    memory = query.filters.get("memory")
+    if memory is not None:
+        if not str(memory).isascii() or not str(memory).isdigit() or len(str(memory)) > 9:
+            raise Invalid(f"memory: {memory} is not a number of MiB.")
+        values["wanted_memory"] = int(memory)
+    return values

@@ -20,12 +20,9 @@ _CHANNEL = "higgins"
 _PAYLOAD = 7000
 
 #: Seconds until a lock that is waited for is given up (and the transaction run again), until a transaction that stands
-#: still is ended by the server (its process hangs, and holds locks), and how a dead connection is noticed. A statement
-#: is planned once: every one finds its rows by an index, whatever its arguments are, and to plan what a create asks took
-#: three times as long as to answer it.
+#: still is ended by the server (its process hangs, and holds locks), and how a dead connection is noticed.
 _CONNECT: dict[str, Any] = {
-    "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s -c timezone=UTC"
-    " -c plan_cache_mode=force_generic_plan",
+    "options": "-c lock_timeout=10s -c idle_in_transaction_session_timeout=60s -c timezone=UTC",
     "connect_timeout": 10,
     "keepalives_idle": 30,
     "keepalives_interval": 10,
