@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -16,6 +17,7 @@ from higgins.store import servers
 from higgins.store.database import Store, open_store
 from higgins.store.schema import console, project
 from higgins.store.transactions import attempt, insert_missing
+from higgins.store.verdicts import Verdict, verdict
 from tests.engines.databases import Server
 
 ZERO = {"containers": 0, "cpu": 0, "memory": 0, "disk": 0}
@@ -148,6 +150,11 @@ async def test_a_connection_that_ends_in_the_commit_is_told_and_not_run_again(se
     with pytest.raises(OutcomeUnknown, match="look whether it was"):
         await served.write(work)
     assert runs == [1]
+
+
+@pytest.mark.parametrize("refusal", [psycopg.errors.FeatureNotSupported, psycopg.errors.ReadOnlySqlTransaction])
+def test_a_standby_is_waited_for_until_it_is_promoted(refusal: type[psycopg.Error]) -> None:
+    assert verdict(sa.exc.NotSupportedError("START TRANSACTION READ WRITE", None, refusal())) is Verdict.AWAY
 
 
 async def test_a_server_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
