@@ -178,13 +178,17 @@ def uuid_of(number: int) -> str:
     return str(uuid.uuid5(uuid.NAMESPACE_OID, name_of(number)))
 
 
-_SPEC = to_json(
-    ContainerSpec(
-        image="busybox:1.36", command=("sh", "-c", "exec serve --port 8080"), cpu=0.5, memory=64,
-        environment={"DATABASE": "db.internal:5432", "LOG_LEVEL": "info"}, labels={"app": "web", "tier": "front"},
-        restart_policy=RestartPolicy("always"), exposed_ports=("8080/tcp",),
-    )
-)  # fmt: skip
+def _spec(number: int) -> str:
+    """No two are the same."""
+    return to_json(
+        ContainerSpec(
+            image="busybox:1.36", command=("sh", "-c", "exec serve --port 8080"), cpu=0.5, memory=64,
+            environment={"DATABASE": "db.internal:5432", "NUMBER": str(number)}, labels={"app": "web", "tier": "front"},
+            restart_policy=RestartPolicy("always"), exposed_ports=("8080/tcp",),
+        )
+    )  # fmt: skip
+
+
 _KNOWN = to_json(Known(state="running", started_at=_NOW))
 
 
@@ -210,7 +214,7 @@ def _insert(conn: Connection, numbers: range) -> None:
             base | {"uuid": its_uuid, "workload_id": ids[its_uuid], "role": "plain", "name": name,
                     "host": f"host-{number % len(hosts)}", "image": "busybox:1.36", "memory": 64, "goal": "running",
                     # One in fifty is stopped, for lists that look for those.
-                    "status": "Running" if number % 50 else "Stopped", "spec": _SPEC, "known": _KNOWN,
+                    "status": "Running" if number % 50 else "Stopped", "spec": _spec(number), "known": _KNOWN,
                     "addresses": _addresses(number), "created_at": made}
             for number, name, its_uuid, made in names
         ],

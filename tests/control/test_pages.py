@@ -9,10 +9,11 @@ from sqlalchemy.engine import Connection, Engine
 from higgins.control import containers, lookup
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.query import ListQuery
-from higgins.control.rows import COLUMNS
+from higgins.control.rows import COLUMNS, Making
+from higgins.model.resources import Container
 from higgins.store.database import make_engine
 from higgins.store.schema import container
-from tests.control.conftest import Host, draft
+from tests.control.conftest import Clock, Host, draft
 
 #: What a list of a project is found in order by; by any other key its containers are sorted for each page.
 INDEXED = ("created_at", "id", "image", "name", "status")
@@ -46,6 +47,35 @@ async def test_a_list_has_of_each_what_it_has_alone(cloud: Cloud, host: Host, al
         await containers.get(cloud, alice, one.uuid) for one in made
     ]
     assert (await containers.get(cloud, alice, made[1].uuid)).status_reason == reason
+
+
+async def test_what_was_made_of_a_list_is_made_anew_where_it_reads_otherwise(
+    cloud: Cloud, host: Host, alice: Actor, clock: Clock
+) -> None:
+    first, second = [await containers.create(cloud, alice, draft(cpu=0.1, memory=4), run=True) for _ in range(2)]
+    await host.says(first.uuid, state="running", started_at=clock())
+    made: list[str] = []
+
+    def shown(item: Container) -> str:
+        made.append(item.uuid)
+        return f"{item.status} {item.status_detail}"
+
+    making = Making(shown)
+
+    async def told() -> list[str]:
+        made.clear()
+        found: list[str] = await containers.find(cloud, alice, ListQuery(), making)
+        return found
+
+    assert await told() == ["Running Up 0 seconds", "Creating None"]
+    assert await told() == ["Running Up 0 seconds", "Creating None"]
+    assert made == []
+    clock.forward(180)
+    assert await told() == ["Running Up 3 mins", "Creating None"]
+    assert made == [first.uuid]
+    await containers.delete(cloud, alice, second.uuid)
+    assert await told() == ["Running Up 3 mins", "Deleting None"]
+    assert made == [second.uuid]
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -1,6 +1,7 @@
 """Transactions: what is committed together, what is undone alone, and who is woken."""
 
 import asyncio
+import contextlib
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,8 @@ from sqlalchemy.engine import Connection
 
 from higgins.control import hosts
 from higgins.control.cloud import Cloud
-from higgins.model.errors import Conflict
+from higgins.model.errors import Conflict, StoreUnavailable
+from higgins.store import servers
 from higgins.store.database import Store, open_store, touch_host
 from higgins.store.migrate import current, head, migrate
 from higgins.store.schema import metadata, project
@@ -45,9 +47,24 @@ async def test_one_refusal_in_a_group_of_commits_undoes_only_its_own_rows(cloud:
     assert await names(cloud) == {f"good-{n}" for n in range(20)}
 
 
-async def test_a_read_changes_nothing(cloud: Cloud) -> None:
-    await cloud.store.read(lambda conn: conn.execute(insert("read")).rowcount)
+async def test_a_read_changes_nothing(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(servers, "_ATTEMPTS", 1)
+    # A server refuses at once; SQLite undoes it.
+    with contextlib.suppress(StoreUnavailable, sa.exc.OperationalError):
+        await cloud.store.read(lambda conn: conn.execute(insert("read")).rowcount)
     assert await names(cloud) == set()
+
+
+async def test_a_write_that_is_refused_leaves_nothing_behind_for_the_next_one(cloud: Cloud) -> None:
+    def refuse(conn: Connection) -> None:
+        conn.execute(insert("refused"))
+        raise Conflict("no")
+
+    for number in range(20):  # each thread has a connection of its own
+        with pytest.raises(Conflict):
+            await cloud.store.write(refuse)
+        await cloud.store.write(lambda conn, number=number: conn.execute(insert(f"{number}")).rowcount)  # type: ignore[misc]
+    assert await names(cloud) == {f"{number}" for number in range(20)}
 
 
 async def test_what_was_written_is_there_after_the_store_is_opened_again(tmp_path: Path) -> None:

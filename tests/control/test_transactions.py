@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -17,6 +18,7 @@ from higgins.store import servers
 from higgins.store.database import Store, open_store
 from higgins.store.schema import console, project
 from higgins.store.transactions import attempt, insert_missing
+from higgins.store.verdicts import Verdict, verdict
 from tests.engines.databases import Server
 
 ZERO = {"containers": 0, "cpu": 0, "memory": 0, "disk": 0}
@@ -123,14 +125,14 @@ async def test_a_connection_that_ends_before_the_commit_costs_nothing_but_anothe
 ) -> None:
     await served.write(lambda conn: insert(conn, "a"))
 
-    def work(conn: Connection) -> tuple[int, int]:
-        result = count(conn, "a")
+    def work(conn: Connection, change: Callable[[], object]) -> tuple[int, int]:
+        change()
         if attempt(conn) == 1:
             kill(conn, server)
-        return attempt(conn), conn.execute(sa.select(sa.literal(result))).scalar_one()
+        return attempt(conn), conn.execute(sa.select(project.c.containers)).scalar_one()
 
-    assert await served.write(work) == (2, 1)
-    assert await served.read(work) == (2, 2)
+    assert await served.write(lambda conn: work(conn, lambda: count(conn, "a"))) == (2, 1)
+    assert await served.read(lambda conn: work(conn, lambda: None)) == (2, 1)
     assert await served.write(lambda conn: count(conn, "a")) == 2
 
 
@@ -140,11 +142,20 @@ async def test_a_connection_that_ends_in_the_commit_is_told_and_not_run_again(se
 
     def work(conn: Connection) -> None:
         runs.append(count(conn, "a"))
-        sa.event.listen(conn, "commit", lambda conn: kill(conn, server))
+        sa.event.listen(conn, "before_cursor_execute", killed)
+
+    def killed(conn: Connection, _cursor: object, statement: str, *_rest: object) -> None:
+        if statement == "COMMIT":
+            kill(conn, server)
 
     with pytest.raises(OutcomeUnknown, match="look whether it was"):
         await served.write(work)
     assert runs == [1]
+
+
+@pytest.mark.parametrize("refusal", [psycopg.errors.FeatureNotSupported, psycopg.errors.ReadOnlySqlTransaction])
+def test_a_standby_is_waited_for_until_it_is_promoted(refusal: type[psycopg.Error]) -> None:
+    assert verdict(sa.exc.NotSupportedError("START TRANSACTION READ WRITE", None, refusal())) is Verdict.AWAY
 
 
 async def test_a_server_that_does_not_answer_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

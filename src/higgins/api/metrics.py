@@ -11,6 +11,7 @@ from higgins.control.cloud import Cloud
 from higgins.control.status import fleet_figures
 from higgins.store.schema import container, workload
 
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _KEPT = 5.0  # seconds that the count of workloads is good for
 
 
@@ -40,13 +41,19 @@ class Metrics:
             "higgins_claimed", "What is claimed on these hosts", ["resource"], registry=self._registry
         )
         self._moving = Gauge("higgins_moving", "Workloads on their way to another host", registry=self._registry)
+        #: To look them up by their labels takes longer than to count.
+        self._figures: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._counted = -_KEPT
         self._counting = asyncio.Lock()
 
     def count(self, route: str, method: str, status: int, seconds: float) -> None:
-        known = method if method in ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS") else "other"
-        self._requests.labels(route, known, status).inc()
-        self._seconds.labels(route).observe(seconds)
+        known = method if method in _METHODS else "other"
+        figures = self._figures.get((route, known, status))
+        if figures is None:
+            found = self._requests.labels(route, known, status), self._seconds.labels(route)
+            figures = self._figures[route, known, status] = found
+        figures[0].inc()
+        figures[1].observe(seconds)
 
     async def text(self) -> bytes:
         async with self._counting:

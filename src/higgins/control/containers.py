@@ -3,7 +3,8 @@
 import asyncio
 import signal as signals
 import uuid as uuids
-from typing import Any
+from functools import lru_cache
+from typing import Any, Literal
 
 import msgspec
 import sqlalchemy as sa
@@ -31,14 +32,24 @@ from higgins.control.creating import (
     insert_ports,
 )
 from higgins.control.link import Order
-from higgins.control.lookup import SORT_KEYS, container_row, filter_conditions, is_uuid, page
+from higgins.control.lookup import SORT_KEYS, container_row, filter_conditions, filter_values, is_uuid, page, shown_row
 from higgins.control.placement.choosing import place
 from higgins.control.placement.claims import give_cores, held, need_room, release, take_cores
 from higgins.control.placement.filters import SLACK
 from higgins.control.placement.needs import need_of
 from higgins.control.query import ListQuery
 from higgins.control.requests import NetRequest, PortAsk
-from higgins.control.rows import COLUMNS, addresses_of, container_of, known_of, listed, plain_of, spec_decoder, to_json
+from higgins.control.rows import (
+    COLUMNS,
+    Making,
+    addresses_of,
+    container_of,
+    known_of,
+    listed,
+    listed_of,
+    spec_decoder,
+    to_json,
+)
 from higgins.control.together import create
 from higgins.model.container import ALLOWED, MOST_GROUPS, ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import Conflict, Forbidden, Invalid, InvalidState, NotFound
@@ -58,26 +69,38 @@ _PLAIN = sa.select(*COLUMNS).where(container.c.role == "plain")
 
 async def get(cloud: Cloud, actor: Actor, ident: str) -> Container:
     """A container by uuid (a capsule's member too) or by name. Raises NotFound, Conflict."""
-
-    def work(conn: Connection) -> Container:
-        row = container_row(conn, actor, ident, members=True)
-        return container_of(row, row.workload_uuid, cloud.now())
-
-    return await cloud.store.read(work)
+    return await cloud.store.read(lambda conn: listed_of(shown_row(conn, actor, ident), cloud.now()))
 
 
-async def find(cloud: Cloud, actor: Actor, query: ListQuery) -> list[Container]:
-    """A page of plain containers of the project (of all with ``all_projects``, for an administrator)."""
+async def find(cloud: Cloud, actor: Actor, query: ListQuery, made: Making[Any] | None = None) -> list[Any]:
+    """A page of plain containers of the project (of all with ``all_projects``, for an administrator): what is ``made``
+    of each, or themselves."""
 
-    def work(conn: Connection) -> list[Container]:
-        project = None if query.all_projects and actor.is_admin else actor.project_id
-        conditions, order = page(container, query, SORT_KEYS, conn, "container", project=project)
-        conditions += filter_conditions(query)
-        rows = listed(conn, _PLAIN.where(*conditions).order_by(*order).limit(query.limit))
-        now = cloud.now()
-        return [plain_of(row, now) for row in rows]
+    def work(conn: Connection) -> list[Any]:
+        every = query.all_projects and actor.is_admin
+        if query.marker is None:
+            asked = _first_page(query.sort_key, query.sort_dir, tuple(query.filters), every=every)
+        else:
+            asked = _page(conn, query, None if every else actor.project_id)
+        tell, now = made.of if made else listed_of, cloud.now()
+        wanted = filter_values(query) | {"own": actor.project_id, "most": query.limit}
+        return [tell(row, now) for row in listed(conn, asked, wanted)]
 
     return await cloud.store.read(work)
+
+
+@lru_cache(maxsize=128)
+def _first_page(sort_key: str, sort_dir: Literal["asc", "desc"], filters: tuple[str, ...], *, every: bool) -> Any:
+    """The query for a list without a marker: kept, since it takes longer to put together than to run."""
+    query = ListQuery(sort_key=sort_key, sort_dir=sort_dir, filters=dict.fromkeys(filters, ""))
+    return _page(None, query, None if every else sa.bindparam("own"))
+
+
+def _page(conn: Any, query: ListQuery, project: Any) -> sa.Select[Any]:
+    """The query for a list; its arguments are the values of its filters, and ``most``."""
+    conditions, order = page(container, query, SORT_KEYS, conn, "container", project=project)
+    conditions += filter_conditions(query)
+    return _PLAIN.where(*conditions).order_by(*order).limit(sa.bindparam("most"))
 
 
 def changed(

@@ -32,7 +32,7 @@ from higgins.model.container import ContainerSpec, Goal, Status, TaskState
 from higgins.model.errors import AlreadyExists, Conflict, Forbidden, NotFound
 from higgins.model.resources import Container
 from higgins.store.database import touch_host
-from higgins.store.schema import container, idempotency, registry, workload
+from higgins.store.schema import container, idempotency, into, registry, workload
 
 _GREEK = (
     *("alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa", "lambda", "mu"),
@@ -116,7 +116,7 @@ async def create(
             )
         row = member_row(actor, workload_id, uuid=uuid, role="plain", position=0, name=name, spec=spec)
         row |= beginning(cloud, chosen.name if chosen else None, reason, addresses, run=run)
-        conn.execute(sa.insert(container), row)
+        conn.execute(into(container), row)
         recording.record_action(conn, cloud, actor, uuid, "create", generation=1)
         if chosen is None:
             recording.finish_actions(conn, cloud, [uuid], 1, reason)
@@ -230,7 +230,7 @@ def insert_workload(
         cloud, actor, uuid=uuid, kind=kind, name=name, need=need, host_id=host.id if host else None, reason=reason,
         spec=spec,
     )  # fmt: skip
-    result = conn.execute(sa.insert(workload), row)
+    result = conn.execute(into(workload), row)
     number = int(result.inserted_primary_key[0])  # type: ignore[index]
     if host is not None:
         take_cores(conn, host.id, number, host.cores)

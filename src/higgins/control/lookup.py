@@ -1,8 +1,9 @@
 """Finding containers: one by uuid or name, many by page."""
 
 import re
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy import Row
@@ -10,8 +11,11 @@ from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Actor
 from higgins.control.query import ListQuery
+from higgins.control.rows import WITH_WORKLOAD, Listed, listed
 from higgins.model.errors import Conflict, Invalid, InvalidSortKey, NotFound
 from higgins.store.schema import container, workload
+
+R = TypeVar("R")
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -32,17 +36,22 @@ _FOUND = sa.select(
     workload.c.deleting,
     workload.c.kind,
 ).join(workload, workload.c.id == container.c.workload_id)
-_NAMED = _FOUND.where(
-    container.c.project_id == sa.bindparam("project_id"),
-    container.c.role == "plain",
-    container.c.name == sa.bindparam("ident"),
-).limit(2)
+_SHOWN = _FOUND.with_only_columns(*WITH_WORKLOAD)
 
 
 @lru_cache
-def _by_uuid(*, every: bool, members: bool) -> sa.Select[Any]:
+def _by_name(found: sa.Select[Any]) -> sa.Select[Any]:
+    return found.where(
+        container.c.project_id == sa.bindparam("project_id"),
+        container.c.role == "plain",
+        container.c.name == sa.bindparam("ident"),
+    ).limit(2)
+
+
+@lru_cache
+def _by_uuid(found: sa.Select[Any], *, every: bool, members: bool) -> sa.Select[Any]:
     """Pure: the query for a container by its uuid, in ``every`` project or one, capsules' ``members`` too or not."""
-    query = _FOUND.where(container.c.uuid == sa.bindparam("ident"))
+    query = found.where(container.c.uuid == sa.bindparam("ident"))
     if not every:
         query = query.where(container.c.project_id == sa.bindparam("project_id"))
     return query if members else query.where(container.c.role == "plain")
@@ -69,12 +78,27 @@ def container_row(conn: Connection, actor: Actor, ident: str, *, members: bool =
 
     ``members`` lets a capsule's member be found by its uuid too. Raises NotFound, or Conflict for a name that two bear.
     """
+    return _one(lambda query, wanted: conn.execute(query, wanted).all(), _FOUND, actor, ident, members=members)
+
+
+def shown_row(conn: Connection, actor: Actor, ident: str) -> Listed:
+    """The same, capsules' members too, of no more columns than ``rows.listed_of`` takes."""
+    return _one(lambda query, wanted: list(listed(conn, query, wanted)), _SHOWN, actor, ident, members=True)
+
+
+def _one(
+    read: Callable[[sa.Select[Any], dict[str, Any]], Sequence[R]],
+    found: sa.Select[Any],
+    actor: Actor,
+    ident: str,
+    *,
+    members: bool,
+) -> R:
     wanted = {"ident": ident, "project_id": actor.project_id}
     if is_uuid(ident):
-        row = conn.execute(_by_uuid(every=actor.is_admin, members=members), wanted).one_or_none()
-        if row is not None:
+        for row in read(_by_uuid(found, every=actor.is_admin, members=members), wanted):
             return row
-    rows = conn.execute(_NAMED, wanted).all()
+    rows = read(_by_name(found), wanted)
     if len(rows) > 1:
         raise Conflict(f"Several containers have the name {ident}; use the uuid.")
     if not rows:
@@ -113,9 +137,9 @@ def page(
     conn: Connection,
     kind: str,
     *,
-    project: str | None = None,
+    project: Any = None,
 ) -> tuple[list[Any], list[Any]]:
-    """The conditions and the order of a page after its marker, of one ``project`` or of all.
+    """The conditions and the order of a page after its marker, of one ``project`` (its id, or an argument) or of all.
 
     Raises NotFound for an unknown marker, and for one of another project.
 
@@ -159,15 +183,20 @@ def page(
     return conditions, [nulls_last.desc(), key, ids]
 
 
-def filter_conditions(query: ListQuery) -> list[Any]:
-    conditions: list[Any] = []
-    for name, value in query.filters.items():
-        if name not in FILTERS:
-            raise Invalid(f"Unknown parameters: {name}")
-        if name == "memory":
-            if not str(value).isascii() or not str(value).isdigit() or len(str(value)) > 9:
-                raise Invalid(f"memory: {value} is not a number of MiB.")
-            conditions.append(container.c.memory == int(value))
-        else:
-            conditions.append(container.c[name] == value)
-    return conditions
+def filter_conditions(query: ListQuery) -> list[sa.ColumnElement[bool]]:
+    """What holds of those that a list is asked for; its arguments are ``filter_values``. Raises Invalid."""
+    unknown = sorted(query.filters.keys() - FILTERS)
+    if unknown:
+        raise Invalid(f"Unknown parameters: {unknown[0]}")
+    return [container.c[name] == sa.bindparam(f"wanted_{name}") for name in query.filters]
+
+
+def filter_values(query: ListQuery) -> dict[str, Any]:
+    """What the filters of a list of containers compare with. Raises Invalid."""
+    values: dict[str, Any] = {f"wanted_{name}": value for name, value in query.filters.items()}
+    memory = query.filters.get("memory")
+    if memory is not None:
+        if not str(memory).isascii() or not str(memory).isdigit() or len(str(memory)) > 9:
+            raise Invalid(f"memory: {memory} is not a number of MiB.")
+        values["wanted_memory"] = int(memory)
+    return values

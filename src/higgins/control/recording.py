@@ -7,14 +7,13 @@ from sqlalchemy.engine import Connection
 
 from higgins.control.cloud import Actor, Cloud
 from higgins.store.database import touch_events
-from higgins.store.schema import action, event
+from higgins.store.schema import action, event, into
 
 _FINISH = sa.update(action).where(
     action.c.container_uuid.in_(sa.bindparam("uuids", expanding=True)),
     action.c.finish_time.is_(None),
     action.c.generation <= sa.bindparam("settled"),
 )
-_ACTION, _EVENT = sa.insert(action), sa.insert(event)
 
 
 def record_action(
@@ -24,7 +23,7 @@ def record_action(
     row = action_row(cloud, actor, uuid, name, generation=generation or 0)
     if generation is None:
         row |= {"finish_time": row["start_time"], "result": "Success"}
-    conn.execute(_ACTION, row)
+    conn.execute(into(action), row)
 
 
 def action_row(cloud: Cloud, actor: Actor, uuid: str, name: str, *, generation: int) -> dict[str, Any]:
@@ -51,7 +50,7 @@ def record_event(
 ) -> None:
     """Write that a container changed its status, for whoever listens."""
     row = event_row(cloud, project_id=project_id, uuid=uuid, name=name, status=status, reason=reason)
-    conn.execute(_EVENT, row)
+    conn.execute(into(event), row)
     touch_events(conn)
 
 

@@ -1,9 +1,9 @@
 """Rows to read models and back: the one place where a container's columns and its JSON become a ``Container``."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import sqlalchemy as sa
@@ -13,7 +13,15 @@ from sqlalchemy.engine import Connection
 from higgins.control.link import Known
 from higgins.model.container import ContainerSpec, RestartPolicy, Status, TaskState
 from higgins.model.resources import Container, Host, HostInfo
-from higgins.store.schema import container
+from higgins.store.mariadb import packed
+from higgins.store.schema import container, workload
+
+T = TypeVar("T")
+#: A row as a driver gives it.
+Listed = tuple[Any, ...]
+#: Rows of which it is kept what was made: two of the longest lists.
+_MOST_MADE = 2000
+_NOTHING = (datetime.min, None)
 
 
 class CapsuleSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,21 +50,35 @@ def known_of(row: Row[Any]) -> Known:
     return known_decoder.decode(row.known) if row.known else Known()
 
 
+_UNITS = ((86400, "a day", "days"), (3600, "an hour", "hours"), (60, "a minute", "mins"), (1, "a second", "seconds"))
+
+
 def ago(moment: datetime, now: datetime) -> str:
     """How long since, in the words that Zun's clients show: ``3 minutes``, ``an hour``."""
-    seconds = max(0, int((now - moment).total_seconds()))
-    for size, one, many in (
-        (86400, "a day", "days"),
-        (3600, "an hour", "hours"),
-        (60, "a minute", "mins"),
-        (1, "a second", "seconds"),
-    ):
-        count = seconds // size
-        if count == 1:
-            return one
-        if count:
-            return f"{count} {many}"
+    passed = now - moment
+    seconds = passed.days * 86400 + passed.seconds
+    for size, one, many in _UNITS:
+        if seconds >= size:
+            count = seconds // size
+            return one if count == 1 else f"{count} {many}"
     return "0 seconds"
+
+
+def _reads_until(moment: datetime, now: datetime) -> datetime:
+    """When ``ago`` says something else."""
+    seconds = max(0, int((now - moment).total_seconds()))
+    size = next((size for size, _, _ in _UNITS if seconds >= size), 1)
+    return moment + timedelta(seconds=size * (seconds // size + 1))
+
+
+def _since(status: str, known: Known) -> datetime | None:
+    """From when ``status_detail`` counts."""
+    match status:
+        case Status.RUNNING | Status.PAUSED:
+            return known.started_at
+        case Status.STOPPED:
+            return known.finished_at
+    return None
 
 
 def status_detail(status: str, known: Known, now: datetime) -> str | None:
@@ -85,27 +107,34 @@ _USED = (
     "uuid", "role", "name", "project_id", "user_id", "host", "spec", "status", "status_reason", "task_state", "known",
     "addresses", "created_at", "updated_at",
 )  # fmt: skip
-#: For lists: no more columns than that, in this order.
-COLUMNS = container.c[_USED]
+#: All that lists and a look at one read: the uuid of the workload, which is a plain container's own, and these.
+COLUMNS = (container.c.uuid.label("workload_uuid"), *container.c[_USED])
+WITH_WORKLOAD = (workload.c.uuid.label("workload_uuid"), *container.c[_USED])
 _used = attrgetter(*_USED)
 
 
-#: The same as a JSON array of MariaDB's.
-_packed = sa.func.json_array(*COLUMNS)
 _unpacked = msgspec.json.Decoder(
     tuple[
-        str, str, str, str, str, str | None, str, str, str | None, str | None, str | None, str, datetime,
+        str, str, str, str, str, str, str | None, str, str, str | None, str | None, str | None, str, datetime,
         datetime | None,
     ]
 )  # fmt: skip
 
 
-def listed(conn: Connection, query: sa.Select[Any]) -> Sequence[Sequence[Any]]:
-    """The rows of a query for ``COLUMNS``. MariaDB's driver takes them apart in Python, column by column, which took
-    longer than all else that a list takes: so it is given each as one column."""
-    if conn.dialect.name != "mariadb":
-        return conn.execute(query).all()
-    return [_unpacked.decode(text) for text in conn.execute(query.with_only_columns(_packed)).scalars()]
+def listed(conn: Connection, query: sa.Select[Any], wanted: Mapping[str, Any] | None = None) -> Iterable[Listed]:
+    """The rows of a query for ``COLUMNS``, as the driver gives them: a list has thousands of values."""
+    packs = conn.dialect.name == "mariadb"
+    cursor: Any = conn.execute(packed(query) if packs else query, wanted).cursor
+    return cursor  # type: ignore[no-any-return]
+
+
+def _values(row: Listed) -> Sequence[Any]:
+    """The columns of a row, whatever the driver gave."""
+    if len(row) == 1:
+        return _unpacked.decode(row[0])
+    if isinstance(row[-2], str):  # SQLite has no type for a moment
+        return *row[:-2], *(moment and datetime.fromisoformat(moment) for moment in row[-2:])
+    return row
 
 
 def container_of(row: Row[Any], workload: str, now: datetime) -> Container:
@@ -113,9 +142,32 @@ def container_of(row: Row[Any], workload: str, now: datetime) -> Container:
     return _container(_used(row), workload, now)
 
 
-def plain_of(row: Sequence[Any], now: datetime) -> Container:
-    """A plain ``Container`` of a row of ``COLUMNS``. They are taken by place: a list has thousands of attributes."""
-    return _container(row, row[0], now)
+def listed_of(row: Listed, now: datetime) -> Container:
+    """A ``Container`` of a row of ``listed``."""
+    workload_uuid, *used = _values(row)
+    return _container(used, workload_uuid, now)
+
+
+class Making(Generic[T]):
+    """What is made of the containers of lists, by row, for when they are read again: most read as they did before.
+
+    How long something was ago is part of it, so it is made anew when that reads otherwise.
+    """
+
+    def __init__(self, make: Callable[[Container], T]) -> None:
+        self._make = make
+        self._made: dict[Listed, tuple[datetime, T]] = {}
+
+    def of(self, row: Listed, now: datetime) -> T:
+        """What is made of a row of ``listed``; in any thread."""
+        until, made = self._made.get(row, _NOTHING)
+        if made is None or now >= until:
+            item = listed_of(row, now)
+            made = self._make(item)
+            if len(self._made) >= _MOST_MADE:
+                self._made.clear()
+            self._made[row] = (datetime.max if item.since is None else _reads_until(item.since, now)), made
+        return made
 
 
 def _container(used: Iterable[Any], workload: str, now: datetime) -> Container:
@@ -136,6 +188,7 @@ def _container(used: Iterable[Any], workload: str, now: datetime) -> Container:
         status=_STATUSES[status],
         status_reason=status_reason,
         status_detail=status_detail(status, known, now),
+        since=_since(status, known),
         task_state=task_of(task_state),
         addresses=_addresses.decode(addresses) if addresses != "{}" else {},
         started_at=known.started_at,

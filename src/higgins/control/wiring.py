@@ -22,7 +22,7 @@ from higgins.control.cloud import Actor, Cloud
 from higgins.control.requests import NetRequest, PortAsk
 from higgins.model.errors import Conflict, Invalid, NotFound
 from higgins.store.bulk import encoded, one_of, rows
-from higgins.store.schema import network, port, workload
+from higgins.store.schema import into, network, port, workload
 from higgins.store.transactions import attempt, touch_host
 
 
@@ -139,7 +139,7 @@ def make_port(
     """A port with an address of the network: the one wanted, or a free one."""
     address = _free(conn, net) if wanted is None else _wanted(conn, net, wanted)
     row = port_row(net, workload_id, position, address)
-    conn.execute(sa.insert(port), row)
+    conn.execute(into(port), row)
     return {**row, "network_uuid": net.uuid}
 
 

@@ -11,7 +11,10 @@ Addresses = dict[str, list[dict[str, Any]]]
 
 
 class Container(Struct, kw_only=True):
-    """A container: a plain one (``role`` plain, ``workload`` its own uuid) or a capsule's member (main or init)."""
+    """A container: a plain one (``role`` plain, ``workload`` its own uuid) or a capsule's member (main or init).
+
+    ``status_detail`` counts from ``since``, where it tells how long ago something was.
+    """
 
     uuid: str
     workload: str
@@ -24,6 +27,7 @@ class Container(Struct, kw_only=True):
     status: Status
     status_reason: str | None = None
     status_detail: str | None = None
+    since: datetime | None = None
     task_state: TaskState | None = None
     addresses: Addresses = field(default_factory=dict)
     started_at: datetime | None = None

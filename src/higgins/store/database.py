@@ -14,7 +14,7 @@ from sqlalchemy.engine import URL, Engine, make_url
 
 from higgins.model.errors import Invalid, StoreUnavailable
 from higgins.store.servers import ServerRunner
-from higgins.store.sqlite import SQLiteRunner, sqlite_engine
+from higgins.store.sqlite import SQLiteRunner, plain_engine, sqlite_engine
 from higgins.store.transactions import Runner, T, Work, touch_events, touch_host, touch_topic
 from higgins.store.verdicts import outage
 from higgins.store.wakeups import Wakeups, poll
@@ -34,7 +34,7 @@ class Store:
     async def read(self, work: Work[T]) -> T:
         """Run ``work`` in a transaction that is rolled back. Raises StoreUnavailable."""
         with _refusals():
-            return await asyncio.wrap_future(self._runner.read(work))
+            return await self._runner.read(work)
 
     async def write(self, work: Work[T]) -> T:
         """Run ``work`` in a transaction that is committed, unless it raises.
@@ -42,7 +42,7 @@ class Store:
         Raises StoreUnavailable, and OutcomeUnknown where the database went away in the middle of the commit.
         """
         with _refusals():
-            return await asyncio.wrap_future(self._runner.write(work))
+            return await self._runner.write(work)
 
     def follow(self, feed: Coroutine[Any, Any, None]) -> None:
         """Hear by ``feed``, until closed, what other processes change."""
@@ -108,7 +108,7 @@ def open_store(url: str, *, threads: int = 10) -> Store:
     engine = make_engine(url, connections=threads)
     match engine.dialect.name:
         case "sqlite":
-            runner: Runner = SQLiteRunner(engine, sqlite_engine(make_url(url), "BEGIN"), wakeups)
+            runner: Runner = SQLiteRunner(plain_engine(make_url(url)), wakeups)
         case "postgresql":
             from higgins.store.postgresql import Notices
 

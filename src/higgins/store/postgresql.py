@@ -7,7 +7,6 @@ from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy import exc
 from sqlalchemy.engine import URL, Connection, Engine
 
 from higgins.store.wakeups import Wakeups
@@ -67,24 +66,14 @@ class Notices:
         self._wakeups = wakeups
         self._me = secrets.token_hex(4)
 
-    def announce(self, topics: set[str]) -> None:
+    def announce(self, conn: Connection, topics: set[str]) -> None:
         """Tell other processes. A failure is not the failure of what was committed."""
         notices = "".join(f"NOTIFY {_CHANNEL}, '{payload}'; " for payload in payloads(self._me, topics))
+        driver: Any = conn.connection.driver_connection
         try:
-            with self._engine.connect() as conn:
-                self._send(conn, f"BEGIN; SET LOCAL synchronous_commit = off; {notices}COMMIT")
-        except (psycopg.Error, exc.DBAPIError) as error:
+            driver.execute(f"BEGIN; SET LOCAL synchronous_commit = off; {notices}COMMIT", prepare=False)
+        except psycopg.Error as error:  # a connection that is lost is found to be so when it is used next
             LOG.warning("Other processes were not told of a change: %s", error)
-
-    def _send(self, conn: Connection, statements: str) -> None:
-        connection: Any = conn.connection.driver_connection
-        connection.autocommit = True
-        try:
-            connection.execute(statements, prepare=False)
-        except psycopg.Error:
-            conn.invalidate()
-            raise
-        connection.autocommit = False
 
     async def hear(self) -> None:
         """Wake listeners of this process by what others tell, until cancelled; what was missed meanwhile wakes all."""

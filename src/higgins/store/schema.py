@@ -5,6 +5,7 @@ is a workload of the same uuid with one member. Desired state (``goal``, ``incar
 observed state (``status``, ``known``) stand side by side.
 """
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import (
@@ -15,12 +16,14 @@ from sqlalchemy import (
     Double,
     ForeignKey,
     Index,
+    Insert,
     Integer,
     MetaData,
     String,
     Table,
     Text,
     UniqueConstraint,
+    insert,
 )
 from sqlalchemy.dialects.mysql import DATETIME, MEDIUMTEXT
 from sqlalchemy.types import TypeEngine
@@ -502,3 +505,9 @@ for _table in metadata.tables.values():
     _table.dialect_kwargs.update(
         mariadb_engine="InnoDB", mariadb_charset="utf8mb4", mariadb_collate="utf8mb4_nopad_bin"
     )
+
+
+@cache
+def into(table: Table) -> Insert:
+    """To insert a row, whose values are arguments: the same statement each time, which need not be looked through."""
+    return insert(table)

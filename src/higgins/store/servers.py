@@ -4,18 +4,24 @@ This is the one place that decides so, for deadlocks, lost certifications, colli
 ``verdicts`` says which error is which. What was read or written before COMMIT is sent is undone for certain when the
 connection is lost, so it runs again, on another connection. A connection that is lost while COMMIT is under way leaves
 it open whether the rows are there: that is said, and never guessed.
+
+Each thread keeps one connection, which commits each statement unless it is told to begin: so what only reads costs no
+more round trips than it has statements. READ COMMITTED promises no more to several of them in one transaction. So that
+a read changes nothing all the same, only a transaction that is begun may write.
 """
 
 import logging
 import random
+import threading
 import time
+from asyncio import Future
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from sqlalchemy import exc
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from higgins.model.errors import OutcomeUnknown, StoreUnavailable
+from higgins.store.threads import Answer, Threads
 from higgins.store.transactions import T, Work, finish, start
 from higgins.store.verdicts import Verdict, undone, verdict
 from higgins.store.wakeups import Wakeups
@@ -27,42 +33,69 @@ _ATTEMPTS = 10
 #: then; long where the server is away, which with a fail-over takes seconds.
 _PAUSE = {Verdict.AGAIN: (0.005, 0.5), Verdict.AWAY: (0.1, 2.0)}
 
+#: Seconds after which a connection is replaced: what lies between may forget it.
+_OLD = 1800
+#: What makes a connection one that only reads, where nothing is begun.
+_READ_ONLY = {
+    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY",
+    "mariadb": "SET SESSION TRANSACTION READ ONLY",
+}
+_BEGIN = "START TRANSACTION READ WRITE"
+
 _UNKNOWN = "The database went away while this was being written; look whether it was, before you ask again."
 
-#: Tells other processes what was changed.
-Announce = Callable[[set[str]], None]
+#: Tells other processes what was changed, by a connection on which nothing is begun.
+Announce = Callable[[Connection, set[str]], None]
+
+
+class _Kept(threading.local):
+    """A thread's connection, and when it was made."""
+
+    conn: Connection | None = None
+    since = 0.0
 
 
 class ServerRunner:
     """Runs transactions in as many threads as there are connections."""
 
     def __init__(self, engine: Engine, wakeups: Wakeups, threads: int, announce: Announce | None = None) -> None:
-        self._engine = engine
+        self._engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        self._kept = _Kept()
+        self._all: set[Connection] = set()
         self._wakeups = wakeups
         self._announce = announce
-        self._pool = ThreadPoolExecutor(threads, "higgins-db")
+        self._threads = Threads(threads, "higgins-db")
 
     def read(self, work: Work[T]) -> Future[T]:
-        return self._pool.submit(self._run, work)
+        answer: Answer[T] = Answer()
+        self._threads.run(lambda: self._read(work, answer))
+        return answer.future
 
     def write(self, work: Work[T]) -> Future[T]:
-        future: Future[T] = Future()
-        self._pool.submit(self._write, work, future)
-        return future
+        answer: Answer[T] = Answer()
+        self._threads.run(lambda: self._write(work, answer))
+        return answer.future
 
-    def _write(self, work: Work[T], future: Future[T]) -> None:
+    def _read(self, work: Work[T], answer: Answer[T]) -> None:
+        if not answer.wanted:
+            return
+        try:
+            answer.give(self._run(work))
+        except BaseException as error:  # handed to the one who asked, who decides
+            answer.refuse(error)
+
+    def _write(self, work: Work[T], answer: Answer[T]) -> None:
         """Other processes are told once the one who asked has the answer, who need not wait for that."""
-        if not future.set_running_or_notify_cancel():
+        if not answer.wanted:
             return
         topics: set[str] = set()
         try:
-            result = self._run(work, topics)
+            answer.give(self._run(work, topics))
         except BaseException as error:  # handed to the one who asked, who decides
-            future.set_exception(error)
+            answer.refuse(error)
             return
-        future.set_result(result)
-        if topics and self._announce is not None:
-            self._announce(topics)
+        if topics and self._announce is not None and self._kept.conn is not None:
+            self._announce(self._kept.conn, topics)
 
     def _run(self, work: Work[T], touched: set[str] | None = None) -> T:
         """Run ``work`` until it is done: committed where what it ``touched`` is to be told, else rolled back."""
@@ -81,23 +114,56 @@ class ServerRunner:
         raise AssertionError("unreachable")
 
     def _once(self, work: Work[T], touched: set[str] | None, number: int) -> T:
-        with self._engine.connect() as conn:
-            start(conn, number)
-            with conn.begin() as transaction:
-                result = work(conn)
-                if touched is None:
-                    transaction.rollback()
-                    return result
-                topics = finish(conn)
-                try:
-                    transaction.commit()
-                except exc.DBAPIError as error:
-                    if undone(error):
-                        raise
-                    raise OutcomeUnknown(_UNKNOWN) from error
+        conn = self._connection()
+        start(conn, number)
+        try:
+            if touched is None:
+                return work(conn)
+            conn.exec_driver_sql(_BEGIN)
+            result = work(conn)
+            topics = finish(conn)
+        except BaseException as error:
+            self._undo(conn, touched is not None, error)
+            raise
+        try:
+            conn.exec_driver_sql("COMMIT")
+        except exc.DBAPIError as error:
+            self._undo(conn, True, error)
+            if undone(error):
+                raise
+            raise OutcomeUnknown(_UNKNOWN) from error
         self._wakeups.tell(topics)
         touched |= topics
         return result
 
+    def _connection(self) -> Connection:
+        """This thread's."""
+        if self._kept.conn is not None and time.monotonic() - self._kept.since > _OLD:
+            self._drop(self._kept.conn)
+        if self._kept.conn is None:
+            conn = self._engine.connect()
+            conn.exec_driver_sql(_READ_ONLY[conn.dialect.name])
+            self._all.add(conn)
+            self._kept.conn, self._kept.since = conn, time.monotonic()
+        return self._kept.conn
+
+    def _undo(self, conn: Connection, begun: bool, error: BaseException) -> None:
+        """What was ``begun`` is undone; a connection that cannot do that, or is lost, is given up."""
+        if isinstance(error, exc.DBAPIError) and error.connection_invalidated:
+            self._drop(conn)
+        elif begun:
+            try:
+                conn.exec_driver_sql("ROLLBACK")
+            except exc.DBAPIError:
+                self._drop(conn)
+
+    def _drop(self, conn: Connection) -> None:
+        self._kept.conn = None
+        self._all.discard(conn)
+        conn.invalidate()
+        conn.close()
+
     def close(self) -> None:
-        self._pool.shutdown()
+        self._threads.close()
+        for conn in self._all:
+            conn.close()

@@ -2,19 +2,23 @@
 
 Each keeps a savepoint of its own, so that one refusal undoes only its own rows. Other processes may use the same file:
 a writing transaction takes the write lock when it begins, and so never has to be run again.
+
+Transactions and savepoints are told to the driver itself: SQLAlchemy's share in them would be as much work as the rows.
 """
 
 import contextlib
 import os
 import queue
+import sqlite3
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from asyncio import Future
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Connection, Engine
 
+from higgins.store.threads import Answer, Threads
 from higgins.store.transactions import T, Work, finish, start
 from higgins.store.wakeups import Wakeups
 
@@ -24,34 +28,47 @@ _BATCH = 64
 class SQLiteRunner:
     """One writer that commits in batches, one reader. SQLite has one writer anyway; WAL lets the reader run beside."""
 
-    def __init__(self, writer: Engine, reader: Engine, wakeups: Wakeups) -> None:
+    def __init__(self, engine: Engine, wakeups: Wakeups) -> None:
+        """``engine`` is one that begins no transactions itself (``plain_engine``)."""
         self._wakeups = wakeups
-        self._reader_engine = reader
-        self._writes: queue.SimpleQueue[tuple[Work[Any], Future[Any]] | None] = queue.SimpleQueue()
-        self._reads = ThreadPoolExecutor(1, "higgins-read")
+        self._engine = engine
+        self._writes: queue.SimpleQueue[tuple[Work[Any], Answer[Any]] | None] = queue.SimpleQueue()
+        self._reads = Threads(1, "higgins-read")
         self._read_conn: Connection | None = None
-        self._thread = threading.Thread(target=self._write_loop, args=(writer,), name="higgins-write", daemon=True)
+        self._thread = threading.Thread(target=self._write_loop, name="higgins-write", daemon=True)
         self._thread.start()
 
     def read(self, work: Work[T]) -> Future[T]:
-        return self._reads.submit(self._read, work)
+        answer: Answer[T] = Answer()
+        self._reads.run(lambda: self._read(work, answer))
+        return answer.future
 
-    def _read(self, work: Work[T]) -> T:
+    def _read(self, work: Work[T], answer: Answer[T]) -> None:
+        if not answer.wanted:
+            return
+        try:
+            answer.give(self._read_by(work))
+        except BaseException as error:  # handed to the one who asked, who decides
+            answer.refuse(error)
+
+    def _read_by(self, work: Work[T]) -> T:
         if self._read_conn is None:
-            self._read_conn = self._reader_engine.connect()
-        with self._read_conn.begin() as transaction:
+            self._read_conn = self._engine.connect()
+        driver = _driver(self._read_conn)
+        driver.execute("BEGIN")
+        try:
             start(self._read_conn)
-            result = work(self._read_conn)
-            transaction.rollback()
-        return result
+            return work(self._read_conn)
+        finally:
+            driver.rollback()
 
     def write(self, work: Work[T]) -> Future[T]:
-        future: Future[T] = Future()
-        self._writes.put((work, future))
-        return future
+        answer: Answer[T] = Answer()
+        self._writes.put((work, answer))
+        return answer.future
 
-    def _write_loop(self, engine: Engine) -> None:
-        with engine.connect() as conn:
+    def _write_loop(self) -> None:
+        with self._engine.connect() as conn:
             while (first := self._writes.get()) is not None:
                 batch = [first]
                 stop = False
@@ -65,55 +82,55 @@ class SQLiteRunner:
                 if stop:
                     return
 
-    def _commit(self, conn: Connection, batch: list[tuple[Work[Any], Future[Any]]]) -> None:
-        done: list[tuple[Future[Any], Any]] = []
+    def _commit(self, conn: Connection, batch: list[tuple[Work[Any], Answer[Any]]]) -> None:
+        done: list[tuple[Answer[Any], Any]] = []
         topics: set[str] = set()
+        driver = _driver(conn)
         try:
-            with conn.begin():
-                for work, future in batch:
-                    if not future.set_running_or_notify_cancel():
-                        continue
-                    start(conn)
-                    savepoint = conn.begin_nested() if len(batch) > 1 else None  # one alone is the whole
-                    try:
-                        result = work(conn)
-                        touched = finish(conn)
-                        if savepoint is not None:
-                            savepoint.commit()
-                    except Exception as error:  # handed to the one who asked, who decides
-                        if savepoint is None or not _in_transaction(conn):  # a full disk undoes the savepoint too
-                            raise
-                        savepoint.rollback()
-                        future.set_exception(error)
-                    else:
-                        topics |= touched
-                        done.append((future, result))
+            conn.exec_driver_sql("BEGIN IMMEDIATE")
+            for work, answer in batch:
+                if not answer.wanted:
+                    continue
+                start(conn)
+                driver.execute("SAVEPOINT one")
+                try:
+                    result = work(conn)
+                    touched = finish(conn)
+                except Exception as error:  # handed to the one who asked, who decides
+                    if not driver.in_transaction:  # a full disk undoes the whole of it, not the savepoint alone
+                        raise
+                    driver.execute("ROLLBACK TO one")
+                    answer.refuse(error)
+                else:
+                    topics |= touched
+                    done.append((answer, result))
+                driver.execute("RELEASE one")
+            conn.exec_driver_sql("COMMIT")
         except Exception as error:  # the whole failed: nobody's rows are there
-            for future, _ in done:
-                future.set_exception(error)
-            for _, future in batch:
-                if not future.done():
-                    future.set_exception(error)
+            driver.rollback()
+            for _, answer in batch:  # who was refused before stays so
+                answer.refuse(error)
             return
         self._wakeups.tell(topics)
-        for future, result in done:
-            future.set_result(result)
+        for answer, result in done:
+            answer.give(result)
 
     def close(self) -> None:
         self._writes.put(None)
         self._thread.join()
-        self._reads.shutdown()
+        self._reads.close()
         if self._read_conn is not None:
             self._read_conn.close()
-        self._reader_engine.dispose()
+        self._engine.dispose()
 
 
-def _in_transaction(conn: Connection) -> bool:
-    return bool(conn.connection.driver_connection.in_transaction)  # type: ignore[union-attr]
+def _driver(conn: Connection) -> sqlite3.Connection:
+    driver: sqlite3.Connection = conn.connection.driver_connection  # type: ignore[assignment]
+    return driver
 
 
-def sqlite_engine(url: URL, begin: str = "BEGIN IMMEDIATE") -> Engine:
-    """An engine whose transactions begin with this statement. Makes the file (its owner's alone) and its directory."""
+def plain_engine(url: URL) -> Engine:
+    """An engine that begins no transactions. Makes the file (its owner's alone) and its directory."""
     if url.database and url.database != ":memory:":
         Path(url.database).parent.mkdir(parents=True, exist_ok=True)
         # Never opened when it is there: to close it would take away the locks that this process has on it otherwise
@@ -124,12 +141,19 @@ def sqlite_engine(url: URL, begin: str = "BEGIN IMMEDIATE") -> Engine:
 
     @sa.event.listens_for(engine, "connect")
     def connect(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # transactions are begun below, not by the driver
+        connection.isolation_level = None  # transactions are begun by ours, not by the driver
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=30000"):
             connection.execute(f"PRAGMA {pragma}")
 
+    return engine
+
+
+def sqlite_engine(url: URL) -> Engine:
+    """An engine whose transactions take the write lock when they begin."""
+    engine = plain_engine(url)
+
     @sa.event.listens_for(engine, "begin")
     def begun(conn: Connection) -> None:
-        conn.exec_driver_sql(begin)
+        conn.exec_driver_sql("BEGIN IMMEDIATE")
 
     return engine

@@ -6,8 +6,8 @@ committed between its look and its insert (two who choose the same free address,
 project). So nobody catches such collisions: the second run sees what the first one could not.
 """
 
+from asyncio import Future
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -28,7 +28,7 @@ _ATTEMPT = "higgins_attempt"
 class Runner(Protocol):
     """How transactions meet threads."""
 
-    def read(self, work: Work[T]) -> Future[T]: ...
+    def read(self, work: Work[T]) -> Future[T]: ...  # of the event loop
 
     def write(self, work: Work[T]) -> Future[T]: ...
 

@@ -34,6 +34,7 @@ _COLLISIONS: dict[str | int, str] = {
 }
 #: A server that is starting, ending, full, or not part of its cluster now. It has not carried out what it was told.
 _AWAY: dict[str | int, str] = {
+    "0A000": "feature_not_supported: a standby, told to begin a transaction that writes",
     "25006": "read_only_sql_transaction: a standby, until it is promoted",
     "53300": "too_many_connections",
     "57P03": "cannot_connect_now",

@@ -18,6 +18,7 @@ from sqlalchemy import Row
 from sqlalchemy.engine import Connection
 
 from higgins.model.resources import HostInfo
+from higgins.store.mariadb import packed
 from higgins.store.schema import host
 
 Bools = NDArray[np.bool_]
@@ -246,7 +247,13 @@ class FleetCache:
         return replace(fleet, **values)
 
     def _whole(self, conn: Connection, before: Fleet | None) -> Fleet:
-        return fleet_of(conn.execute(_ALL).all(), before.facts if before else None)
+        return fleet_of(_rows(conn), before.facts if before else None)
+
+
+def _rows(conn: Connection) -> Sequence[Sequence[Any]]:
+    if conn.dialect.name != "mariadb":
+        return conn.execute(_ALL).all()
+    return [msgspec.json.decode(text) for text in conn.execute(packed(_ALL)).scalars()]
 
 
 def _differs(facts: Facts, row: Row[Any], place: int) -> bool:
