@@ -9,7 +9,8 @@ import itertools
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,11 @@ class Scene:
         self.client("run", *words, "busybox", "sh", "-c", script)
         self.client.wait(made, "Running")
         return made
+
+    def runs_on(self, container: str, host: Chassis) -> bool:
+        found = self.show(container)
+        assert found["status"] != "Error", found
+        return (found["status"], found["host"]) == ("Running", host.name)
 
     def end(self) -> None:
         self.client.delete([one["name"] for one in self.client.json("list")], "--stop")
@@ -207,7 +213,7 @@ class Mover:
 
     def is_on(self, host: Chassis) -> None:
         """It runs there, and is reached there and has its data."""
-        wait_until(lambda: self._runs_on(host), f"{self.name} does not run on {host.name}")
+        wait_until(lambda: self._scene.runs_on(self.name, host), f"{self.name} does not run on {host.name}")
         bound = Tenant("admin", "admin").show_port(self.port)
         assert bound is not None and (bound["binding:host_id"], bound["status"]) == (host.name, "ACTIVE")
         assert chassis_of(self.port) == host.name
@@ -220,18 +226,13 @@ class Mover:
     def has_left(self, host: Chassis) -> None:
         assert self._tap not in wired(host.switch) and not host.mounted()
 
-    def _runs_on(self, host: Chassis) -> bool:
-        found = self._scene.show(self.name)
-        assert found["status"] != "Error", found
-        return (found["status"], found["host"]) == ("Running", host.name)
-
 
 @pytest.fixture
 def mover(scene: Scene, network: Network) -> Iterator[Mover]:
     made = Mover(scene, network, volume())
     made.is_on(made.here)
     yield made
-    scene.client.delete([made.name], "--stop")
+    scene.end()
     becomes(made.volume, "available")
     cinder("DELETE", f"volumes/{made.volume}")
 
@@ -247,10 +248,27 @@ def test_what_a_drained_host_had_goes_to_the_other_and_back(scene: Scene, mover:
     assert attachments.way == [mover.here.name, mover.there.name, mover.here.name]
 
 
+@contextlib.contextmanager
+def without_agent(host: Chassis) -> Iterator[None]:
+    host.kill_agent()
+    try:
+        yield
+    finally:
+        host.start()
+
+
+@contextlib.contextmanager
+def cut_off(host: Chassis) -> Iterator[None]:
+    """From the control plane; not from the other host, nor from OVN."""
+    with host.machine.cut_off():
+        yield
+
+
+@pytest.mark.parametrize("silent", [without_agent, cut_off])
 def test_a_silent_host_keeps_its_volume_as_long_as_it_may_write_and_goes_on_with_it_when_it_is_back(
-    scene: Scene, network: Network, mover: Mover
+    scene: Scene, network: Network, mover: Mover, silent: Callable[[Chassis], AbstractContextManager[None]]
 ) -> None:
-    """Only its agent is dead. What has no volume is placed elsewhere meanwhile, so the time for that has come."""
+    """What has no volume is placed elsewhere meanwhile, so the time for that has come."""
     here = mover.here
     (mount,) = here.mounted()
     began = ("exec", mover.name, "cut", "-d", " ", "-f", "22", "/proc/1/stat")
@@ -259,17 +277,26 @@ def test_a_silent_host_keeps_its_volume_as_long_as_it_may_write_and_goes_on_with
         light = scene.run(network, _IDLE, "--auto-heal")
     assert scene.where(light) is here
     with Attachments(mover.volume) as attachments:
-        here.kill_agent()
-        wait_until(lambda: scene.where(light) is mover.there, f"{light} does not leave the lost host")
-        scene.client.wait(light, "Running")
-        assert scene.where(mover.name) is here and scene.client.status(mover.name) == "Unknown"
-        written = (mount / "beats").stat().st_size
-        wait_until(lambda: (mount / "beats").stat().st_size > written, "it does not write any more")
-        here.start()
+        with silent(here):
+            wait_until(lambda: scene.where(light) is mover.there, f"{light} does not leave the lost host")
+            scene.client.wait(light, "Running")
+            told = "stays there until the operator says that it is off"
+            scene.client.wait_until(lambda: told in (scene.client.show(mover.name)["status_reason"] or ""))
+            assert scene.where(mover.name) is here
+            written = (mount / "beats").stat().st_size
+            wait_until(lambda: (mount / "beats").stat().st_size > written, "it does not write any more")
         mover.is_on(here)
         wait_until(lambda: len(wired(here.switch)) == 1, f"{here.name} has a wire of what left it")
     assert scene.client(*began) == before, "it was started anew"
     assert attachments.way == [here.name]
+
+
+def test_what_a_host_had_that_was_off_for_a_while_goes_on_there(scene: Scene, mover: Mover) -> None:
+    with Attachments(mover.volume) as attachments:
+        with mover.here.off():
+            scene.becomes(mover.here, "down")
+        mover.is_on(mover.here)
+    assert attachments.way == [mover.here.name]
 
 
 def test_what_a_host_had_that_is_off_goes_when_it_is_forced_down_and_is_let_go_of_when_it_is_back(
@@ -290,3 +317,55 @@ def test_what_a_host_had_that_is_off_goes_when_it_is_forced_down_and_is_let_go_o
             mover.is_on(here)
             mover.has_left(mover.there)
     assert attachments.way == [here.name, mover.there.name, here.name]
+
+
+def test_the_volume_of_what_is_deleted_is_free_when_its_host_is_forced_down_and_not_before(
+    scene: Scene, network: Network, mover: Mover
+) -> None:
+    here, mount = mover.here, ("--mount", f"source={mover.volume},destination=/data")
+    with Attachments(mover.volume) as attachments:
+        with here.off():
+            scene.becomes(here, "down")
+            scene.client("delete", "--stop", mover.name)
+            assert "is in use by" in scene.client.call("run", *mount, "busybox", "true").err
+            assert attachments.now() == [here.name]
+            scene.force_down(here)
+            scene.client.wait(mover.name, None)
+            scene.client.wait_for_log(scene.run(network, f"cat /data/kept; {_IDLE}", *mount), "kept")
+        wait_until(lambda: not here.remains(), f"{here.name} has something left")
+        scene.force_down(here, "--unset")
+    assert attachments.way == [here.name, mover.there.name]
+
+
+def test_two_that_share_a_volume_take_it_along_together(scene: Scene, network: Network) -> None:
+    """Cinder would attach it to both hosts at once."""
+    made = volume(volume_type="shared")
+    mount = ("--auto-heal", "--mount", f"source={made},destination=/data")
+    both = [scene.run(network, _BUSY, *mount) for _ in range(2)]
+    here = scene.where(both[0])
+    (there,) = (host for host in scene.hosts.values() if host is not here)
+    scene.client("exec", both[0], "sh", "-c", "echo kept > /data/kept")
+    with Attachments(made) as attachments:
+        with scene.drained(here):
+            for each in both:
+                wait_until(lambda each=each: scene.runs_on(each, there), f"{each} does not run on {there.name}")  # type: ignore[misc]
+                assert scene.client("exec", each, "cat", "/data/kept").strip() == "kept"
+        wait_until(lambda: not here.remains(), f"{here.name} has something left")
+    assert attachments.way == [here.name, there.name]
+    scene.client.delete(both, "--stop")
+    becomes(made, "available")
+    cinder("DELETE", f"volumes/{made}")
+
+
+def test_what_still_runs_on_a_host_that_was_forced_down_ends_when_its_agent_is_back(scene: Scene, mover: Mover) -> None:
+    """Only its agent was dead, and the operator wrong. Its wire and its mount are in nobody's way all the same."""
+    here = mover.here
+    with Attachments(mover.volume) as attachments:
+        with without_agent(here):
+            scene.force_down(here)
+            mover.is_on(mover.there)
+            assert here.machine.containers()
+        wait_until(lambda: not here.remains(), f"{here.name} has something left")
+        mover.is_on(mover.there)
+        scene.force_down(here, "--unset")
+    assert attachments.way == [here.name, mover.there.name]
