@@ -72,6 +72,11 @@ class Switch:
         """What ``ovs-vsctl`` says."""
         return neutron.switch(f"--db={self.database}", "--timeout=20", *words)
 
+    def end(self) -> None:
+        """OVN forgets the chassis as well."""
+        self.kill()
+        subprocess.run(["ovn-sbctl", "--if-exists", "chassis-del", self._host], check=True)
+
     def kill(self) -> None:
         for one in (self._controller, self._switch, self._server):
             one.kill()
@@ -184,6 +189,6 @@ def chassis(name: str, number: int, busybox: Path, settings: str) -> Iterator[Ch
         switch = Switch(made, root, f"{_TUNNELS}.{number}")
         with (made.data / "higgins.conf").open("a") as file:
             file.write(f"[neutron]\novsdb = {switch.database}\n")
-        stack.callback(switch.kill)
+        stack.callback(switch.end)
         switch.start()
         yield Chassis(made, switch)
