@@ -400,6 +400,13 @@ async def test_a_volume_leaves_a_silent_host_only_when_that_is_forced_down(
     assert "not forced down" in stays.reason
     await work()
     assert set(storage.attached[ident].values()) == {"one"}
+    await cloud.store.write(lambda conn: housekeeping.sweep(conn, cloud))
+    for _ in range(2):
+        await evacuation.everywhere(cloud, lost=True)
+        found = await containers.get(cloud, alice, made.uuid)
+        assert (found.status, found.status_reason) == (
+            "Unknown", "Host one does not answer. Its volume stays there until the operator says that it is off.",
+        )  # fmt: skip
     await hosts.force_down(cloud, "one", hosts.BINARY, True)
     assert (await evacuation.everywhere(cloud, lost=True)).moving == [made.uuid]
     await work()

@@ -21,6 +21,7 @@ from tests.system.client import PATIENCE
 #: The network between the control plane (.1) and hosts.
 NETWORK = "192.0.2"
 BRIDGE = "hgtest"
+OVERLAY = "[network]\noverlay = true\n"
 
 
 def wait_for(claim: Callable[[], bool], what: Callable[[], str]) -> None:
@@ -75,21 +76,23 @@ def command(*words: str, within: tuple[str, ...] = ()) -> subprocess.CompletedPr
 class ControlPlane:
     """``higgins api`` with its data directory."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, settings: str = OVERLAY, listen: str = "127.0.0.1:0") -> None:
         self.data = data
         self.url = ""
         self.process: Process | None = None
-        self._listen, self._agent_listen = "127.0.0.1:0", f"{NETWORK}.1:0"
-        (data / "higgins.conf").write_text("[network]\noverlay = true\n")
+        self._listen, self._agent_listen = listen, f"{NETWORK}.1:0"
+        (data / "higgins.conf").write_text(settings)
 
     def start(self) -> None:
         """Serve, where it did before if it did."""
         listen = ("--listen", self._listen, "--agent-listen", self._agent_listen)
-        config = ("--config-file", str(self.data / "higgins.conf"))
-        self.process = Process(self.data / "api.log", "api", "--data", str(self.data), *config, *listen)
+        self.process = Process(self.data / "api.log", "api", *self._options(), *listen)
         self.url = self.process.says(r"Agents are served at (https://\S+[0-9])")
         self._agent_listen = self.url.removeprefix("https://")
         self._listen = self.process.says(r"Higgins serves http://(\S+)/v1")
+
+    def _options(self) -> tuple[str, ...]:
+        return ("--data", str(self.data), "--config-file", str(self.data / "higgins.conf"))
 
     def restart(self, *, crash: bool) -> None:
         """End it and start it again where it was."""
@@ -101,24 +104,24 @@ class ControlPlane:
         self.start()
 
     def token(self) -> str:
-        done = command("host", "token", "--data", str(self.data), "--ttl", "600")
+        done = command("host", "token", *self._options(), "--ttl", "600")
         assert done.returncode == 0, done.stderr
         found = re.search(r"^Token: +(\S+)$", done.stdout, re.MULTILINE)
         assert found, done.stdout
         return found.group(1)
 
     def revoke(self, name: str) -> None:
-        done = command("host", "revoke", name, "--data", str(self.data))
+        done = command("host", "revoke", name, *self._options())
         assert done.returncode == 0, done.stderr
 
     def drain(self, name: str, verb: str = "drain") -> str:
         """What the command says."""
-        done = command("host", verb, name, "--data", str(self.data))
+        done = command("host", verb, name, *self._options())
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     def status(self) -> Any:
-        done = command("status", "--json", "--data", str(self.data))
+        done = command("status", "--json", *self._options())
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -131,15 +134,18 @@ class ControlPlane:
 class Machine:
     """A network namespace on the network, with an engine in it and an agent while that runs."""
 
-    def __init__(self, name: str, namespace: Namespace, engine: DockerEngine, data: Path, link: str) -> None:
+    def __init__(
+        self, name: str, namespace: Namespace, engine: DockerEngine, data: Path, link: str, settings: str
+    ) -> None:
         self.name = name
+        self.namespace = namespace
         self.link = link
         self.engine = engine
         self.data = data
         self.within = ("nsenter", f"--net={namespace.path}")
         self.agent: Process | None = None
         self.source: Path | None = None  # of the agent's packages, where they are another version's
-        (data / "higgins.conf").write_text(f"[DEFAULT]\nhost = {name}\n[network]\noverlay = true\n")
+        (data / "higgins.conf").write_text(f"[DEFAULT]\nhost = {name}\n{settings}")
 
     def options(self) -> list[str]:
         return [
@@ -178,7 +184,7 @@ class Machine:
 
 
 @contextmanager
-def machine(name: str, number: int, busybox: Path) -> Iterator[Machine]:
+def machine(name: str, number: int, busybox: Path, settings: str = OVERLAY) -> Iterator[Machine]:
     """A machine at ``NETWORK``.``number``; it and all that is in it ends with the block."""
     with ExitStack() as stack:
         namespace = Namespace()
@@ -198,7 +204,7 @@ def machine(name: str, number: int, busybox: Path) -> Iterator[Machine]:
         engine.command("load", "--input", str(busybox))
         data = root / "higgins"
         data.mkdir()
-        made = Machine(name, namespace, engine, data, far)
+        made = Machine(name, namespace, engine, data, far, settings)
         stack.callback(engine.close)
         stack.callback(made.stop)
         yield made

@@ -81,10 +81,18 @@ def switch(*words: str) -> str:
     return subprocess.run(["ovs-vsctl", *words], check=True, capture_output=True, text=True).stdout
 
 
-def wired() -> set[str]:
+def wired(switch: Callable[..., str] = switch) -> set[str]:
     """The interfaces of containers in the switch."""
     listed = json.loads(switch("--format=json", "--columns=name,external_ids", "list", "Interface"))
     return {name for name, (_, ids) in listed["data"] if "higgins-port" in dict(ids)}
+
+
+def chassis_of(port: str) -> str:
+    """The host on which OVN has bound a port."""
+    asked = ["ovn-sbctl", "--bare", "--columns=chassis", "find", "Port_Binding", f"logical_port={port}"]
+    found = subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()
+    name = ["ovn-sbctl", "--bare", "--columns=hostname", "list", "Chassis", found]
+    return subprocess.run(name, check=True, capture_output=True, text=True).stdout.strip() if found else ""
 
 
 def taps() -> set[str]:
@@ -113,7 +121,7 @@ class Inside:
     """The namespace of a container's sandbox, found by a port that it has: what the container may not do is done there
     from the outside."""
 
-    def __init__(self, port: str) -> None:
+    def __init__(self, port: str, switch: Callable[..., str] = switch) -> None:
         inode = switch("get", "Interface", f"tap{port[:11]}", "external_ids:higgins-netns").strip().strip('"')
         self._path = next(
             f"{process}/ns/net"

@@ -2,9 +2,8 @@
 
 import contextlib
 import threading
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from tests.openstack import cloud, needs
 from tests.openstack.between import Between, Next
 from tests.openstack.cloud import cinder
 from tests.openstack.conftest import HigginsInCloud, Login
+from tests.openstack.volumes import becomes, name, shown, volume, wait_until
 from tests.system.client import OpenStack
 
 #: Some start Higgins several times, which takes its time beside a whole cloud on two cores.
@@ -23,40 +23,8 @@ pytestmark = [needs("keystone", "cinder"), pytest.mark.timeout(600), pytest.mark
 IDLE = "trap exit TERM; while sleep 0.1; do :; done"
 
 
-def wait_until(claim: Callable[[], bool], what: str) -> None:
-    """Until it is so; back-off alone may take a minute after an outage. Raises TimeoutError with ``what``."""
-    end = time.monotonic() + 180
-    while not claim():
-        if time.monotonic() > end:
-            raise TimeoutError(what)
-        time.sleep(0.1)
-
-
-def name(kind: str = "volume") -> str:
-    """One that no other test uses."""
-    return f"{kind}-{uuid.uuid4()}"
-
-
-def volume(**more: Any) -> str:
-    """A new volume of demo's, of 1 GiB and available; its id."""
-    project = more.pop("project", "demo")
-    body = {"size": 1, "name": name()} | more
-    made = cinder("POST", "volumes", project, {"volume": body})["volume"]["id"]
-    wait_until(lambda: shown(made, project)["status"] == "available", "the volume is not made")
-    return str(made)
-
-
-def shown(ident: str, project: str = "demo") -> dict[str, Any]:
-    found: dict[str, Any] = cinder("GET", f"volumes/{ident}", project)["volume"]
-    return found
-
-
 def volumes(project: str = "demo") -> set[str]:
     return {one["id"] for one in cinder("GET", "volumes", project)["volumes"]}
-
-
-def becomes(ident: str, status: str) -> None:
-    wait_until(lambda: shown(ident)["status"] == status, f"the volume is not {status}")
 
 
 def run(client: OpenStack, mount: str, script: str = IDLE) -> str:

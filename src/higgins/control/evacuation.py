@@ -45,6 +45,7 @@ from higgins.store.schema import certificate, container, host, volume, workload
 #: Who moves what is moved without anybody's request.
 _HIGGINS = Actor(user_id="higgins", project_id="", is_admin=True)
 MOVES = "It moves to another host."
+_ATTACHED = "its volume is attached to a host that does not answer and is not forced down"
 
 
 class Staying(Struct, frozen=True):
@@ -205,8 +206,8 @@ def _unmoved(conn: Connection, number: int, reason: str) -> Staying | None:
 
 
 def _look(conn: Connection, cloud: Cloud, host_id: int) -> tuple[list[int], list[Staying]]:
-    """Which workloads of a host may leave it, and which may not whatever else there is."""
-    columns = (host.c.forced_down, silent(cloud).label("down"))
+    """Which workloads of a host may leave it, or have to be told why not, and which may not whatever else there is."""
+    columns = (host.c.name, host.c.forced_down, silent(cloud).label("down"))
     old = conn.execute(sa.select(*columns).where(host.c.id == host_id)).one_or_none()
     if old is None:
         return [], []
@@ -216,7 +217,7 @@ def _look(conn: Connection, cloud: Cloud, host_id: int) -> tuple[list[int], list
     for row in conn.execute(mine.order_by(workload.c.id)).all():
         members = _members(conn, row.id)
         reason = _unfit(conn, cloud, row, members, down=old.down, fenced=old.forced_down)
-        if reason is None:
+        if reason is None or (reason == _ATTACHED and _untold(members, _fastened(old.name))):
             going.append(row.id)
         else:
             staying.append(Staying(row.uuid, row.name or members[0].name, reason))
@@ -230,10 +231,13 @@ def _unfit(
 
     Yet a volume of Cinder goes nowhere as long as a silent host may write to it.
     """
-    if down and not fenced and attachments.of_workload(conn, row.id):
-        return "its volume is attached to a host that does not answer and is not forced down"
-    if row.next_host_id is not None:
-        return None
+    if row.next_host_id is None and (reason := _unwilling(conn, cloud, row, members, down=down)) is not None:
+        return reason
+    return _ATTACHED if down and not fenced and attachments.of_workload(conn, row.id) else None
+
+
+def _unwilling(conn: Connection, cloud: Cloud, row: Row[Any], members: list[Any], *, down: bool) -> str | None:
+    """Why it stays wherever else there is room: its own reason, or that of one it shares a volume with."""
     policy = cloud.settings.evacuate if down else "restart_policy"
     reason = _unfit_alone(conn, row, members, policy)
     if reason is not None:
@@ -276,6 +280,8 @@ def _leave(conn: Connection, cloud: Cloud, number: int, host_id: int, lost: bool
     if reason is None and old.down and not old.forced_down and row.unheard:
         reason = "its host does not answer and never heard that it may be moved, so it may still run it"
     if reason is not None:
+        if reason == _ATTACHED and lost:
+            _tell(conn, cloud, members, _fastened(old.name))
         return Staying(row.uuid, name, reason)
     if row.next_host_id is None:
         chosen, reason = _place(conn, cloud, row, members)
@@ -289,12 +295,19 @@ def _leave(conn: Connection, cloud: Cloud, number: int, host_id: int, lost: bool
     return str(row.uuid)
 
 
+def _fastened(name: str) -> str:
+    return f"Host {name} does not answer. Its volume stays there until the operator says that it is off."
+
+
+def _untold(members: list[Any], reason: str) -> list[Any]:
+    return [one for one in members if one.status == Status.UNKNOWN and one.status_reason != reason]
+
+
 def _tell(conn: Connection, cloud: Cloud, members: list[Any], reason: str) -> None:
     """Say to the owner of a lost workload why it is not elsewhere yet."""
-    for one in members:
-        if one.status == Status.UNKNOWN and one.status_reason != reason:
-            update = sa.update(container).where(container.c.id == one.id)
-            conn.execute(update.values(status_reason=reason, updated_at=cloud.now()))
+    for one in _untold(members, reason):
+        update = sa.update(container).where(container.c.id == one.id)
+        conn.execute(update.values(status_reason=reason, updated_at=cloud.now()))
 
 
 def _members(conn: Connection, workload_id: int) -> list[Any]:
