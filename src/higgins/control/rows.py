@@ -19,8 +19,8 @@ from higgins.store.schema import container, workload
 T = TypeVar("T")
 #: A row as a driver gives it.
 Listed = tuple[Any, ...]
-#: Rows of which it is kept what was made: two of the longest lists.
-_MOST_MADE = 2000
+#: Rows of which it is kept what was made, at 3 KB each: five of the longest lists.
+_MOST_MADE = 5000
 _NOTHING = (datetime.min, None)
 
 

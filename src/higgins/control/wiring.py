@@ -186,10 +186,13 @@ def _free(conn: Connection, net: Row[Any]) -> str:
 
 def _defaults() -> sa.Select[Any]:
     mine = port.c.network_id == network.c.id
-    last = sa.select(port.c.address).where(mine).order_by(port.c.id.desc()).limit(1).lateral("last")
+    newest = sa.select(port.c.address).where(mine).order_by(port.c.id.desc())
+    last = newest.limit(sa.literal_column("1")).lateral("last")
     step = sa.func.generate_series(1, sa.bindparam("many", type_=sa.Integer())).column_valued("step")
     after = sa.select(sa.func.host(sa.cast(last.c.address, postgresql.INET()).op("+")(step)))
-    taken = sa.select(sa.func.array_agg(port.c.address)).where(mine, port.c.address.in_(after.correlate(last)))
+    # As an array, so that the planner takes it for a few addresses to look up, however many there may be.
+    those = sa.any_(sa.func.array(after.correlate(last).scalar_subquery(), type_=postgresql.ARRAY(sa.Text())))
+    taken = sa.select(sa.func.array_agg(port.c.address)).where(mine, port.c.address == those)
     columns = (network.c.id, network.c.uuid, network.c.project_id, network.c.cidr, last.c.address.label("newest"))
     named = sa.select(*columns, taken.correlate(network, last).scalar_subquery().label("taken"))
     wanted = network.c.project_id == one_of("projects", network.c.project_id)
