@@ -16,11 +16,12 @@ from msgspec import structs
 from higgins.agent import certificates
 from higgins.agent.agent import Agent
 from higgins.agent.certificates import Certificates
-from higgins.agent.remote import ControlUnavailable, RemoteLink
+from higgins.agent.remote import RemoteLink
 from higgins.control import containers, hosts
 from higgins.control.cloud import Actor, Cloud
 from higgins.control.containers import Draft
 from higgins.control.identities import Identity, key_pem, new_key
+from higgins.control.link import ControlUnavailable
 from higgins.control.wire import Joined
 from higgins.model.container import ContainerSpec, Status
 from higgins.model.errors import NotFound

@@ -12,13 +12,14 @@ from higgins.agent import certificates
 from higgins.agent import joining as agent_joining
 from higgins.agent.certificates import Certificates
 from higgins.agent.joining import CannotJoin
-from higgins.agent.remote import ControlUnavailable, RemoteLink
+from higgins.agent.remote import RemoteLink
 from higgins.control import authority as authorities
 from higgins.control import joining, remote
 from higgins.control.authority import control_plane_identity, open_authorities
 from higgins.control.background import background
 from higgins.control.cloud import Cloud
 from higgins.control.identities import CONTROL_PLANE, fingerprints
+from higgins.control.link import ControlUnavailable
 from higgins.control.wire import AGENTS, STREAMS, encode
 from higgins.model.errors import Conflict, HostUnavailable, Invalid
 from higgins.store.database import open_store

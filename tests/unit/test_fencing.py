@@ -9,9 +9,8 @@ from msgspec import structs
 
 from higgins.agent import fencing
 from higgins.agent.fencing import PATIENCE, Fence, ended
-from higgins.agent.remote import ControlUnavailable
 from higgins.control.fencing import WORN, lease, lost_after
-from higgins.control.link import Assignments
+from higgins.control.link import Assignments, ControlUnavailable
 from higgins.control.settings import Settings
 from higgins.model.container import Goal
 from tests.unit.fakes import WORKLOAD, FakeControl, assignment, member

@@ -10,8 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from weakref import WeakValueDictionary
 
-from higgins.agent.remote import ControlUnavailable
-from higgins.control.link import ControlLink
+from higgins.control.link import ControlLink, ControlUnavailable
 from higgins.images.base import Layer, Parts
 from higgins.images.shelf import Shelf
 from higgins.model.errors import EngineError, ImageNotFound, ImagePullFailed

@@ -14,7 +14,7 @@ from yarl import URL
 
 from higgins.agent.certificates import Certificates
 from higgins.control.identities import CONTROL_PLANE
-from higgins.control.link import Assignments, HostReport, Observation
+from higgins.control.link import Assignments, ControlUnavailable, HostReport, Observation
 from higgins.control.tls import CONNECT_TIMEOUT, Directory, new_session
 from higgins.control.wire import (
     AGENTS,
@@ -34,12 +34,6 @@ _NETWORK = (aiohttp.ClientError, OSError, TimeoutError)
 
 #: Seconds that an answer may take beyond what the control plane was asked to wait.
 _PATIENCE = 30.0
-
-
-class ControlUnavailable(HigginsError):
-    """The control plane does not answer now. Nothing follows from it for what runs here."""
-
-    status = 503
 
 
 class CertificateRefused(Unauthorized):

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 
 from higgins.images.base import Parts
 from higgins.model.container import ContainerSpec, Goal, RestartPolicy
+from higgins.model.errors import HigginsError
 from higgins.model.images import FoundImage
 from higgins.model.resources import HostInfo
 from higgins.networks.base import Neighbour, PortFilter, PortWire
@@ -135,6 +136,12 @@ class Observation(Struct, frozen=True, kw_only=True):
     gone: bool = False
     settled: bool = False  # nothing is left to do for this generation
     error: str = ""  # why the workload as a whole cannot go on
+
+
+class ControlUnavailable(HigginsError):
+    """The control plane does not answer now. Nothing follows from it for what runs here."""
+
+    status = 503
 
 
 class ControlLink(Protocol):
