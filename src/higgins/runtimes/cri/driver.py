@@ -222,18 +222,21 @@ class CriRuntime:
         # Sandboxes first: a container seen without its sandbox would be taken for a leftover.
         newest = {one.metadata.name: one for one in await self._client.sandboxes(**only)}
         containers = state.newest_of_each(await self._client.containers(**only))
-        paused = await self._paused(containers, all_of_them=sandbox is None)
         turn = asyncio.Semaphore(_AT_ONCE)
 
         async def look(container: cri.Container) -> Observed | None:
             try:
                 async with turn:
-                    one = await self._observed(container)
+                    return await self._observed(container)
             except ContainerGone:
                 return None
-            return replace(one, state="paused") if container.id in paused and one.state == "running" else one
 
-        seen = await asyncio.gather(*(look(one) for one in containers))
+        asked = self._paused(containers, all_of_them=sandbox is None)
+        paused, looks = await asyncio.gather(asked, asyncio.gather(*map(look, containers)))
+        seen = [
+            replace(one, state="paused") if container.id in paused and one and one.state == "running" else one
+            for container, one in zip(containers, looks, strict=True)
+        ]
         await self._turn_over_logs(containers)
         if sandbox is None:
             self._told = {one.id: self._told[one.id] for one in containers if one.id in self._told}
