@@ -39,10 +39,10 @@ _AUTHORITY_LIFETIME = timedelta(days=3650)
 #: How far the clocks of two machines may differ.
 _SKEW = timedelta(minutes=5)
 
-#: What an authority may sign with: Higgins' own is an EC key.
 #: The numbers of all authorities, the oldest first.
 _NUMBERS = sa.select(authority_table.c.id).order_by(authority_table.c.id)
 
+#: What an authority may sign with: Higgins' own is an EC key.
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 

@@ -67,34 +67,18 @@ class ServerRunner:
         self._threads = Threads(threads, "higgins-db")
 
     def read(self, work: Work[T]) -> Future[T]:
-        answer: Answer[T] = Answer()
-        self._threads.run(lambda: self._read(work, answer))
-        return answer.future
+        return self._threads.ask(lambda: self._run(work))
 
     def write(self, work: Work[T]) -> Future[T]:
         answer: Answer[T] = Answer()
         self._threads.run(lambda: self._write(work, answer))
         return answer.future
 
-    def _read(self, work: Work[T], answer: Answer[T]) -> None:
-        if not answer.wanted:
-            return
-        try:
-            answer.give(self._run(work))
-        except BaseException as error:  # handed to the one who asked, who decides
-            answer.refuse(error)
-
     def _write(self, work: Work[T], answer: Answer[T]) -> None:
         """Other processes are told once the one who asked has the answer, who need not wait for that."""
-        if not answer.wanted:
-            return
         topics: set[str] = set()
-        try:
-            answer.give(self._run(work, topics))
-        except BaseException as error:  # handed to the one who asked, who decides
-            answer.refuse(error)
-            return
-        if topics and self._announce is not None and self._kept.conn is not None:
+        done = answer.take(lambda: self._run(work, topics))
+        if done and topics and self._announce is not None and self._kept.conn is not None:
             self._announce(self._kept.conn, topics)
 
     def _run(self, work: Work[T], touched: set[str] | None = None) -> T:

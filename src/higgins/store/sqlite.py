@@ -39,19 +39,9 @@ class SQLiteRunner:
         self._thread.start()
 
     def read(self, work: Work[T]) -> Future[T]:
-        answer: Answer[T] = Answer()
-        self._reads.run(lambda: self._read(work, answer))
-        return answer.future
+        return self._reads.ask(lambda: self._read(work))
 
-    def _read(self, work: Work[T], answer: Answer[T]) -> None:
-        if not answer.wanted:
-            return
-        try:
-            answer.give(self._read_by(work))
-        except BaseException as error:  # handed to the one who asked, who decides
-            answer.refuse(error)
-
-    def _read_by(self, work: Work[T]) -> T:
+    def _read(self, work: Work[T]) -> T:
         if self._read_conn is None:
             self._read_conn = self._engine.connect()
         driver = _driver(self._read_conn)

@@ -24,6 +24,17 @@ class Answer(Generic[T]):
         """Whether anybody still waits for it."""
         return not self.future.cancelled()
 
+    def take(self, job: Callable[[], T]) -> bool:
+        """Say what the job returns, or raises: who asked decides. Nothing is done for nobody. Whether it returned."""
+        if not self.wanted:
+            return False
+        try:
+            self.give(job())
+        except BaseException as error:
+            self.refuse(error)
+            return False
+        return True
+
     def give(self, result: T) -> None:
         self._tell(self.future.set_result, result)
 
@@ -45,12 +56,18 @@ class Threads:
     def __init__(self, most: int, name: str) -> None:
         self._most = most
         self._name = name
-        self._jobs: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
         self._threads: list[threading.Thread] = []
 
-    def run(self, job: Callable[[], None]) -> None:
+    def ask(self, job: Callable[[], T]) -> "asyncio.Future[T]":
+        """Have one of them do this, and say what comes of it."""
+        answer: Answer[T] = Answer()
+        self.run(lambda: answer.take(job))
+        return answer.future
+
+    def run(self, job: Callable[[], object]) -> None:
         """Have one of them do this, which raises nothing."""
         with self._lock:
             if self._idle:
