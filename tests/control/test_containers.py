@@ -66,6 +66,20 @@ async def test_a_report_of_a_host_that_does_not_hold_it_changes_nothing(cloud: C
     assert (await containers.get(cloud, alice, found.uuid)).status == Status.RUNNING
 
 
+async def test_what_a_host_says_twice_of_a_workload_counts_once(cloud: Cloud, host: Host, alice: Actor) -> None:
+    from higgins.control import observing
+    from higgins.control.link import Observation
+
+    await running(cloud, alice, host)
+    gone = await running(cloud, alice, host)
+    await containers.delete(cloud, alice, gone.uuid, stop=True)
+    generation = (await host.holds())[gone.uuid].generation
+    said = Observation(workload=gone.uuid, generation=generation, gone=True)
+    await observing.observe(cloud, host.number, [said, said])
+    assert (await quotas.usages(cloud, "red"))["containers"][1] == 1
+    assert (await hosts.get(cloud, "one")).containers == 1
+
+
 @pytest.mark.parametrize("verb", ["start", "stop", "reboot", "pause", "unpause", "kill", "rebuild"])
 @pytest.mark.parametrize(
     ("state", "status"),
